@@ -1,0 +1,289 @@
+"""The schema of conf/: what keys there are, of what type, and which settings go together.
+
+Values and their explanations live in conf/*.yaml; this file only says what is allowed. A key that has no effect under
+the other settings is refused, so that nobody believes in an option that does nothing. Nothing here imports torch: a
+mistake is answered in a second.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from alignment.types import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
+
+
+@dataclass
+class Run:
+    dir: str = MISSING
+    plan: bool = MISSING
+    tracking: str = MISSING
+
+
+@dataclass
+class WorldModel:
+    name: str = MISSING
+
+
+@dataclass
+class LocalModel:
+    name: str = MISSING
+    path: str = MISSING
+    dtype: str = MISSING
+    chat_template: str | None = MISSING
+
+
+@dataclass
+class WorldData:
+    name: str = MISSING
+    pairs: int = MISSING
+    heldout: int = MISSING
+    evaluation: int = MISSING
+    noise: float = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class FileData:
+    name: str = MISSING
+    path: str = MISSING
+    heldout: float = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class Contrast:
+    questions: str = MISSING
+    count: int = MISSING
+    positive: str = MISSING
+    negative: str = MISSING
+    refusal: str = MISSING
+    max_new_tokens: int = MISSING
+    file: str | None = MISSING
+
+
+@dataclass
+class Bins:
+    method: str = MISSING
+    bins: int = MISSING
+    scale: float = MISSING
+    negative: str = MISSING
+
+
+@dataclass
+class Annotator:
+    name: str = MISSING
+    contrast: Contrast = field(default_factory=Contrast)
+    direction: str = MISSING
+    layer: Any = MISSING
+    pooling: str = MISSING
+    prompt: str = MISSING
+    joiner_induced: str = MISSING
+    joiner_pairs: str = MISSING
+    scope: str = MISSING
+    binning: Bins = field(default_factory=Bins)
+    max_length: int = MISSING
+    batch_tokens: int = MISSING
+
+
+@dataclass
+class Lora:
+    r: int = MISSING
+    alpha: int = MISSING
+    dropout: float = MISSING
+    target_modules: Any = MISSING
+
+
+@dataclass
+class Trainer:
+    """TRL's and Trainer's own names; four are ours: batch_size, per_device_batch_size, precision, lora."""
+
+    batch_size: int = MISSING
+    per_device_batch_size: int | None = MISSING
+    precision: str = MISSING
+    lora: Lora | None = MISSING
+    learning_rate: float = MISSING
+    lr_scheduler_type: str = MISSING
+    warmup_steps: float = MISSING
+    num_train_epochs: float = MISSING
+    max_steps: int = MISSING
+    weight_decay: float = MISSING
+    max_grad_norm: float = MISSING
+    max_length: int = MISSING
+    gradient_checkpointing: bool = MISSING
+    center_rewards_coefficient: float | None = MISSING
+    logging_steps: float = MISSING
+    save_steps: int = MISSING
+
+
+@dataclass
+class RewardModel:
+    margins: list[str] = MISSING
+    seeds: list[int] = MISSING
+
+
+@dataclass
+class Config:
+    recipe: str = MISSING
+    stages: list[str] = MISSING
+    seed: int = MISSING
+    run: Run = field(default_factory=Run)
+    model: Any = MISSING
+    data: Any = MISSING
+    annotator: Annotator = field(default_factory=Annotator)
+    reward_model: RewardModel = field(default_factory=RewardModel)
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+def register() -> None:
+    """Tells Hydra the schema; conf/ files name it in their defaults."""
+    store = ConfigStore.instance()
+    store.store("schema", Config)
+    for group, name, node in [
+        ("model", "world", WorldModel),
+        ("model", "local", LocalModel),
+        ("data", "world", WorldData),
+        ("data", "file", FileData),
+    ]:
+        store.store(f"{name}_schema", node, group=group)
+
+
+STAGES = ("induce", "annotate", "train_rm", "report")
+
+CHOICES = {
+    "run.tracking": ("none", "wandb", "tensorboard", "trackio"),
+    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
+    "annotator.contrast.positive": ("refusal", "generated"),
+    "annotator.contrast.negative": ("refusal", "generated"),
+    "annotator.direction": ("smv", "distance", "cosine", "random"),
+    "annotator.pooling": ("endpoint", "last_text", "mean"),
+    "annotator.prompt": ("chat", "alpaca"),
+    "annotator.scope": ("harmful", "harmless", "all"),
+    "annotator.binning.method": ("eqfreq", "eqwidth", "kmeans", "quartile", "none"),
+    "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
+    "trainer.precision": ("auto", "float32", "bfloat16"),
+}
+
+RANGES = {  # both ends allowed; None: no end
+    "data.pairs": (10, None),
+    "data.evaluation": (10, None),
+    "data.noise": (0, 1 / 3),
+    "annotator.contrast.count": (10, None),
+    "annotator.contrast.max_new_tokens": (1, None),
+    "annotator.binning.bins": (2, 100),
+    "annotator.max_length": (8, None),
+    "annotator.batch_tokens": (1, None),
+    "trainer.batch_size": (1, None),
+    "trainer.per_device_batch_size": (1, None),
+    "trainer.learning_rate": (0, 1),
+    "trainer.num_train_epochs": (0, None),
+    "trainer.weight_decay": (0, None),
+    "trainer.max_grad_norm": (0, None),
+    "trainer.max_length": (8, None),
+    "trainer.warmup_steps": (0, None),
+    "trainer.save_steps": (1, None),
+    "trainer.lora.r": (1, None),
+    "trainer.lora.alpha": (1, None),
+    "trainer.lora.dropout": (0, 1),
+}
+
+
+def check(cfg: Config) -> None:
+    """Refuses values out of range and settings that don't go together; the first mistake found is raised."""
+    _check_values(cfg)
+    _check_stages(cfg)
+    _check_annotator(cfg)
+    _check_trainer(cfg)
+
+
+def _check_values(cfg: Config) -> None:
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in choices:
+            raise UserError(key, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
+    ranges = {**RANGES, "data.heldout": (0.01, 0.5) if cfg.data.name == "file" else (10, None)}
+    for key, (low, high) in ranges.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not ((low is None or value >= low) and (high is None or value <= high)):
+            wanted = f"at least {low}" if high is None else f"between {low:g} and {high:.4g}"
+            raise UserError(key, f"{value} is out of range", f"give a number {wanted}")
+    if not cfg.annotator.binning.scale > 0:
+        raise UserError("annotator.binning.scale", f"{cfg.annotator.binning.scale} is out of range", "give one above 0")
+
+
+def _check_stages(cfg: Config) -> None:
+    for stage in cfg.stages:
+        if stage not in STAGES:
+            raise UserError("stages", f"there is no stage {stage!r}", f"the stages are {', '.join(STAGES)}")
+    if not cfg.stages or len(set(cfg.stages)) < len(cfg.stages):
+        raise UserError("stages", "the list is empty or names a stage twice", "name each stage to run once")
+
+
+def _check_annotator(cfg: Config) -> None:
+    annotator, contrast, binning = cfg.annotator, cfg.annotator.contrast, cfg.annotator.binning
+    if annotator.layer not in ("auto", "last") and not (type(annotator.layer) is int and annotator.layer >= 1):
+        raise UserError("annotator.layer", f"{annotator.layer!r} is not a layer", "give auto, last, or a number from 1")
+    if annotator.direction == "random" and annotator.layer == "auto":
+        _no_effect(
+            "annotator.layer", "auto picks the layer by the induced pairs, which a random direction ignores", "a layer"
+        )
+    if annotator.direction in ("distance", "cosine"):
+        if annotator.layer == "auto":
+            _no_effect(
+                "annotator.layer",
+                f"auto picks the layer for an SMV, and direction={annotator.direction} has none",
+                "a layer",
+            )
+        if binning.negative != "bin":
+            _no_effect(
+                "annotator.binning.negative", f"margins of direction={annotator.direction} are never negative", "bin"
+            )
+    if binning.method == "none" and binning.negative == "bin":
+        _no_effect(
+            "annotator.binning.negative",
+            "bin ranks negative margins among the bins, and method=none has none",
+            "clip, keep or abs",
+        )
+    if annotator.prompt == "chat" and (annotator.joiner_induced or annotator.joiner_pairs):
+        _no_effect(
+            "annotator.joiner_induced and joiner_pairs",
+            "the chat template joins prompt and answer",
+            "annotator.prompt=alpaca",
+        )
+    if contrast.file is None:
+        if contrast.positive == contrast.negative:
+            raise UserError(
+                "annotator.contrast", "positive and negative are the same", "make one refusal, the other generated"
+            )
+        if cfg.data.name != "world" and contrast.questions in ("harmful", "harmless"):
+            raise UserError(
+                "annotator.contrast.questions",
+                f"{contrast.questions} stands for the world's questions, and data is {cfg.data.name}",
+                "give a file of prompts (jsonl, csv or parquet with a column prompt or goal)",
+            )
+
+
+def _check_trainer(cfg: Config) -> None:
+    trainer = cfg.trainer
+    if trainer.per_device_batch_size and trainer.batch_size % trainer.per_device_batch_size:
+        raise UserError(
+            "trainer.per_device_batch_size",
+            f"{trainer.per_device_batch_size} does not divide batch_size={trainer.batch_size}",
+            "give a divisor, or null",
+        )
+    for margins in cfg.reward_model.margins:
+        if margins not in ("none", "legend"):
+            raise UserError("reward_model.margins", f"{margins!r} is not a choice", "list none, legend or both")
+    for key in ("margins", "seeds"):
+        values = cfg.reward_model[key]
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"reward_model.{key}", "the list is empty or names something twice", "name each once")
+
+
+def _no_effect(key: str, why: str, right: str) -> None:
+    raise UserError(key, f"it would have no effect: {why}", f"use {right}")

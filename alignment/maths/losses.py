@@ -1,0 +1,16 @@
+"""The losses, per pair and unreduced: who averages them, and over what, is the trainer's business."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def margin_ranking_loss(
+    chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"], margin: Float[Tensor, " pair"] | None
+) -> Float[Tensor, " pair"]:
+    """L = -log sigma(r_c - r_r - m) (Llama 2, eq. 2; Legend); no margin is the vanilla ranking loss.
+
+    A positive margin asks for a gap of that size; a negative one lets a pair rest before it is even ordered.
+    """
+    gap = chosen - rejected
+    return -logsigmoid(gap if margin is None else gap - margin)

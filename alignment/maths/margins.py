@@ -1,0 +1,111 @@
+"""Margins of preference pairs: how much safer the chosen answer is than the rejected one (Legend, arXiv 2406.08124).
+
+    m(x, y_c, y_r) = < h(x, y_c) - h(x, y_r), SMV / |SMV| >      signed: below 0 the label and the direction disagree
+
+then discretised, "for robustness", on edges fitted on the training pairs. The paper's number of bins, their values and
+its treatment of negative margins are not known; ours are options here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from alignment.maths.direction import unit
+
+Method = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
+Negative = Literal["bin", "clip", "keep", "abs"]
+MarginArray = Float[np.ndarray, " pair"]
+
+
+def signed_margin(
+    chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "pair width"], direction: Float[Tensor, " width"]
+) -> Float[Tensor, " pair"]:
+    """The projection of the pair's difference on the direction."""
+    return (chosen - rejected) @ unit(direction)
+
+
+def distance_margin(
+    chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "pair width"]
+) -> Float[Tensor, " pair"]:
+    """Ablation "without SMV": how far apart the two answers are, in no direction. Never negative."""
+    return (chosen - rejected).norm(dim=-1)
+
+
+def cosine_margin(chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "pair width"]) -> Float[Tensor, " pair"]:
+    """Ablation "without SMV": 1 - cos(h_c, h_r). Never negative."""
+    return 1 - torch.cosine_similarity(chosen, rejected, dim=-1)
+
+
+@dataclass(frozen=True)
+class Binning:
+    """Fitted on training margins, applied to any.
+
+    edges: upper ends of all bins but the last. `levels[b]` is the margin of bin b, from 0 to the scale. With method
+    "none" there are no edges, and the margin is multiplied by `factor` instead.
+    negative: "bin" ranks negative margins with the others, so they get the lowest levels; "clip" takes them for 0;
+    "keep" bins the size and keeps the sign; "abs" bins the size.
+    """
+
+    edges: tuple[float, ...]
+    levels: tuple[float, ...]
+    negative: Negative
+    factor: float | None = None
+
+    def bin_of(self, margins: MarginArray) -> Int[np.ndarray, " pair"]:
+        return np.searchsorted(np.asarray(self.edges), _magnitude(margins, self.negative), side="right")
+
+    def __call__(self, margins: MarginArray) -> MarginArray:
+        if self.factor is None:
+            binned = np.asarray(self.levels)[self.bin_of(margins)]
+        else:
+            binned = _magnitude(margins, self.negative) * self.factor
+        return binned * np.sign(margins) if self.negative == "keep" else binned
+
+
+def fit_binning(margins: MarginArray, method: Method, bins: int, scale: float, negative: Negative) -> Binning:
+    """Edges of `bins` bins of the training margins (5 edges of the box plot for "quartile"), levels 0 to `scale`.
+
+    Method "none" leaves margins continuous, multiplied so that their mean size is scale / 2, which is what
+    equal-frequency bins have.
+    """
+    values = _magnitude(margins, negative)
+    if method == "none":
+        return Binning((), (), negative, factor=scale / 2 / float(np.abs(values).mean()))
+    edges = {"eqfreq": _equal_frequency, "eqwidth": _equal_width, "kmeans": _kmeans, "quartile": _box_plot}[method](
+        np.sort(values), bins
+    )
+    return Binning(tuple(edges), tuple(np.linspace(0, scale, len(edges) + 1).tolist()), negative)
+
+
+def _magnitude(margins: MarginArray, negative: Negative) -> MarginArray:
+    if negative == "clip":
+        return np.maximum(margins, 0.0)
+    return np.abs(margins) if negative in ("keep", "abs") else margins
+
+
+def _equal_frequency(ordered: MarginArray, bins: int) -> list[float]:
+    """Half way between the neighbours at i/bins of the pairs: without ties, bins differ by one pair at most."""
+    cuts = [round(len(ordered) * i / bins) for i in range(1, bins)]
+    return [float(ordered[cut - 1] + ordered[cut]) / 2 for cut in cuts]
+
+
+def _equal_width(ordered: MarginArray, bins: int) -> list[float]:
+    return np.linspace(ordered[0], ordered[-1], bins + 1)[1:-1].tolist()
+
+
+def _kmeans(ordered: MarginArray, bins: int) -> list[float]:
+    """Half way between the centres of a one-dimensional k-means."""
+    centres = KMeans(bins, n_init=10, random_state=0).fit(ordered[:, None]).cluster_centers_[:, 0]
+    centres.sort()
+    return ((centres[1:] + centres[:-1]) / 2).tolist()
+
+
+def _box_plot(ordered: MarginArray, bins: int) -> list[float]:
+    """The box plot's quartiles and whiskers; it has six bins, whatever `bins` says."""
+    low, median, high = np.quantile(ordered, [0.25, 0.5, 0.75]).tolist()
+    return [low - 1.5 * (high - low), low, median, high, high + 1.5 * (high - low)]

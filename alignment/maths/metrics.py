@@ -1,0 +1,24 @@
+"""What is measured on pairs of scores or margins."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import spearmanr
+
+Scores = Float[np.ndarray, " pair"]
+
+
+def ordered_right(chosen: Scores, rejected: Scores) -> Float[np.ndarray, " pair"]:
+    """1 where chosen scores higher, 0 where rejected does, 1/2 where they tie (a tie is a coin flip, not a hit)."""
+    return (np.sign(chosen - rejected) + 1) / 2
+
+
+def spearman(left: Scores, right: Scores) -> float | None:
+    """Rank correlation; None where one side doesn't vary and there is none."""
+    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return None
+    return float(spearmanr(left, right).statistic)
+
+
+def mean_where(values: Float[np.ndarray, " pair"], which: Bool[np.ndarray, " pair"]) -> float | None:
+    """The mean of some values; None where there are none."""
+    return float(values[which].mean()) if which.any() else None

@@ -1,0 +1,77 @@
+"""Which model a run uses, before anything is loaded: a folder, or a name and commit on the hub, and its fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from alignment.artifacts import hash_file
+from alignment.types import UserError
+from alignment.world import cached_model
+
+HASHED_WHOLE = 64 * 2**20  # bytes; larger files, shards of weights, are known by size and time of change
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What from_pretrained takes; `fingerprint` changes when the model does."""
+
+    path: str
+    revision: str | None
+    fingerprint: str
+
+
+@cache
+def model_source(name: str, path: str | None = None) -> ModelSource:
+    """name: "world" or "local". The world's model is not trained yet when this returns, see `ready_path`."""
+    if name == "world":
+        return ModelSource("world", None, f"world {cached_model.fingerprint()}")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError("model.path", f"{path} holds no config.json", "give a folder that save_pretrained wrote")
+        return ModelSource(str(folder), None, _fingerprint_folder(folder))
+    if folder.exists() or path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise UserError(
+            "model.path", f"{path} is not a folder", "give a folder that save_pretrained wrote, or a hub name"
+        )
+    commit = _hub_commit(path)
+    return ModelSource(path, commit, f"{path}@{commit}")
+
+
+def ready_path(source: ModelSource) -> str:
+    """The path to load from; pretrains the world's model if this machine has none."""
+    return str(cached_model.language_model()) if source.path == "world" else source.path
+
+
+def _fingerprint_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        facts = file.stat()
+        content = hash_file(file) if facts.st_size <= HASHED_WHOLE else f"{facts.st_size} {facts.st_mtime_ns}"
+        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _hub_commit(name: str) -> str:
+    """The commit that `main` names now; offline, the one in the local cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(name, "config.json")).parent.name
+    except GatedRepoError as error:
+        raise UserError("model.path", f"{name} asks for permission", "accept its terms and set HF_TOKEN") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError("model.path", f"{name} is neither a folder nor a model on the hub", "check the name") from error
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            "model.path",
+            f"{name} is not a folder, and the hub can't be reached",
+            "give a folder, or download it first",
+        ) from error

@@ -1,0 +1,63 @@
+"""The processes of a run: one on a laptop, several under torchrun or accelerate. The main one decides and writes.
+
+Built on accelerate's PartialState, which is only imported when there are several; an `Accelerator` is never made here,
+since the first one fixes settings that belong to the trainers.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """rank of count; `main` is rank 0."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def here(cls) -> "Ranks":
+        """The ranks this process was started among; joins their process group."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState()
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when all ranks have come here."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def from_main(self, decide: Callable[[], T]) -> T:
+        """What the main process decides, on every rank. An error of its decision is raised on all of them."""
+        if self.count == 1:
+            return decide()
+        from accelerate.utils import broadcast_object_list
+
+        outcome: list[Any] = [None]
+        if self.main:
+            try:
+                outcome = [(decide(), None)]
+            except Exception as error:
+                outcome = [(None, error)]
+        result, error = broadcast_object_list(outcome)[0]
+        if error is not None:
+            raise error
+        return result
+
+    def say(self, line: str) -> None:
+        """One line on the terminal, from the main process alone."""
+        if self.main:
+            print(line, flush=True)

@@ -1,0 +1,246 @@
+"""The entry point: check the command line, compose the configuration, run the recipe's stages in order.
+
+    python -m alignment.run +recipe=legend_rm                          on this machine
+    accelerate launch recipes/legend_rm.py                             in the ranks that are there
+    torchrun --nproc-per-node 2 -m alignment.run +recipe=legend_rm     likewise
+
+A stage whose manifest matches is skipped; `run.plan=true` prints what would run and why, and stops. Exit codes: 0 done,
+1 failed, 2 a mistake in the command line or the settings, 130 interrupted.
+"""
+
+import errno
+import importlib
+import os
+import shutil
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from alignment import artifacts
+from alignment.artifacts import Manifest, RunDir
+from alignment.compose import check_arguments
+from alignment.config import CONF_DIR, register
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.stages import STAGES
+from alignment.types import UserError
+from alignment.world.grammar import generator_hash
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def main(recipe: str | None = None) -> None:
+    """Runs a command line; `recipe` fixes the recipe, as the scripts in recipes/ do."""
+    if recipe is not None:
+        sys.argv[1:1] = [f"+recipe={recipe}"]
+    try:
+        check_arguments(sys.argv[1:])
+    except UserError as error:
+        _fail(str(error), 2)
+    register()
+    _quiet_libraries()
+    _hydra_main()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
+def _hydra_main(cfg: DictConfig) -> None:
+    OmegaConf.resolve(cfg)
+    if HydraConfig.get().mode.name == "MULTIRUN":
+        cfg.run.dir = str(Path(cfg.run.dir) / HydraConfig.get().job.override_dirname.replace("/", "_"))
+    try:
+        run_recipe(cfg)
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on in {cfg.run.dir}", 130)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            _fail(
+                f"{cfg.run.dir}: {error.strerror}; make room there, or set run.dir, and run the same command again", 1
+            )
+        if error.errno in NO_ACCESS:
+            _fail(f"{error.filename or cfg.run.dir}: {error.strerror}; make it writable, or set run.dir", 1)
+        raise
+
+
+def run_recipe(cfg: DictConfig) -> None:
+    """Runs, or with run.plan=true only plans, the stages of a composed configuration."""
+    ranks = Ranks.here()
+    steps = ranks.from_main(lambda: plan(cfg, RunDir(Path(cfg.run.dir))))
+    if cfg.run.plan:
+        ranks.say(_plan_table(steps))
+        return
+    _require_inputs(cfg, steps)
+    run = artifacts.open_run(Path(cfg.run.dir))
+    with artifacts.locked(run) if ranks.main else nullcontext():
+        if ranks.main:
+            (run.root / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        for step in steps:
+            if step.cached:
+                ranks.say(f"{step.stage}: up to date")
+            else:
+                ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
+                _run_stage(cfg, run, step, ranks)
+    ranks.say(f"done: {run.root}")
+
+
+# ---- what will run --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan. `manifest` is what it would be published with."""
+
+    stage: str
+    cached: bool
+    why: str
+    manifest: Manifest
+
+
+def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
+    """Every stage of the recipe: up to date, or to run and why."""
+    steps: list[Step] = []
+    keys: dict[str, str] = {}
+    versions = artifacts.versions()
+    for name in cfg.stages:
+        stage = STAGES[name]
+        made_from = {what: _fingerprint(what, cfg) for what in stage.inputs}
+        made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads}
+        config = {key: _plain(OmegaConf.select(cfg, key)) for key in stage.config}
+        manifest = Manifest(name, _flat(config), made_from, versions)
+        keys[name] = manifest.key
+        why = _why_run(run.stage(name), manifest)
+        steps.append(Step(name, why is None, why or "up to date", manifest))
+    return steps
+
+
+def _why_run(folder: Path, wanted: Manifest) -> str | None:
+    if not folder.exists():
+        return "not there yet"
+    if problem := artifacts.damage(folder):
+        return f"rebuilding: {problem}"
+    published = Manifest.read(folder)
+    return None if published.key == wanted.key else f"rebuilding: {artifacts.difference(published, wanted)}"
+
+
+def _published_key(run: RunDir, stage: str) -> str:
+    """The key of a stage that this run only reads; empty when it isn't there."""
+    folder = run.stage(stage)
+    return "" if artifacts.damage(folder) else Manifest.read(folder).key
+
+
+def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
+    """A stage asked for alone needs the files of those before it."""
+    for step in steps:
+        if step.cached or step.stage == "report":
+            continue
+        for read in STAGES[step.stage].reads:
+            if read not in cfg.stages and not step.manifest.inputs[f"stage {read}"]:
+                raise UserError(
+                    "stages", f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}",
+                    f"run it first: stages=[{read},{','.join(cfg.stages)}]",
+                )  # fmt: skip
+
+
+def _fingerprint(what: str, cfg: DictConfig) -> str:
+    """What a thing outside the run folder was when the plan was made."""
+    if what == "model":
+        return model_source(cfg.model.name, cfg.model.get("path")).fingerprint
+    if what == "data":
+        return generator_hash() if cfg.data.name == "world" else _file_hash("data.path", cfg.data.path)
+    contrast = cfg.annotator.contrast
+    if contrast.file is not None:
+        return _file_hash("annotator.contrast.file", contrast.file)
+    if contrast.questions in ("harmful", "harmless"):
+        return generator_hash()
+    return _file_hash("annotator.contrast.questions", contrast.questions)
+
+
+def _file_hash(key: str, path: str) -> str:
+    if not Path(path).is_file():
+        raise UserError(
+            key, f"there is no file {path}", "check the path; relative ones start where the command was given"
+        )
+    return artifacts.hash_file(Path(path))
+
+
+def _plain(value: object) -> object:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    """Nested settings as one level of dotted keys, so that a difference can be named."""
+    flat: dict = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _plan_table(steps: list[Step]) -> str:
+    width = max(len(step.stage) for step in steps)
+    return "\n".join(f"  {step.stage:<{width}}  {'cached' if step.cached else 'run':<6}  {step.why}" for step in steps)
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: "Ranks") -> None:
+    """Runs one stage on all ranks; the main process publishes what they wrote."""
+    work = run.work(step.stage, step.manifest.key)
+    out = work / "out"
+    if ranks.main:
+        _clear_stale_work(work)
+        out.mkdir(parents=True, exist_ok=True)
+    ranks.wait()
+    started = time.perf_counter()
+    rows = importlib.import_module(f"alignment.stages.{step.stage}").run(cfg, run, out, ranks)
+    ranks.wait()
+    if ranks.main:
+        seconds = time.perf_counter() - started
+        timings = artifacts.read_json(run.timings) if run.timings.exists() else {}
+        artifacts.write_json(run.timings, {**timings, step.stage: round(seconds, 3)})
+        record = {"git_commit": artifacts.git_commit(), "rows": rows}
+        artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
+        shutil.rmtree(work, ignore_errors=True)
+        if rows.quarantined:
+            ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/quarantine.jsonl says why")
+    ranks.wait()
+
+
+def _clear_stale_work(work: Path) -> None:
+    """Half-done work of this stage under other settings will never be used."""
+    stage = work.name.rpartition("-")[0]
+    for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
+        if folder != work:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quiet_libraries() -> None:
+    """Libraries listen to environment variables, read at import: no telemetry, and no warnings about what this package
+    settles itself. What is set already stays as it is."""
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("WANDB_API_KEY"):
+        os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def _fail(message: str, code: int) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"repalign: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

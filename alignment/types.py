@@ -1,0 +1,13 @@
+"""The few types every layer shares."""
+
+from typing import Literal
+
+Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}, as chat templates take it
+Pooling = Literal["endpoint", "last_text", "mean"]
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that names the thing, what is wrong and what would be right."""
+
+    def __init__(self, thing: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{thing}: {problem}; {remedy}")
