@@ -5,7 +5,8 @@ since the first one fixes settings that belong to the trainers.
 """
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,6 +57,13 @@ class Ranks:
         if error is not None:
             raise error
         return result
+
+    def progress(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """The items, with a bar on the main process: on a terminal as it moves, in a log file twice a minute."""
+        from tqdm import tqdm
+
+        every = 0.1 if sys.stderr.isatty() else 30
+        return iter(tqdm(items, what, total, unit="batch", disable=not self.main, mininterval=every, leave=False))
 
     def say(self, line: str) -> None:
         """One line on the terminal, from the main process alone."""

@@ -57,7 +57,7 @@ def _hydra_main(cfg: DictConfig) -> None:
     try:
         run_recipe(cfg)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail(f"interrupted; the same command goes on in {cfg.run.dir}", 130)
     except OSError as error:
@@ -88,6 +88,9 @@ def run_recipe(cfg: DictConfig) -> None:
             else:
                 ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
                 _run_stage(cfg, run, step, ranks)
+        if ranks.main and "report" in cfg.stages:
+            shutil.copyfile(run.stage("report") / "report.json", run.report)
+            ranks.say((run.stage("report") / "table.txt").read_text(encoding="utf-8").rstrip())
     ranks.say(f"done: {run.root}")
 
 
@@ -229,7 +232,6 @@ def _quiet_libraries() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
     }.items():
         os.environ.setdefault(name, value)
     if not os.environ.get("WANDB_API_KEY"):

@@ -22,3 +22,16 @@ def spearman(left: Scores, right: Scores) -> float | None:
 def mean_where(values: Float[np.ndarray, " pair"], which: Bool[np.ndarray, " pair"]) -> float | None:
     """The mean of some values; None where there are none."""
     return float(values[which].mean()) if which.any() else None
+
+
+def distribution(values: Scores) -> dict | None:
+    """Mean, standard deviation, share below zero and quantiles; None of nothing."""
+    if not len(values):
+        return None
+    quantiles = {f"{level:g}": float(np.quantile(values, level)) for level in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)}
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "negative_share": float((values < 0).mean()),
+        "quantiles": quantiles,
+    }

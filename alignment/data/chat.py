@@ -1,0 +1,162 @@
+"""From messages to token ids: the only place that renders a template.
+
+Text in data is text: before a template sees it, anything in it that the template or the tokenizer would take for a
+role marker or a special token ("<|im_start|>", "</s>", "[INST]") is broken up by a space, and counted.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from alignment.types import Message, UserError
+
+# For models without a chat template, as hh-rlhf writes dialogues. Documented in docs/data.md.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}\n\nAssistant: {{ message['content'] }}{{ eos_token }}"
+    "{% else %}\n\nHuman: {{ message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}\n\nAssistant:{% endif %}"
+)
+# The no-input form of Alpaca's prompt, which Legend's code uses.
+ALPACA_PROMPT = (
+    "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
+    "### Instruction:\n{input}\n\n### Response:"
+)
+_SENTINELS = ("\ue000", "\ue001", "\ue002")  # private-use characters no template contains
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt and its answer as token ids; the answer, end of turn included, starts at `prompt_length`."""
+
+    ids: np.ndarray  # int32: a data set of them is held at once
+    prompt_length: int
+    truncated: bool
+
+
+@dataclass
+class ChatFormat:
+    """How one model's conversations are written. `broken` counts texts in which a marker had to be broken up."""
+
+    tokenizer: PreTrainedTokenizerBase
+    markers: re.Pattern
+    broken: int = field(default=0)
+
+    def prompt_ids(self, prompt: list[Message]) -> list[int]:
+        """The conversation so far, and the start of the answer to come."""
+        return self._ids(self._safe(prompt), add_generation_prompt=True)
+
+    def render(
+        self, prompt: list[Message], answers: list[list[Message]], max_length: int | None = None
+    ) -> list[Rendered]:
+        """A prompt with each of its answers; longer than `max_length` tokens, it is cut at the end."""
+        prompt = self._safe(prompt)
+        before = self._ids(prompt, add_generation_prompt=True)
+        return [
+            rendered(before, self._ids(prompt + self._safe(answer), add_generation_prompt=False), max_length)
+            for answer in answers
+        ]
+
+    def text(self, prompt: list[Message], answer: list[Message]) -> str:
+        """Prompt and answer as the text a pipeline takes: without the BOS that tokenizing adds by itself."""
+        text = self.tokenizer.apply_chat_template(self._safe(prompt) + self._safe(answer), tokenize=False)
+        bos = self.tokenizer.bos_token
+        adds_bos = bos and self.tokenizer("").input_ids[:1] == [self.tokenizer.bos_token_id]
+        return text.removeprefix(bos) if adds_bos else text
+
+    def _ids(self, messages: list[Message], add_generation_prompt: bool) -> list[int]:
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
+        )
+
+    def _safe(self, messages: list[Message]) -> list[Message]:
+        safe = []
+        for message in messages:
+            content, found = self.markers.subn(lambda match: f"{match[0][0]} {match[0][1:]}", message["content"])
+            self.broken += found > 0
+            safe.append({**message, "content": content})
+        return safe
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase, template_file: str | None = None) -> ChatFormat:
+    """The model's own format, or the one of a Jinja file, or the plain one if the model has none."""
+    if template_file is not None:
+        if not Path(template_file).is_file():
+            raise UserError("model.chat_template", f"there is no file {template_file}", "give a Jinja file, or null")
+        tokenizer.chat_template = Path(template_file).read_text(encoding="utf-8")
+    elif tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return ChatFormat(tokenizer, _marker_pattern(tokenizer))
+
+
+def alpaca_prompt(prompt: list[Message]) -> str:
+    """Legend's own format, up to "### Response:"."""
+    return ALPACA_PROMPT.format(input=_dialogue(prompt))
+
+
+def render_alpaca(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answers: list[str], joiner: str, max_length: int
+) -> list[Rendered]:
+    """Alpaca's prompt, the joiner, each answer, no end token."""
+    head = alpaca_prompt(prompt)
+    before = tokenizer(head).input_ids
+    return [rendered(before, tokenizer(head + joiner + answer).input_ids, max_length) for answer in answers]
+
+
+def rendered(prompt_ids: list[int], ids: list[int], max_length: int | None) -> Rendered:
+    """The answer starts where the ids leave the prompt's (a template or a merge of tokens may blur the border)."""
+    shared = 0
+    while shared < min(len(prompt_ids), len(ids)) and prompt_ids[shared] == ids[shared]:
+        shared += 1
+    truncated = max_length is not None and len(ids) > max_length
+    return Rendered(np.asarray(ids[:max_length], dtype=np.int32), shared, truncated)
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | list[int] | None) -> set[int]:
+    """Every token that ends a turn: the generation configuration's, the tokenizer's, and the template's."""
+    ids = set(generation_eos if isinstance(generation_eos, list) else [generation_eos]) | {tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        turns = [{"role": "user", "content": _SENTINELS[0]}, {"role": "assistant", "content": _SENTINELS[1]}]
+        tail = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(_SENTINELS[1])[2]
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        ids |= set(tokenizer(tail, add_special_tokens=False).input_ids[:1]) & special
+    return ids - {None}
+
+
+def text_message(role: str, content: str) -> list[Message]:
+    return [{"role": role, "content": content}]
+
+
+def _dialogue(prompt: list[Message]) -> str:
+    """One turn as it is; several as hh-rlhf writes them, up to the answer to come."""
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    names = {"user": "Human", "assistant": "Assistant", "system": "System"}
+    turns = "".join(f"\n\n{names[message['role']]}: {message['content']}" for message in prompt)
+    return f"{turns}\n\nAssistant:"
+
+
+def _marker_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
+    """Special tokens anywhere; the template's own words where they would stand for a role."""
+    special = {token for token in tokenizer.all_special_tokens if len(token) > 1}
+    special |= {
+        str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 1
+    }
+    anywhere, at_line_start = set(special), set()
+    for line in _template_lines(tokenizer):
+        (at_line_start if line[0].isalnum() else anywhere).add(line)
+    parts = [re.escape(marker) for marker in sorted(anywhere, key=len, reverse=True)]
+    parts += [rf"(?m:^){re.escape(marker)}" for marker in sorted(at_line_start, key=len, reverse=True)]
+    return re.compile("|".join(parts)) if parts else re.compile(r"(?!)")
+
+
+def _template_lines(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """What the template writes around contents, line by line."""
+    roles = ("user", "assistant", "user")
+    turns = [{"role": role, "content": content} for role, content in zip(roles, _SENTINELS, strict=True)]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    pieces = re.split("|".join(_SENTINELS), text)
+    return {line.strip() for piece in pieces for line in piece.splitlines() if len(line.strip()) > 1}

@@ -1,0 +1,44 @@
+"""Contrastive sets: the questions a direction is induced on, or a ready-made set of answers to them."""
+
+from alignment.data.columns import BadRow, Loaded, messages
+from alignment.data.files import read_file
+from alignment.world import grammar
+
+
+def questions(source: str, count: int, *, seed: int) -> Loaded:
+    """`count` prompts: the world's harmful or harmless ones, or the first of a file with a column prompt or goal."""
+    if source in ("harmful", "harmless"):
+        drawn = grammar.questions(count, seed=seed, harmful=source == "harmful")
+        return Loaded([_question(prompt.text, f"question-{i:06d}") for i, prompt in enumerate(drawn)])
+    loaded = Loaded()
+    for line, row in read_file("annotator.contrast.questions", source):
+        if len(loaded.rows) == count:
+            break
+        try:
+            if isinstance(row, str):
+                raise BadRow(row)
+            asked = row["prompt"] if row.get("prompt") is not None else row.get("goal")
+            loaded.rows.append({"id": f"line-{line:09d}", "prompt": messages(asked, "prompt or goal", "user")})
+        except BadRow as error:
+            loaded.quarantine(source, line, str(error))
+    return loaded
+
+
+def ready_made(path: str) -> Loaded:
+    """A file with prompt, positive and negative: any contrast makes a direction."""
+    loaded = Loaded()
+    for line, row in read_file("annotator.contrast.file", path):
+        try:
+            if isinstance(row, str):
+                raise BadRow(row)
+            made = {"id": f"line-{line:09d}", "prompt": messages(row.get("prompt"), "prompt", "user"), "finished": True}
+            for side in ("positive", "negative"):
+                made[side] = messages(row.get(side), side, "assistant")
+            loaded.rows.append(made)
+        except BadRow as error:
+            loaded.quarantine(path, line, str(error))
+    return loaded
+
+
+def _question(text: str, name: str) -> dict:
+    return {"id": name, "prompt": messages(text, "prompt", "user")}

@@ -1,0 +1,159 @@
+"""A language model as annotator of preference pairs (Legend): its direction, and the margin of every pair along it.
+
+Answers are read batch by batch in planned batches, and reduced at once: what is kept of an induced pair is the
+difference of its two states, on disk; what is kept of a preference pair is one number. With a fixed layer nothing above
+it is computed, and the language-model head never is.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from alignment import artifacts
+from alignment.data.chat import Rendered, render_alpaca
+from alignment.maths.direction import StandardMarginVector, random_direction, separation
+from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
+from alignment.models.activations import check_layers, layer_count, response_states
+from alignment.models.load import Loaded
+from alignment.ranks import Ranks
+from alignment.types import Pooling, UserError
+
+Kind = Literal["smv", "distance", "cosine", "random"]
+Pair = tuple[Rendered, Rendered]  # chosen and rejected, or positive and negative, to the same prompt
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction at one layer; without a vector for the two kinds that project on nothing."""
+
+    kind: Kind
+    layer: int
+    vector: torch.Tensor | None = None
+    separation_by_layer: dict[int, float] | None = None  # of held-out induced pairs, at the layers looked at
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of some pairs, in their order; the counts are of answers."""
+
+    raw: np.ndarray
+    length_difference: np.ndarray
+    no_end: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """The model, and how answers are put to it and read; the same for induced and for annotated pairs.
+
+    prompt: "chat" (the model's template) or "alpaca" (Legend's own format, with a joiner before the answer).
+    work: where planned batches are kept until the stage is published.
+    """
+
+    loaded: Loaded
+    pooling: Pooling
+    prompt: Literal["chat", "alpaca"]
+    max_length: int
+    batch_tokens: int
+    work: Path
+    ranks: Ranks
+
+    def render(self, rows: list[dict], sides: tuple[str, str], joiner: str) -> list[Pair]:
+        """Each row's prompt with both of its answers, as the model reads them."""
+        if self.prompt == "chat":
+            return [
+                tuple(self.loaded.format.render(row["prompt"], [row[side] for side in sides], self.max_length))
+                for row in rows
+            ]
+        answers = [[row[side][-1]["content"] for side in sides] for row in rows]
+        return [
+            tuple(render_alpaca(self.loaded.tokenizer, row["prompt"], both, joiner, self.max_length))
+            for row, both in zip(rows, answers, strict=True)
+        ]
+
+    def direction(self, kind: Kind, layer: int | str, induced: list[Pair], seed: int) -> Direction:
+        """The direction of the induced pairs at a layer, or at the one where it separates them best ("auto")."""
+        check_layers(self.loaded.model, self.loaded.tokenizer.eos_token_id)
+        count = layer_count(self.loaded.model)
+        if type(layer) is int and layer > count:
+            raise UserError("annotator.layer", f"the model has {count} layers", f"give 1 to {count}")
+        layer = count if layer == "last" else layer
+        width = self.loaded.model.config.get_text_config().hidden_size
+        if kind in ("distance", "cosine"):
+            return Direction(kind, layer)
+        if kind == "random":
+            return Direction(kind, layer, random_direction(1, width, torch.Generator().manual_seed(seed))[0])
+        layers = list(range(1, count + 1)) if layer == "auto" else [layer]
+        vectors, separations = self._standard_margin_vectors(induced, layers, width)
+        best = max(range(len(layers)), key=lambda at: separations[at])
+        return Direction(kind, layers[best], vectors[best], dict(zip(layers, separations, strict=True)))
+
+    def margins(self, name: str, pairs: list[Pair], direction: Direction) -> Reading:
+        """The raw margin of every pair, and what its answers looked like in tokens."""
+
+        def compute(batch: list[int]) -> bytes:
+            answers = [pairs[i][side] for side in (0, 1) for i in batch]
+            states, ended = self._states(answers, [direction.layer])
+            raw = _margin(direction, *states[:, 0].chunk(2))
+            facts = [(answer.truncated, len(answer.ids) - answer.prompt_length) for answer in answers]
+            return json.dumps({"raw": raw.tolist(), "ended": ended.tolist(), "facts": facts}).encode()
+
+        raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
+        no_end = truncated = 0
+        batches = self._finish(name, pairs, compute)
+        for number, batch in enumerate(batches):
+            result = json.loads(artifacts.read_batch(self.work / name, number))
+            cut, lengths = np.array(result["facts"]).T
+            raw[batch] = result["raw"]
+            length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
+            no_end += result["ended"].count(False)
+            truncated += int(cut.sum())
+        return Reading(raw, length_difference, no_end, truncated)
+
+    def _standard_margin_vectors(
+        self, induced: list[Pair], layers: list[int], width: int
+    ) -> tuple[torch.Tensor, list[float]]:
+        """Per layer: the vector, and how well it separates induced pairs it wasn't made from."""
+
+        def compute(batch: list[int]) -> bytes:
+            answers = [induced[i][side] for side in (0, 1) for i in batch]
+            positive, negative = self._states(answers, layers)[0].chunk(2)
+            return save({"differences": (positive - negative).cpu()})
+
+        def differences(number: int) -> torch.Tensor:
+            return load(artifacts.read_batch(self.work / "induced", number))["differences"]
+
+        smv = StandardMarginVector(len(layers), width)
+        batches = self._finish("induced", induced, compute)
+        for number, batch in enumerate(batches):
+            smv.add(differences(number), batch)
+        projections = [smv.heldout_projections(differences(number), batch) for number, batch in enumerate(batches)]
+        return smv.vector.float(), separation(torch.cat(projections)).tolist()
+
+    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], bytes]) -> list[list[int]]:
+        """Computes what is missing of the planned batches, both answers of a pair in the same batch."""
+        sizes = [2 * max(len(answer.ids) for answer in pair) for pair in pairs]
+        batches = artifacts.plan_batches(sizes, self.batch_tokens)
+        done = artifacts.finish_batches(self.work / name, batches, compute, self.ranks.rank, self.ranks.count)
+        for _ in self.ranks.progress(done, f"reading {name} pairs", len(batches[self.ranks.rank :: self.ranks.count])):
+            pass
+        self.ranks.wait()
+        return batches
+
+    def _states(self, answers: list[Rendered], layers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id
+        return response_states(model, answers, layers, self.pooling, self.loaded.end_ids, pad_id)
+
+
+def _margin(direction: Direction, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    if direction.kind == "distance":
+        return distance_margin(chosen, rejected)
+    if direction.kind == "cosine":
+        return cosine_margin(chosen, rejected)
+    return signed_margin(chosen, rejected, direction.vector.to(chosen.device))

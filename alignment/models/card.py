@@ -1,0 +1,43 @@
+"""The README of a published model: what it is, how to load it, what was checked."""
+
+from alignment.data.chat import ChatFormat
+from alignment.world.grammar import generator_hash
+
+
+def reward_model_card(recipe: str, margins: str, seed: int, format: ChatFormat, parity: dict[str, float]) -> str:
+    """For people who find the folder without the run around it."""
+    padding = (
+        "Either padding side gives the same scores."
+        if parity["left_padding"] <= 1e-4
+        else f"Pad on the right, as the saved tokenizer does: on the left scores differ by {parity['left_padding']:.1e}."
+    )
+    checks = "\n".join(f"| {name} | {difference:.1e} |" for name, difference in parity.items())
+    add_special_tokens = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [reward-model, repalign]
+---
+# Reward model `{margins}`, seed {seed}
+
+Scores an answer to a prompt; higher is better. Trained by repalign's recipe `{recipe}` with the loss
+`-log sigmoid(r_chosen - r_rejected - m)`, margins m: {"Legend's" if margins == "legend" else "none"}.
+
+```python
+from transformers import pipeline
+
+reward = pipeline("text-classification", model="<this folder>")
+reward({add_special_tokens!r})[0]["score"]  # the raw score: problem_type is "regression", nothing is applied to it
+```
+
+Give it a conversation as its chat template renders it, without the BOS token that the tokenizer adds by itself.
+{padding}
+
+Largest difference to the scores in training, after loading it back from this folder in float32:
+
+| compared | difference |
+|---|---|
+{checks}
+
+World generator: `{generator_hash()}`.
+"""

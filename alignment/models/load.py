@@ -1,0 +1,76 @@
+"""Models and tokenizers from plain arguments. Remote code is never run."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alignment.data.chat import ChatFormat, chat_format, end_ids
+from alignment.models.source import ModelSource, ready_path
+from alignment.types import UserError
+
+
+@dataclass
+class Loaded:
+    """A model with the way its conversations are written."""
+
+    model: PreTrainedModel
+    format: ChatFormat
+    end_ids: set[int]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.format.tokenizer
+
+
+def load_backbone(source: ModelSource, dtype: str, device: torch.device, template: str | None = None) -> Loaded:
+    """Decoder blocks and final norm, no language-model head: for reading activations."""
+    return _load(AutoModel, source, dtype, device, template)
+
+
+def load_language_model(source: ModelSource, dtype: str, device: torch.device, template: str | None = None) -> Loaded:
+    """With its head: for generating."""
+    return _load(AutoModelForCausalLM, source, dtype, device, template)
+
+
+def load_reward_base(source: ModelSource, seed: int, template: str | None = None) -> Loaded:
+    """The model with a new scalar head, drawn from `seed`, in float32: for training a reward model."""
+    path = ready_path(source)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, revision=source.revision, num_labels=1, problem_type="regression", dtype=torch.float32
+        )
+    return _with_format(model, path, source.revision, template)
+
+
+def _load(kind: type, source: ModelSource, dtype: str, device: torch.device, template: str | None) -> Loaded:
+    path = ready_path(source)
+    model = kind.from_pretrained(path, revision=source.revision, dtype=dtype).to(device).eval()
+    return _with_format(model, path, source.revision, template)
+
+
+def _with_format(model: PreTrainedModel, path: str, revision: str | None, template: str | None) -> Loaded:
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError("model", f"the tokenizer of {path} has neither a pad nor an eos token", "set one of them")
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    format = chat_format(tokenizer, template)
+    return Loaded(model, format, end_ids(tokenizer, _generation_eos(model, path, revision)))
+
+
+def _generation_eos(model: PreTrainedModel, path: str, revision: str | None) -> int | list[int] | None:
+    try:
+        return GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
+    except OSError:  # not every model has a generation_config.json
+        return model.config.get_text_config().eos_token_id

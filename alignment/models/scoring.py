@@ -1,0 +1,23 @@
+"""The score a reward model gives an answer to a prompt."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignment.data.chat import Rendered
+
+
+@torch.inference_mode()
+def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int, padding: str = "right") -> Tensor:
+    """(row,) float32 scores of one padded batch."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(0, len(row.ids)) if padding == "right" else slice(width - len(row.ids), width)
+        ids[i, place] = torch.from_numpy(row.ids).long()
+        mask[i, place] = 1
+    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+    return logits[:, 0].float().cpu()

@@ -1,0 +1,155 @@
+"""Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save
+
+from alignment import artifacts
+from alignment.artifacts import Rows, RunDir
+from alignment.data.columns import MARGIN_COLUMNS, Loaded
+from alignment.data.pairs import file_pairs, world_pairs
+from alignment.maths.margins import Binning, fit_binning
+from alignment.maths.metrics import distribution, spearman
+from alignment.models.annotator import Annotator, Direction, Pair, Reading
+from alignment.models.devices import device
+from alignment.models.load import load_backbone
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.types import UserError
+
+IN_SCOPE = {"harmful": (True, None), "harmless": (False, None), "all": (True, False, None)}  # None: nobody said
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    parts = dict(zip(("train", "heldout"), _load_pairs(cfg), strict=True))
+    annotator = _annotator(cfg, out.parent, ranks)
+    settings = cfg.annotator
+    pairs = {name: _render(loaded, annotator, cfg) for name, loaded in parts.items()}
+    rows = artifacts.read_rows(run.induced)
+    induced = annotator.render(rows, ("positive", "negative"), settings.joiner_induced)
+    direction = annotator.direction(settings.direction, settings.layer, induced, cfg.seed)
+    readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
+    scopes = {
+        name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in loaded.rows], dtype=bool)
+        for name, loaded in parts.items()
+    }
+    if not scopes["train"].any():
+        raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
+    binning = fit_binning(readings["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
+    if ranks.main:
+        for path, name in ((run.pairs, "train"), (run.heldout_pairs, "heldout")):
+            margins = np.where(scopes[name], binning(readings[name].raw), 0.0)
+            _write_pairs(out / path.name, parts[name].rows, margins, readings[name].raw)
+        _write_direction(out / run.direction.name, direction, cfg)
+        quality = {name: _quality(parts[name].rows, readings[name], scopes[name], binning) for name in parts}
+        artifacts.write_json(out / run.calibration.name, {**_described(direction, binning, rows), **quality})
+        artifacts.write_lines(out / "quarantine.jsonl", [row for part in parts.values() for row in part.quarantined])
+    read, written = (sum(count) for count in zip(*((p.read, len(p.rows)) for p in parts.values()), strict=True))
+    return Rows(read, written, read - written)
+
+
+def _load_pairs(cfg: DictConfig) -> tuple[Loaded, Loaded]:
+    data = cfg.data
+    if data.name == "world":
+        return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)
+    train, heldout = file_pairs(data.path, data.heldout, seed=data.seed)
+    if len(train.rows) < 10 or not heldout.rows:
+        reasons = "; ".join(f"line {row['line']}: {row['reason']}" for row in train.quarantined[:3])
+        raise UserError(
+            "data.path",
+            f"{data.path} has {len(train.rows)} usable training pairs and {len(heldout.rows)} held-out ones",
+            f"give at least 10 and 1 ({reasons or 'no row is bad'})",
+        )
+    return train, heldout
+
+
+def _annotator(cfg: DictConfig, work: Path, ranks: Ranks) -> Annotator:
+    model, settings = cfg.model, cfg.annotator
+    source = model_source(model.name, model.get("path"))
+    loaded = load_backbone(source, model.get("dtype", "auto"), device(), model.get("chat_template"))
+    return Annotator(loaded, settings.pooling, settings.prompt, settings.max_length, settings.batch_tokens, work, ranks)
+
+
+def _render(loaded: Loaded, annotator: Annotator, cfg: DictConfig) -> list[Pair]:
+    """The pairs as the model reads them; one whose prompt leaves no room for its answers can't be annotated."""
+    limit = cfg.annotator.max_length
+    pairs = annotator.render(loaded.rows, ("chosen", "rejected"), cfg.annotator.joiner_pairs)
+    fits = [all(len(answer.ids) > answer.prompt_length for answer in pair) for pair in pairs]
+    for row in (row for row, fitting in zip(loaded.rows, fits, strict=True) if not fitting):
+        reason = f"pair {row['id']}: the prompt alone has more than annotator.max_length={limit} tokens"
+        loaded.quarantine(row["source"], 0, reason)
+    loaded.rows[:] = [row for row, fitting in zip(loaded.rows, fits, strict=True) if fitting]
+    return [pair for pair, fitting in zip(pairs, fits, strict=True) if fitting]
+
+
+def _write_pairs(path: Path, rows: list[dict], margins: np.ndarray, raw: np.ndarray) -> None:
+    annotated = [{**row, "margin": m, "margin_raw": r} for row, m, r in zip(rows, margins, raw, strict=True)]
+    artifacts.write_rows(path, annotated, MARGIN_COLUMNS)
+
+
+def _write_direction(path: Path, direction: Direction, cfg: DictConfig) -> None:
+    """The vector, with what it was read from and what it means."""
+    settings = cfg.annotator
+    meaning = {"direction": direction.kind, "layer": direction.layer, "pooling": settings.pooling}
+    meaning |= {f"contrast.{key}": value for key, value in settings.contrast.items()}
+    vector = torch.zeros(0) if direction.vector is None else direction.vector
+    path.write_bytes(save({"direction": vector}, metadata={key: str(value) for key, value in meaning.items()}))
+
+
+# ---- how good the margins are ---------------------------------------------------------------------------------------
+
+
+def _described(direction: Direction, binning: Binning, induced: list[dict]) -> dict:
+    separations = direction.separation_by_layer or {}
+    return {
+        "layer": direction.layer,
+        "separation_by_layer": {str(layer): value for layer, value in separations.items()},
+        "norm": None if direction.vector is None else float(direction.vector.norm()),
+        "induced": {"pairs": len(induced), "unfinished": sum(not row["finished"] for row in induced)},
+        "binning": {"edges": list(binning.edges), "levels": list(binning.levels), "factor": binning.factor},
+    }
+
+
+def _quality(rows: list[dict], reading: Reading, scope: np.ndarray, binning: Binning) -> dict:
+    """Of one part of the data: distribution, signs, length, and agreement with the truth where it is known."""
+    inside, outside = reading.raw[scope], reading.raw[~scope]
+    return {
+        "pairs": len(rows),
+        "in_scope": len(inside),
+        "no_end": reading.no_end,
+        "truncated": reading.truncated,
+        "distribution": distribution(inside),
+        "length_correlation": spearman(inside, reading.length_difference[scope].astype(float)),
+        "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
+        **{
+            kind: _agreement(reading.raw, gap, scope & ~np.isnan(gap), binning)
+            for kind, gap in {kind: _gaps(rows, kind) for kind in ("severity", "helpfulness")}.items()
+        },
+    }
+
+
+def _agreement(raw: np.ndarray, gap: np.ndarray, known: np.ndarray, binning: Binning) -> dict | None:
+    """Rank correlation with the true gap: signed, binned, and of the sizes alone (how big, not which way)."""
+    if not known.any():
+        return None
+    raw, gap = raw[known], gap[known]
+    return {
+        "pairs": len(raw),
+        "spearman": spearman(raw, gap),
+        "spearman_binned": spearman(binning(raw), gap),
+        "spearman_size": spearman(abs(raw), abs(gap)),
+    }
+
+
+def _gaps(rows: list[dict], kind: str) -> np.ndarray:
+    """How much better chosen truly is, signed; NaN where that isn't known or doesn't matter for the prompt."""
+    sign, other = (-1, False) if kind == "severity" else (1, True)
+    gaps = np.full(len(rows), np.nan)
+    for i, row in enumerate(rows):
+        chosen, rejected = row[f"chosen_{kind}"], row[f"rejected_{kind}"]
+        if chosen is not None and rejected is not None and row["harmful"] is not other:
+            gaps[i] = sign * (chosen - rejected)
+    return gaps

@@ -1,0 +1,78 @@
+"""Stage induce: the contrastive set (x, y+, y-) that gives the direction its meaning.
+
+Legend's safety direction: harmful questions, a constant refusal as y+, and as y- what the annotating model itself
+answers greedily. Any other contrast is made by other questions, other sides, or a file.
+"""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignment import artifacts
+from alignment.artifacts import Rows, RunDir
+from alignment.data import contrast as contrast_data
+from alignment.data.chat import text_message
+from alignment.data.columns import CONTRAST_COLUMNS, Loaded
+from alignment.models.devices import device
+from alignment.models.load import load_language_model
+from alignment.models.sampling import generate_greedily
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.types import UserError
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    contrast = cfg.annotator.contrast
+    if contrast.file is not None:
+        loaded = contrast_data.ready_made(contrast.file)
+    else:
+        loaded = contrast_data.questions(contrast.questions, contrast.count, seed=cfg.data.seed)
+        answers = _generate(cfg, loaded, out.parent / "batches", ranks)
+        for row, answer in zip(loaded.rows, answers, strict=True):
+            row["finished"] = answer["finished"]
+            for side in ("positive", "negative"):
+                text = contrast.refusal if contrast[side] == "refusal" else answer["text"]
+                row[side] = text_message("assistant", text)
+    _drop_empty(loaded)
+    if len(loaded.rows) < 2:
+        raise UserError("annotator.contrast", "fewer than two usable answers were induced", "give more questions")
+    if ranks.main:
+        artifacts.write_rows(out / run.induced.name, loaded.rows, CONTRAST_COLUMNS)
+        artifacts.write_lines(out / "quarantine.jsonl", loaded.quarantined)
+    return Rows(loaded.read, len(loaded.rows), len(loaded.quarantined))
+
+
+def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> list[dict]:
+    """One greedy answer to each question, in planned batches."""
+    model = load_language_model(
+        model_source(cfg.model.name, cfg.model.get("path")),
+        cfg.model.get("dtype", "auto"),
+        device(),
+        cfg.model.get("chat_template"),
+    )
+    limit = cfg.annotator.contrast.max_new_tokens
+    prompts = [model.format.prompt_ids(row["prompt"]) for row in loaded.rows]
+    batches = artifacts.plan_batches([len(ids) + limit for ids in prompts], cfg.annotator.batch_tokens)
+
+    def compute(batch: list[int]) -> bytes:
+        return json.dumps([vars(s) for s in generate_greedily(model, [prompts[i] for i in batch], limit)]).encode()
+
+    done = artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count)
+    for _ in ranks.progress(done, "inducing answers", len(batches[ranks.rank :: ranks.count])):
+        pass
+    ranks.wait()
+    answers: list[dict] = [{}] * len(prompts)
+    for number, batch in enumerate(batches):
+        for item, answer in zip(batch, json.loads(artifacts.read_batch(folder, number)), strict=True):
+            answers[item] = answer
+    return answers
+
+
+def _drop_empty(loaded: Loaded) -> None:
+    """A generated answer without text has no state to read."""
+    for row in [
+        row for row in loaded.rows if not all(row[side][0]["content"].strip() for side in ("positive", "negative"))
+    ]:
+        loaded.rows.remove(row)
+        loaded.quarantine(row["id"], 0, "the generated answer is empty")

@@ -1,0 +1,210 @@
+"""Stage train_rm: reward models with and without margins, each loaded back and compared before it counts.
+
+For every seed the models with and without margins start from the same weights and see the same pairs in the same order;
+only the margins differ. Then each scores the evaluation pairs it has never seen.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from omegaconf import DictConfig
+from transformers import PreTrainedModel, PrinterCallback
+from trl import RewardConfig
+
+from alignment import artifacts
+from alignment.artifacts import Rows, RunDir
+from alignment.data.chat import Rendered
+from alignment.data.pairs import world_evaluation_pairs
+from alignment.models.card import reward_model_card
+from alignment.models.devices import device, training_dtype
+from alignment.models.load import Loaded, load_reward_base
+from alignment.models.parity import check_parity, save_tokenizer
+from alignment.models.scoring import reward_scores
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.trainers.arguments import lora_config, shared_arguments
+from alignment.trainers.checkpoints import newest_intact
+from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.trainers.progress import ProgressBar
+
+PARITY_ROWS = 32
+SCORE_COLUMNS = pa.schema(
+    [
+        ("set", pa.string()), ("id", pa.string()), ("margins", pa.string()), ("seed", pa.int64()),
+        ("chosen_score", pa.float64()), ("rejected_score", pa.float64()), ("harmful", pa.bool_()),
+        ("severity_gap", pa.int8()),
+    ]
+)  # fmt: skip
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    train = artifacts.read_rows(run.pairs)
+    evaluation = _evaluation_pairs(cfg, run)
+    scores: list[dict] = []
+    training: dict[str, dict] = {}
+    for seed in cfg.reward_model.seeds:
+        for margins in cfg.reward_model.margins:
+            name = f"{margins}/seed-{seed}"
+            done = out.parent / "done" / name
+            if not ranks.from_main(lambda done=done: artifacts.damage(done) is None):
+                _train_one(cfg, train, evaluation, margins, seed, done, ranks)
+            training[name] = artifacts.read_json(done / "training.json")
+            scores += artifacts.read_rows(done / "scores.parquet")
+    if ranks.main:
+        for name in training:
+            shutil.copytree(out.parent / "done" / name / "model", out / name, dirs_exist_ok=True)
+        artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
+        artifacts.write_json(out / run.reward_summary.name, training)
+    dropped = max(summary["pairs_too_long"] for summary in training.values())
+    if dropped:
+        ranks.say(
+            f"  {dropped} of {len(train)} pairs have a text of more than {cfg.trainer.max_length} tokens: left out"
+        )
+    return Rows(len(train), len(train), 0)
+
+
+def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
+    """Pairs no model was trained on: the world's clean sets, or the held-out part of a file."""
+    if cfg.data.name == "world":
+        sets = world_evaluation_pairs(cfg.data.evaluation, seed=cfg.data.seed)
+        return {name: loaded.rows for name, loaded in sets.items()}
+    return {"heldout": artifacts.read_rows(run.heldout_pairs)}
+
+
+# ---- one model ------------------------------------------------------------------------------------------------------
+
+
+def _train_one(
+    cfg: DictConfig,
+    train: list[dict],
+    evaluation: dict[str, list[dict]],
+    margins: str,
+    seed: int,
+    done: Path,
+    ranks: Ranks,
+) -> None:
+    """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
+    loaded = load_reward_base(model_source(cfg.model.name, cfg.model.get("path")), seed, cfg.model.get("chat_template"))
+    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
+    checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    model = _merged(trainer)
+    unfinished = done.with_name(f".{done.name}")
+    if ranks.main:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model.save_pretrained(unfinished / "model")
+        save_tokenizer(loaded.format, unfinished / "model")
+    model.eval()
+    rendered = {name: _render(loaded, pairs, cfg.trainer.max_length) for name, pairs in evaluation.items()}
+    scores = _score_sets(model, loaded, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
+    if ranks.main:
+        parity = _check_saved(model, loaded, unfinished / "model", next(iter(evaluation.values())), cfg)
+        card = reward_model_card(cfg.recipe, margins, seed, loaded.format, parity)
+        (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
+        rows = [{**row, "margins": margins, "seed": seed} for row in scores]
+        artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        summary = {"pairs_too_long": trainer.dropped_pairs, "parity": parity, "history": history}
+        artifacts.write_json(unfinished / "training.json", summary)
+        artifacts.publish(unfinished, done, artifacts.Manifest("reward model", {}, {}, {}))
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    ranks.wait()
+
+
+def _trainer(
+    cfg: DictConfig, loaded: Loaded, train: list[dict], margins: str, seed: int, done: Path, ranks: Ranks
+) -> MarginRewardTrainer:
+    columns = _tokenized(loaded, train)
+    if margins == "legend":
+        columns["margin"] = [row["margin"] for row in train]
+    arguments = RewardConfig(
+        output_dir=str(done.parent / f"{done.name}.checkpoints"),
+        seed=seed,
+        max_length=cfg.trainer.max_length,
+        center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
+        **shared_arguments(cfg.trainer, ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"),
+    )
+    columns = Dataset.from_dict(columns)
+    trainer = MarginRewardTrainer(
+        model=loaded.model,
+        args=arguments,
+        train_dataset=columns,
+        processing_class=loaded.tokenizer,
+        peft_config=lora_config(cfg.trainer.lora, "SEQ_CLS", ["score"]),
+        callbacks=[ProgressBar(f"reward model {margins}, seed {seed}")],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
+    """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens."""
+    columns: dict[str, list] = {"chosen_ids": [], "rejected_ids": []}
+    for row in pairs:
+        chosen, rejected = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]])
+        columns["chosen_ids"].append(chosen.ids)
+        columns["rejected_ids"].append(rejected.ids)
+    return columns
+
+
+def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
+    """The trained model without its wrappers; LoRA's weights are merged into it."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def _render(loaded: Loaded, pairs: list[dict], max_length: int) -> list[list[Rendered]]:
+    return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length) for row in pairs]
+
+
+def _score_sets(
+    model: PreTrainedModel,
+    loaded: Loaded,
+    evaluation: dict[str, list[dict]],
+    rendered: dict[str, list[list[Rendered]]],
+    folder: Path,
+    ranks: Ranks,
+) -> list[dict]:
+    """Scores of every evaluation pair, in planned batches dealt to the ranks."""
+    rows = [(name, pair) for name, pairs in evaluation.items() for pair in pairs]
+    answers = [both for name in evaluation for both in rendered[name]]
+
+    def compute(batch: list[int]) -> bytes:
+        both = [answers[i][side] for side in (0, 1) for i in batch]
+        return json.dumps(reward_scores(model, both, loaded.tokenizer.pad_token_id).tolist()).encode()
+
+    batches = artifacts.plan_batches([2 * max(len(one.ids) for one in both) for both in answers], 16384)
+    for _ in artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count):
+        pass
+    ranks.wait()
+    scored: list[dict] = [{}] * len(rows)
+    for number, batch in enumerate(batches):
+        values = json.loads(artifacts.read_batch(folder, number))
+        for i, chosen, rejected in zip(batch, values[: len(batch)], values[len(batch) :], strict=True):
+            scored[i] = {**_facts(*rows[i]), "chosen_score": chosen, "rejected_score": rejected}
+    ranks.wait()
+    if ranks.main:
+        shutil.rmtree(folder)
+    return scored
+
+
+def _facts(name: str, pair: dict) -> dict:
+    known = pair["chosen_severity"] is not None and pair["rejected_severity"] is not None
+    gap = pair["rejected_severity"] - pair["chosen_severity"] if known else None
+    return {"set": name, "id": pair["id"], "harmful": pair["harmful"], "severity_gap": gap}
+
+
+def _check_saved(model: PreTrainedModel, loaded: Loaded, folder: Path, pairs: list[dict], cfg: DictConfig) -> dict:
+    """Parity of the saved model with the trained one, on answers of unequal length."""
+    pairs = pairs[: PARITY_ROWS // 2]
+    rows = [answer for both in _render(loaded, pairs, cfg.trainer.max_length) for answer in both]
+    texts = [loaded.format.text(pair["prompt"], pair[side]) for pair in pairs for side in ("chosen", "rejected")]
+    trained = torch.cat([reward_scores(model, rows, loaded.tokenizer.pad_token_id)])
+    return check_parity(folder, rows, texts, trained, training_dtype(cfg.trainer.precision))

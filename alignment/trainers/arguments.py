@@ -1,0 +1,68 @@
+"""From our trainer settings to TRL's arguments: what the trainers share."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig
+
+from alignment.models.devices import training_dtype
+from alignment.types import UserError
+
+# Our settings that go into TRL's configuration under their own names.
+PASSED_ON = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay",
+    "max_grad_norm", "gradient_checkpointing", "logging_steps", "save_steps",
+)  # fmt: skip
+
+
+def shared_arguments(trainer: Mapping[str, Any], ranks: int, tracking: str, run_name: str) -> dict[str, Any]:
+    """Keyword arguments for DPOConfig and RewardConfig alike."""
+    micro_batch, accumulation = batch_shape(trainer["batch_size"], trainer["per_device_batch_size"], ranks)
+    return {
+        **{name: trainer[name] for name in PASSED_ON},
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "bf16": training_dtype(trainer["precision"]) == "bfloat16",
+        "save_strategy": "steps",
+        "save_total_limit": 2,  # the one before must stay until the new one is sealed
+        "report_to": tracking,
+        "run_name": run_name,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+
+
+def batch_shape(batch_size: int, per_device: int | None, ranks: int) -> tuple[int, int]:
+    """Pairs per forward and number of accumulated forwards, so that a step holds `batch_size` pairs on any ranks."""
+    if batch_size % ranks:
+        raise UserError("trainer.batch_size", f"{batch_size} pairs can't be dealt to {ranks} ranks", "give a multiple")
+    micro_batch = min(per_device or batch_size, batch_size // ranks)
+    if batch_size % (micro_batch * ranks):
+        raise UserError(
+            "trainer.per_device_batch_size",
+            f"{micro_batch} on {ranks} ranks doesn't divide {batch_size}",
+            "give a divisor",
+        )
+    return micro_batch, batch_size // (micro_batch * ranks)
+
+
+def lora_config(lora: Mapping[str, Any] | None, task: str, modules_to_save: list[str] | None) -> LoraConfig | None:
+    """peft's configuration; a new head is trained whole and saved beside the adapters."""
+    if lora is None:
+        return None
+    return LoraConfig(
+        task_type=task,
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=lora["target_modules"],
+        modules_to_save=modules_to_save,
+    )
+
+
+def log_to(folder: str) -> None:
+    """Where trackers write their files; each reads its own environment variable."""
+    os.environ["TENSORBOARD_LOGGING_DIR"] = folder
+    os.environ["WANDB_DIR"] = folder
+    os.environ["TRACKIO_DIR"] = folder

@@ -1,0 +1,38 @@
+"""Checkpoints to resume from: sealed by a manifest written last, and believed only if every file still matches it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alignment import artifacts
+from alignment.artifacts import Manifest
+
+
+class SealedCheckpoints:
+    """Mixin for a Trainer: a checkpoint becomes one to resume from when everything in it is on disk."""
+
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+
+def seal(folder: Path) -> None:
+    """Writes the hashes of a finished checkpoint's files."""
+    artifacts.sync_tree(folder)
+    files = {
+        str(path.relative_to(folder)): artifacts.hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    manifest = Manifest("checkpoint", {}, {}, {}, files=files)
+    artifacts.write_json(folder / artifacts.MANIFEST, {**vars(manifest)})
+
+
+def newest_intact(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint to resume from; broken ones are named and passed over."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        problem = artifacts.damage(path)
+        if problem is None:
+            return path
+        say(f"  passing over {path.name}: {problem}")
+    return None
