@@ -6,6 +6,7 @@ mistake is answered in a second.
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Contrast:
 class Bins:
     method: str = MISSING
     bins: int = MISSING
-    scale: float = MISSING
+    low: float = MISSING
+    high: float = MISSING
     negative: str = MISSING
 
 
@@ -115,7 +117,7 @@ class Trainer:
     weight_decay: float = MISSING
     max_grad_norm: float = MISSING
     max_length: int = MISSING
-    gradient_checkpointing: bool = MISSING
+    activation_checkpointing: bool = MISSING
     center_rewards_coefficient: float | None = MISSING
     logging_steps: float = MISSING
     save_steps: int = MISSING
@@ -196,6 +198,7 @@ RANGES = {  # both ends allowed; None: no end
 def check(cfg: Config) -> None:
     """Refuses values out of range and settings that don't go together; the first mistake found is raised."""
     _check_values(cfg)
+    _check_tracking(cfg)
     _check_stages(cfg)
     _check_annotator(cfg)
     _check_trainer(cfg)
@@ -212,8 +215,12 @@ def _check_values(cfg: Config) -> None:
         if value is not None and not ((low is None or value >= low) and (high is None or value <= high)):
             wanted = f"at least {low}" if high is None else f"between {low:g} and {high:.4g}"
             raise UserError(key, f"{value} is out of range", f"give a number {wanted}")
-    if not cfg.annotator.binning.scale > 0:
-        raise UserError("annotator.binning.scale", f"{cfg.annotator.binning.scale} is out of range", "give one above 0")
+
+
+def _check_tracking(cfg: Config) -> None:
+    if cfg.run.tracking != "none" and find_spec(cfg.run.tracking) is None:
+        name = cfg.run.tracking
+        raise UserError("run.tracking", f"{name} is not installed", f"pip install {name}")
 
 
 def _check_stages(cfg: Config) -> None:
@@ -243,11 +250,13 @@ def _check_annotator(cfg: Config) -> None:
             _no_effect(
                 "annotator.binning.negative", f"margins of direction={annotator.direction} are never negative", "bin"
             )
-    if binning.method == "none" and binning.negative == "bin":
-        _no_effect(
-            "annotator.binning.negative",
-            "bin ranks negative margins among the bins, and method=none has none",
-            "clip, keep or abs",
+    if not binning.low < binning.high:
+        raise UserError(
+            "annotator.binning.high", f"{binning.high:g} is not above low={binning.low:g}", "give a larger high"
+        )
+    if binning.negative == "keep" and binning.low < 0:
+        raise UserError(
+            "annotator.binning.low", f"{binning.low:g} turns signs round under negative=keep", "give 0 or more"
         )
     if annotator.prompt == "chat" and (annotator.joiner_induced or annotator.joiner_pairs):
         _no_effect(

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen first: no screen is needed)
+from matplotlib import pyplot as plt
 
 STYLE = {
     "font.size": 9,
@@ -21,9 +21,11 @@ STYLE = {
 NONE, LEGEND = "#9aa5b1", "#1f6f8b"  # the colours of the two reward models, everywhere
 
 
-def draw_margins(pairs: list[dict], edges: list[float], path: Path) -> None:
+def draw_margins(pairs: list[dict], binning: dict, path: Path) -> None:
     """One row per true severity gap: where the margins of its pairs lie. Above 0 label and direction agree."""
-    known = [p for p in pairs if p["harmful"] and p["chosen_severity"] is not None and p["rejected_severity"] is not None]
+    known = [
+        p for p in pairs if p["harmful"] and p["chosen_severity"] is not None and p["rejected_severity"] is not None
+    ]
     groups: dict[str, list[float]] = {}
     for gap in sorted({p["rejected_severity"] - p["chosen_severity"] for p in known}, reverse=True):
         margins = [p["margin_raw"] for p in known if p["rejected_severity"] - p["chosen_severity"] == gap]
@@ -34,16 +36,22 @@ def draw_margins(pairs: list[dict], edges: list[float], path: Path) -> None:
     grid = np.linspace(values.min(), values.max(), 61)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(groups), figsize=(6.2, 0.62 * len(groups) + 0.9), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.12}
+            len(groups),
+            figsize=(6.2, 0.62 * len(groups) + 0.9),
+            sharex=True,
+            squeeze=False,
+            gridspec_kw={"hspace": 0.12},
         )
         colours = plt.get_cmap("RdYlBu")(np.linspace(0.92, 0.08, len(groups)) if len(groups) > 1 else [0.9])
         for axis, (label, margins), colour in zip(axes[:, 0], groups.items(), colours, strict=True):
             axis.hist(margins, grid, color=colour, edgecolor="#33333355", linewidth=0.3)
-            for edge in _signed_edges(edges):
+            for edge in _edges(binning):
                 axis.axvline(edge, color="#888888", linewidth=0.6, linestyle=(0, (2, 2)))
             axis.axvline(0, color="black", linewidth=0.8)
             axis.set_ylabel(label, rotation=0, ha="right", va="center")
-            axis.text(1.0, 0.78, f"n = {len(margins)}", transform=axis.transAxes, ha="right", color="#666666", fontsize=8)
+            axis.text(
+                1.0, 0.78, f"n = {len(margins)}", transform=axis.transAxes, ha="right", color="#666666", fontsize=8
+            )
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
         axes[0, 0].set_title("Margins of held-out pairs by true severity gap (rejected minus chosen)")
@@ -58,7 +66,9 @@ def draw_accuracy(report: dict, path: Path) -> None:
     labels = ["all pairs", *by_set, *(gap.replace("gap", "severity gap") for gap in by_gap)]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.2, 0.42 * len(labels) + 1.1))
-        for kind, colour, shift in zip(kinds, (NONE, LEGEND) if len(kinds) > 1 else (LEGEND,), (0.14, -0.14), strict=False):
+        for kind, colour, shift in zip(
+            kinds, (NONE, LEGEND) if len(kinds) > 1 else (LEGEND,), (0.14, -0.14), strict=False
+        ):
             found = [report[kind]["accuracy"], *report[kind]["by_set"].values(), *report[kind]["by_gap"].values()]
             rows = np.arange(len(labels))[::-1] + (shift if len(kinds) > 1 else 0)
             means = np.array([100 * one["mean"] for one in found])
@@ -78,8 +88,10 @@ def draw_accuracy(report: dict, path: Path) -> None:
         _save(figure, path)
 
 
-def _signed_edges(edges: list[float]) -> list[float]:
-    return [edge for edge in edges if edge != 0]
+def _edges(binning: dict) -> list[float]:
+    """Where a margin's bin changes; bins of sizes have their edges on both sides of 0."""
+    mirrored = [-edge for edge in binning["edges"]] if binning["negative"] in ("keep", "abs") else []
+    return [*mirrored, *binning["edges"]]
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

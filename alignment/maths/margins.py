@@ -16,6 +16,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from alignment.maths.direction import unit
+from alignment.types import UserError
 
 Method = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
 Negative = Literal["bin", "clip", "keep", "abs"]
@@ -45,8 +46,8 @@ def cosine_margin(chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "
 class Binning:
     """Fitted on training margins, applied to any.
 
-    edges: upper ends of all bins but the last. `levels[b]` is the margin of bin b, from 0 to the scale. With method
-    "none" there are no edges, and the margin is multiplied by `factor` instead.
+    edges: upper ends of all bins but the last. levels: the margin of each bin, evenly from low to high. With method
+    "none" there are neither, and margins stay continuous: intercept + slope * m.
     negative: "bin" ranks negative margins with the others, so they get the lowest levels; "clip" takes them for 0;
     "keep" bins the size and keeps the sign; "abs" bins the size.
     """
@@ -54,32 +55,41 @@ class Binning:
     edges: tuple[float, ...]
     levels: tuple[float, ...]
     negative: Negative
-    factor: float | None = None
+    line: tuple[float, float] | None = None  # intercept and slope
 
     def bin_of(self, margins: MarginArray) -> Int[np.ndarray, " pair"]:
         return np.searchsorted(np.asarray(self.edges), _magnitude(margins, self.negative), side="right")
 
     def __call__(self, margins: MarginArray) -> MarginArray:
-        if self.factor is None:
+        if self.line is None:
             binned = np.asarray(self.levels)[self.bin_of(margins)]
         else:
-            binned = _magnitude(margins, self.negative) * self.factor
+            intercept, slope = self.line
+            binned = intercept + slope * _magnitude(margins, self.negative)
         return binned * np.sign(margins) if self.negative == "keep" else binned
 
 
-def fit_binning(margins: MarginArray, method: Method, bins: int, scale: float, negative: Negative) -> Binning:
-    """Edges of `bins` bins of the training margins (5 edges of the box plot for "quartile"), levels 0 to `scale`.
+def fit_binning(
+    margins: MarginArray, method: Method, bins: int, low: float, high: float, negative: Negative
+) -> Binning:
+    """Edges of `bins` bins of the training margins (six for "quartile", the box plot's), levels from low to high.
 
-    Method "none" leaves margins continuous, multiplied so that their mean size is scale / 2, which is what
-    equal-frequency bins have.
+    Method "none" keeps margins continuous, on the line that takes their 5th percentile to low and their 95th to high.
     """
-    values = _magnitude(margins, negative)
+    values = np.sort(_magnitude(margins, negative))
+    if len(values) < bins or values[0] == values[-1]:
+        problem = (
+            f"{len(values)} training margins can't fill {bins} bins" if len(values) < bins else "they are all equal"
+        )
+        raise UserError("margins of the training pairs", problem, "look at the data and annotator.scope")
     if method == "none":
-        return Binning((), (), negative, factor=scale / 2 / float(np.abs(values).mean()))
+        start, stop = np.quantile(values, [0.05, 0.95]).tolist()
+        slope = (high - low) / (stop - start)
+        return Binning((), (), negative, line=(low - slope * start, slope))
     edges = {"eqfreq": _equal_frequency, "eqwidth": _equal_width, "kmeans": _kmeans, "quartile": _box_plot}[method](
-        np.sort(values), bins
+        values, bins
     )
-    return Binning(tuple(edges), tuple(np.linspace(0, scale, len(edges) + 1).tolist()), negative)
+    return Binning(tuple(edges), tuple(np.linspace(low, high, len(edges) + 1).tolist()), negative)
 
 
 def _magnitude(margins: MarginArray, negative: Negative) -> MarginArray:

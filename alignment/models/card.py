@@ -9,7 +9,7 @@ def reward_model_card(recipe: str, margins: str, seed: int, format: ChatFormat, 
     padding = (
         "Either padding side gives the same scores."
         if parity["left_padding"] <= 1e-4
-        else f"Pad on the right, as the saved tokenizer does: on the left scores differ by {parity['left_padding']:.1e}."
+        else f"Pad on the right, as the saved tokenizer does: left, scores differ by {parity['left_padding']:.1e}."
     )
     checks = "\n".join(f"| {name} | {difference:.1e} |" for name, difference in parity.items())
     add_special_tokens = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])

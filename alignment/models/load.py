@@ -1,6 +1,7 @@
 """Models and tokenizers from plain arguments. Remote code is never run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.models.source import ModelSource, ready_path
@@ -44,6 +46,7 @@ def load_language_model(source: ModelSource, dtype: str, device: torch.device, t
 def load_reward_base(source: ModelSource, seed: int, template: str | None = None) -> Loaded:
     """The model with a new scalar head, drawn from `seed`, in float32: for training a reward model."""
     path = ready_path(source)
+    _quiet_if_local(path)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -52,8 +55,15 @@ def load_reward_base(source: ModelSource, seed: int, template: str | None = None
     return _with_format(model, path, source.revision, template)
 
 
+def _quiet_if_local(path: str) -> None:
+    """A bar for reading weights from disk is noise; one for downloading them isn't."""
+    if Path(path).is_dir():
+        disable_progress_bar()
+
+
 def _load(kind: type, source: ModelSource, dtype: str, device: torch.device, template: str | None) -> Loaded:
     path = ready_path(source)
+    _quiet_if_local(path)
     model = kind.from_pretrained(path, revision=source.revision, dtype=dtype).to(device).eval()
     return _with_format(model, path, source.revision, template)
 

@@ -23,7 +23,7 @@ class Stage:
 STAGES = {
     "induce": Stage(
         "answers to contrastive questions, as the direction needs them",
-        config=("model", "data.name", "data.seed", "annotator.contrast"),
+        config=("model", "data.name", "data.seed", "annotator.contrast", "annotator.prompt", "annotator.batch_tokens"),
         inputs=("model", "questions"),
     ),
     "annotate": Stage(

@@ -1,5 +1,6 @@
 """Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def _described(direction: Direction, binning: Binning, induced: list[dict]) -> d
         "separation_by_layer": {str(layer): value for layer, value in separations.items()},
         "norm": None if direction.vector is None else float(direction.vector.norm()),
         "induced": {"pairs": len(induced), "unfinished": sum(not row["finished"] for row in induced)},
-        "binning": {"edges": list(binning.edges), "levels": list(binning.levels), "factor": binning.factor},
+        "binning": asdict(binning),
     }
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
 from alignment.data import contrast as contrast_data
-from alignment.data.chat import text_message
+from alignment.data.chat import alpaca_prompt, text_message
 from alignment.data.columns import CONTRAST_COLUMNS, Loaded
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
@@ -52,7 +52,10 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
         cfg.model.get("chat_template"),
     )
     limit = cfg.annotator.contrast.max_new_tokens
-    prompts = [model.format.prompt_ids(row["prompt"]) for row in loaded.rows]
+    if cfg.annotator.prompt == "alpaca":
+        prompts = [model.tokenizer(alpaca_prompt(row["prompt"])).input_ids for row in loaded.rows]
+    else:
+        prompts = [model.format.prompt_ids(row["prompt"]) for row in loaded.rows]
     batches = artifacts.plan_batches([len(ids) + limit for ids in prompts], cfg.annotator.batch_tokens)
 
     def compute(batch: list[int]) -> bytes:

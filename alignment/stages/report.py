@@ -15,10 +15,10 @@ from rich.table import Table
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
+from alignment.figures import draw_accuracy, draw_margins
 from alignment.maths.metrics import mean_where, ordered_right
 from alignment.maths.statistics import t_interval
 from alignment.ranks import Ranks
-from alignment.figures import draw_accuracy, draw_margins
 from alignment.world.grammar import generator_hash
 
 
@@ -31,7 +31,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = _annotation(calibration, artifacts.read_json(run.timings))
         tables.append(_annotation_table(report["annotation"]))
-        draw_margins(artifacts.read_rows(run.heldout_pairs), calibration["binning"]["edges"], out / "margins.png")
+        draw_margins(artifacts.read_rows(run.heldout_pairs), calibration["binning"], out / "margins.png")
     if run.reward_scores.exists():
         report["reward_model"] = _reward_models(artifacts.read_rows(run.reward_scores))
         tables.append(_reward_table(report["reward_model"]))
@@ -74,7 +74,9 @@ def _annotation_table(annotation: dict) -> Table:
     }.items():
         if annotation[name] is not None:
             value = annotation[name]
-            table.add_row(label, str(value) if name == "layer" else f"{value:.1f}" if name == "seconds" else f"{value:.3f}")
+            table.add_row(
+                label, str(value) if name == "layer" else f"{value:.1f}" if name == "seconds" else f"{value:.3f}"
+            )
     return table
 
 
@@ -99,7 +101,10 @@ def _reward_models(scores: list[dict]) -> dict:
     for kind in kinds:
         values = {name: per_seed(kind, which) for name, which in parts.items()}
         report[kind] = {name: _summary(found) for name, found in values.items() if found is not None}
-        for name, chosen in (("by_gap", groups), ("by_set", {s: columns["set"] == s for s in _ordered(columns["set"])})):
+        for name, chosen in (
+            ("by_gap", groups),
+            ("by_set", {s: columns["set"] == s for s in _ordered(columns["set"])}),
+        ):
             found = {label: per_seed(kind, which) for label, which in chosen.items()}
             report[kind][name] = {label: _summary(means) for label, means in found.items() if means is not None}
     if {"none", "legend"} <= set(kinds):
@@ -133,7 +138,9 @@ def _reward_table(report: dict) -> Table:
         table.add_column("gain")
     for group in groups:
         found = [
-            report[kind]["accuracy"] if group == "all pairs" else {**report[kind]["by_set"], **report[kind]["by_gap"]}[group]
+            report[kind]["accuracy"]
+            if group == "all pairs"
+            else {**report[kind]["by_set"], **report[kind]["by_gap"]}[group]
             for kind in kinds
         ]
         cells = [_percent(one) for one in found]

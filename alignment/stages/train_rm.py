@@ -20,13 +20,13 @@ from alignment.artifacts import Rows, RunDir
 from alignment.data.chat import Rendered
 from alignment.data.pairs import world_evaluation_pairs
 from alignment.models.card import reward_model_card
-from alignment.models.devices import device, training_dtype
+from alignment.models.devices import training_dtype
 from alignment.models.load import Loaded, load_reward_base
 from alignment.models.parity import check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
-from alignment.trainers.arguments import lora_config, shared_arguments
+from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
@@ -51,7 +51,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             name = f"{margins}/seed-{seed}"
             done = out.parent / "done" / name
             if not ranks.from_main(lambda done=done: artifacts.damage(done) is None):
-                _train_one(cfg, train, evaluation, margins, seed, done, ranks)
+                _train_one(cfg, run, train, evaluation, margins, seed, done, ranks)
             training[name] = artifacts.read_json(done / "training.json")
             scores += artifacts.read_rows(done / "scores.parquet")
     if ranks.main:
@@ -80,6 +80,7 @@ def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
 
 def _train_one(
     cfg: DictConfig,
+    run: RunDir,
     train: list[dict],
     evaluation: dict[str, list[dict]],
     margins: str,
@@ -89,9 +90,11 @@ def _train_one(
 ) -> None:
     """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
     loaded = load_reward_base(model_source(cfg.model.name, cfg.model.get("path")), seed, cfg.model.get("chat_template"))
+    log_to(run.logs, f"{margins}-seed-{seed}")
     trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    close_trackers(cfg.run.tracking)
     model = _merged(trainer)
     unfinished = done.with_name(f".{done.name}")
     if ranks.main:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
@@ -12,7 +13,7 @@ from alignment.types import UserError
 # Our settings that go into TRL's configuration under their own names.
 PASSED_ON = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay",
-    "max_grad_norm", "gradient_checkpointing", "logging_steps", "save_steps",
+    "max_grad_norm", "activation_checkpointing", "logging_steps", "save_steps",
 )  # fmt: skip
 
 
@@ -61,8 +62,17 @@ def lora_config(lora: Mapping[str, Any] | None, task: str, modules_to_save: list
     )
 
 
-def log_to(folder: str) -> None:
-    """Where trackers write their files; each reads its own environment variable."""
-    os.environ["TENSORBOARD_LOGGING_DIR"] = folder
-    os.environ["WANDB_DIR"] = folder
-    os.environ["TRACKIO_DIR"] = folder
+def log_to(folder: Path, run_name: str) -> None:
+    """Where trackers write their files; each reads its own environment variables."""
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)
+    os.environ["WANDB_DIR"] = os.environ["TRACKIO_DIR"] = str(folder)
+    os.environ.setdefault("WANDB_PROJECT", "repalign")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def close_trackers(tracking: str) -> None:
+    """Ends the tracked run, so that the next training gets one of its own."""
+    if tracking == "wandb":
+        import wandb
+
+        wandb.finish()

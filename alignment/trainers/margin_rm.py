@@ -48,10 +48,8 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
         """Means over the micro-batch's real pairs of all ranks; log() averages them over the steps between two logs."""
         real = slice(real_pairs)
         chosen, rejected = chosen[real].float(), rejected[real].float()
-        sums = torch.stack(
-            [(chosen > rejected).sum(), (chosen - rejected).sum(), (chosen + rejected).sum() / 2]
-            + [torch.tensor(len(chosen), device=chosen.device)]
-        )
+        pairs = torch.tensor(len(chosen), device=chosen.device)
+        sums = torch.stack([(chosen > rejected).sum(), (chosen - rejected).sum(), (chosen + rejected).sum() / 2, pairs])
         accuracy, gap, reward, count = self.accelerator.reduce(sums, "sum").tolist()
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, value in (("accuracy", accuracy), ("reward_gap", gap), ("mean_reward", reward)):

@@ -1,0 +1,43 @@
+# Two commands do everything on a machine that has Python 3.11 or newer, pip and make:
+#   make legend_rm    annotate, train reward models with and without margins, compare them
+#   make test         the tests, about ten minutes
+# The environment is made once, in .venv, and again only when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --durations=10
+
+.PHONY: setup legend_rm test test-all soak lint clean
+
+setup: .venv/.installed
+
+# torch first: with it there, no other package pulls a newer build of it
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "repalign needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+legend_rm: setup
+	$(BIN)/python -m alignment.run +recipe=legend_rm
+
+test: setup
+	$(PYTEST) -m "not slow and not soak"
+
+# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about twenty minutes more
+test-all: setup
+	$(PYTEST) -m slow
+
+# the long versions, run by hand before a release
+soak: setup
+	$(PYTEST) -m soak
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+
+clean:
+	rm -rf .venv build dist runs
