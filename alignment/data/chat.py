@@ -16,9 +16,9 @@ from alignment.types import Message, UserError
 # For models without a chat template, as hh-rlhf writes dialogues. Documented in docs/data.md.
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}\n\nAssistant: {{ message['content'] }}{{ eos_token }}"
-    "{% else %}\n\nHuman: {{ message['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}\n\nAssistant:{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ '\n\nAssistant: ' + message['content'] + eos_token }}"
+    "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 # The no-input form of Alpaca's prompt, which Legend's code uses.
 ALPACA_PROMPT = (
@@ -146,8 +146,13 @@ def _marker_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
         str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 1
     }
     anywhere, at_line_start = set(special), set()
+    any_special = re.compile("|".join(map(re.escape, special)) or "(?!)")
     for line in _template_lines(tokenizer):
-        (at_line_start if line[0].isalnum() else anywhere).add(line)
+        words = [word.strip() for word in any_special.split(line)]
+        if words == [line] and line[0].isalnum():
+            at_line_start.add(line)
+        else:  # "user" after a special token means nothing without it
+            anywhere |= {word for word in words if len(word) > 1 and not word[0].isalnum()}
     parts = [re.escape(marker) for marker in sorted(anywhere, key=len, reverse=True)]
     parts += [rf"(?m:^){re.escape(marker)}" for marker in sorted(at_line_start, key=len, reverse=True)]
     return re.compile("|".join(parts)) if parts else re.compile(r"(?!)")

@@ -1,0 +1,112 @@
+"""What tests share: tiny random models of several architectures, tokenizers with known chat templates, real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+SIZES = {"vocab_size": 600, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**SIZES, **HEADS),
+    "qwen2": lambda: Qwen2Config(**SIZES, **HEADS),
+    "mistral": lambda: MistralConfig(**SIZES, **HEADS, sliding_window=None),
+    "gemma2": lambda: Gemma2Config(**SIZES, **HEADS, head_dim=8),
+    "gpt2": lambda: GPT2Config(vocab_size=600, n_embd=32, n_layer=3, n_head=4, n_positions=256),
+}
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA_2 = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token }}[INST] {{ message['content'] }} [/INST]"
+    "{% else %} {{ message['content'] }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA_3 = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+TEMPLATES = {  # name: (template, bos, eos, pad, further special tokens)
+    "chatml": (CHATML, None, "<|endoftext|>", "<|endoftext|>", ["<|im_start|>", "<|im_end|>"]),
+    "llama2": (LLAMA_2, "<s>", "</s>", "</s>", []),  # pad is eos
+    "llama3": (
+        LLAMA_3, "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>",
+        ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    ),
+    "plain": (None, "<s>", "</s>", "<pad>", []),
+}  # fmt: skip
+
+
+def byte_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """One token per byte, and the special tokens and chat template of a family of models."""
+    template, bos, eos, pad, others = TEMPLATES[name]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({character: i for i, character in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad, additional_special_tokens=others
+    )
+    if bos is not None:
+        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, fast.bos_token_id)]
+        )
+    fast.chat_template = template
+    return fast
+
+
+def tiny_model(name: str, kind: type = AutoModel, seed: int = 0, **settings) -> torch.nn.Module:
+    """A random model of an architecture with three layers of 32."""
+    config = CONFIGS[name]()
+    for setting, value in settings.items():
+        setattr(config, setting, value)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind.from_config(config, attn_implementation="eager")
+        for parameter in model.parameters():  # initial weights of 0.02 would leave all states nearly equal
+            torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def world_folder() -> Path:
+    """The world's language model, pretrained on first use."""
+    from alignment.world.cached_model import language_model
+
+    return language_model()
+
+
+@pytest.fixture(scope="session")
+def world_tokenizer(world_folder):
+    return AutoTokenizer.from_pretrained(world_folder)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the real data beside the repository (../shared/data)")
+    return SHARED_DATA

@@ -1,0 +1,55 @@
+"""The ranking loss by hand, the metrics on cases with known answers, and Student's interval against scipy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from alignment.maths.losses import margin_ranking_loss
+from alignment.maths.metrics import distribution, mean_where, ordered_right, spearman
+from alignment.maths.statistics import t_interval
+
+
+def test_margin_loss_by_hand():
+    """gap 1 and margin 3: -log sigma(-2) = log(1 + e^2)."""
+    loss = margin_ranking_loss(torch.tensor([2.0, 0.5]), torch.tensor([1.0, 0.5]), torch.tensor([3.0, 0.0]))
+    torch.testing.assert_close(loss, torch.tensor([math.log(1 + math.e**2), math.log(2)]))
+
+
+def test_no_margin_is_a_margin_of_zero_bit_for_bit():
+    """Invariant 6."""
+    chosen, rejected = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(margin_ranking_loss(chosen, rejected, torch.zeros(100)), margin_ranking_loss(chosen, rejected, None))
+
+
+def test_gradient_is_the_probability_of_missing_the_margin():
+    chosen = torch.tensor([1.0, -2.0], requires_grad=True)
+    rejected, margin = torch.tensor([0.5, 0.0]), torch.tensor([2.0, -1.0])
+    margin_ranking_loss(chosen, rejected, margin).sum().backward()
+    torch.testing.assert_close(chosen.grad, -torch.sigmoid(margin - (chosen - rejected)).detach())
+
+
+def test_a_tie_is_half_right():
+    assert ordered_right(np.array([1.0, 0.0, 2.0]), np.array([0.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.5]
+
+
+def test_spearman_and_where_there_is_none():
+    rising = np.arange(10.0)
+    assert spearman(rising, np.exp(rising)) == pytest.approx(1.0)
+    assert spearman(rising, -rising) == pytest.approx(-1.0)
+    assert spearman(rising, np.ones(10)) is None
+    assert mean_where(rising, rising > 7) == 8.5
+    assert mean_where(rising, rising > 99) is None
+    assert distribution(rising - 1.0)["negative_share"] == 0.1
+    assert distribution(np.array([])) is None
+
+
+def test_interval_is_students():
+    values = [0.91, 0.93, 0.92, 0.95, 0.90]
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    interval = t_interval(values)
+    assert interval.mean == pytest.approx(np.mean(values))
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert t_interval([0.5]) == (0.5, None, None)
