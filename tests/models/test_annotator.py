@@ -1,0 +1,132 @@
+"""The annotator as a whole: against the release's procedure, the ablations, layer choice, and what it keeps."""
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import byte_tokenizer, tiny_model
+from transformers import AutoModelForCausalLM
+
+from alignment.data.chat import alpaca_prompt, chat_format, end_ids
+from alignment.models.annotator import Annotator
+from alignment.models.load import Loaded
+from alignment.ranks import Ranks
+from alignment.types import UserError
+
+WORDS = "open close lift valve pump wick candle router stamp never gladly quickly".split()
+
+
+def texts(count: int, seed: int) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(1, 9))) for _ in range(count)]
+
+
+def rows(sides: tuple[str, str], count: int = 12) -> list[dict]:
+    columns = [texts(count, seed) for seed in (1, 2, 3)]
+    return [
+        {
+            "prompt": [{"role": "user", "content": prompt}],
+            sides[0]: [{"role": "assistant", "content": f"{first}."}],
+            sides[1]: [{"role": "assistant", "content": f"{second}!"}],
+        }
+        for prompt, first, second in zip(*columns, strict=True)
+    ]
+
+
+def annotator(folder, prompt="chat", pooling="endpoint", tokens=400, name="llama") -> Annotator:
+    tokenizer = byte_tokenizer("llama2")
+    model = tiny_model(name, max_position_embeddings=1024, n_positions=1024)
+    loaded = Loaded(model, chat_format(tokenizer), end_ids(tokenizer, None))
+    return Annotator(loaded, pooling, prompt, 1000, tokens, folder, Ranks())
+
+
+def test_release_settings_reproduce_the_authors_procedure(tmp_path):
+    """SMV.py and annotation.py, transcribed: batch 1, all hidden states, [-1][0, -1], joiners as they have them."""
+    induced, pairs = rows(("positive", "negative")), rows(("chosen", "rejected"))[::-1]
+    ours = annotator(tmp_path, "alpaca", "last_text")
+    direction = ours.direction("smv", "last", ours.render(induced, ("positive", "negative"), "\n"), seed=0)
+    margins = ours.margins("train", ours.render(pairs, ("chosen", "rejected"), ""), direction).raw
+
+    model, tokenizer = ours.loaded.model, ours.loaded.tokenizer
+
+    def get_embedding(text: str) -> np.ndarray:
+        inputs = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            output = model(inputs.input_ids, output_hidden_states=True)
+        return output.hidden_states[-1][0, -1].numpy()
+
+    hl = [get_embedding(alpaca_prompt(r["prompt"]) + "\n" + r["positive"][0]["content"]) for r in induced]
+    hm = [get_embedding(alpaca_prompt(r["prompt"]) + "\n" + r["negative"][0]["content"]) for r in induced]
+    vector = np.mean(np.stack(hl) - np.stack(hm), axis=0)
+    norm = np.linalg.norm(vector)
+    expected = []
+    for row in pairs:
+        one, other = (get_embedding(alpaca_prompt(row["prompt"]) + row[side][0]["content"]) for side in ("chosen", "rejected"))
+        expected.append((one - other).dot(vector) / norm)
+    np.testing.assert_allclose(direction.vector.numpy(), vector, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(margins, expected, rtol=1e-4, atol=1e-4)
+    assert np.std(expected) > 0.1
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_margins_do_not_depend_on_the_batch(tmp_path, name):
+    found = []
+    for tokens in (1, 400, 10000):
+        reader = annotator(tmp_path / f"{name}-{tokens}", tokens=tokens, name=name)
+        induced = reader.render(rows(("positive", "negative")), ("positive", "negative"), "")
+        direction = reader.direction("smv", "auto", induced, seed=0)
+        pairs = reader.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+        found.append((direction.layer, reader.margins("train", pairs, direction).raw))
+    for layer, raw in found[1:]:
+        assert layer == found[0][0]
+        np.testing.assert_allclose(raw, found[0][1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_language_model_head_changes_nothing(tmp_path):
+    with_head = annotator(tmp_path / "head")
+    pairs = with_head.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+    direction = with_head.direction("random", 2, [], seed=3)
+    expected = with_head.margins("train", pairs, direction).raw
+    causal = tiny_model("llama", AutoModelForCausalLM, max_position_embeddings=1024)
+    causal.model.load_state_dict(with_head.loaded.model.state_dict())
+    other = Annotator(**{**vars(with_head), "work": tmp_path / "causal"})
+    other.loaded.model = causal
+    np.testing.assert_array_equal(other.margins("train", pairs, direction).raw, expected)
+
+
+def test_auto_takes_the_layer_that_separates_held_out_pairs_best(tmp_path):
+    reader = annotator(tmp_path)
+    induced = reader.render(rows(("positive", "negative"), 30), ("positive", "negative"), "")
+    direction = reader.direction("smv", "auto", induced, seed=0)
+    by_layer = direction.separation_by_layer
+    assert set(by_layer) == {1, 2, 3} and direction.layer == max(by_layer, key=by_layer.get)
+    fixed = annotator(tmp_path / "fixed").direction("smv", direction.layer, induced, seed=0)
+    torch.testing.assert_close(fixed.vector, direction.vector)
+
+
+def test_ablations_have_no_vector_or_a_random_one(tmp_path):
+    reader = annotator(tmp_path)
+    pairs = reader.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+    swapped = [(rejected, chosen) for chosen, rejected in pairs]
+    for kind in ("distance", "cosine"):
+        direction = reader.direction(kind, 3, [], seed=0)
+        raw = reader.margins(kind, pairs, direction).raw
+        assert direction.vector is None and (raw > 0).all()
+        np.testing.assert_allclose(reader.margins(f"{kind} swapped", swapped, direction).raw, raw, rtol=1e-5)
+    one, same, other = (reader.direction("random", 3, [], seed=seed).vector for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_answers_without_an_end_and_cut_ones_are_counted(tmp_path):
+    reader = annotator(tmp_path)
+    pairs = rows(("chosen", "rejected"))
+    lengths = [len(answer.ids) for pair in reader.render(pairs, ("chosen", "rejected"), "") for answer in pair]
+    limit = sorted(lengths)[len(lengths) // 2]
+    cutting = Annotator(**{**vars(reader), "max_length": limit})
+    rendered = cutting.render(pairs, ("chosen", "rejected"), "")
+    reading = cutting.margins("train", rendered, cutting.direction("random", 1, [], seed=0))
+    assert reading.truncated == reading.no_end == sum(length > limit for length in lengths) > 0
+
+
+def test_a_layer_the_model_lacks_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"annotator\.layer: the model has 3 layers"):
+        annotator(tmp_path).direction("smv", 4, [], seed=0)
