@@ -1,0 +1,153 @@
+"""Mistakes are answered in one line, at once, without torch; every shipped YAML composes and explains every key."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import REPOSITORY
+
+from alignment.compose import check_arguments, compose_config
+from alignment.config import CONF_DIR, STAGES
+from alignment.stages import STAGES as STAGE_TABLE
+from alignment.types import UserError
+
+BASE = "+recipe=legend_rm"
+MISTAKES = {  # command line -> what the one line must say
+    "": "recipe: no recipe is chosen; add one of +recipe=",
+    "+recipe=legend": "recipe: there is no 'legend'; choose one of legend_rm",
+    "recipe=legend_rm": "recipe: recipes are added, not overridden; write +recipe=...",
+    f"{BASE} annotator.layr=2": "annotator.layr: there is no such key; did you mean annotator.layer?",
+    f"{BASE} +annotator.more=2": "annotator.more: there is no such key",
+    f"{BASE} +more=2": "more: there is no such key",
+    f"{BASE} annotator=best": "annotator: there is no 'best'; choose one of auto, helpfulness, release",
+    f"{BASE} trainer.learning_rate=fast": "trainer.learning_rate: Value 'fast'",
+    f"{BASE} trainer.learning_rate=2": "trainer.learning_rate: 2.0 is out of range; give a number between 0 and 1",
+    f"{BASE} annotator.binning.bins=1": "annotator.binning.bins: 1 is out of range",
+    f"{BASE} annotator.binning.bins=3.5": "annotator.binning.bins: Value '3.5'",
+    f"{BASE} annotator.binning.low=3": "annotator.binning.high: 2 is not above low=3",
+    f"{BASE} annotator.binning.negative=keep": "annotator.binning.low: -2 turns signs round under negative=keep",
+    f"{BASE} data.noise=0.4": "data.noise: 0.4 is out of range",
+    f"{BASE} data=file": "data.path: a value is required; set data.path=",
+    f"{BASE} model=local": "model.path: a value is required",
+    f"{BASE} model=local model.path=nowhere/at/all": "model.path: nowhere/at/all is not a folder",
+    f"{BASE} data=file data.path=no.jsonl": "annotator.contrast.questions: harmful stands for the world's questions",
+    f"{BASE} data=file data.path=no.jsonl annotator.contrast.file=no.csv": "there is no file no.",
+    f"{BASE} annotator.layer=0": "annotator.layer: 0 is not a layer",
+    f"{BASE} annotator.layer=first": "annotator.layer: 'first' is not a layer",
+    f"{BASE} annotator.pooling=last": "annotator.pooling: 'last' is not a choice; choose one of endpoint",
+    f"{BASE} annotator.direction=distance": "annotator.layer: it would have no effect",
+    f"{BASE} annotator.direction=cosine annotator.layer=2 annotator.binning.negative=abs": "no effect: margins of direction",
+    f"{BASE} annotator.joiner_pairs=x": "annotator.joiner_induced and joiner_pairs: it would have no effect",
+    f"{BASE} annotator.contrast.positive=generated": "annotator.contrast: positive and negative are the same",
+    f"{BASE} stages=[annotate,fly]": "stages: there is no stage 'fly'; the stages are induce",
+    f"{BASE} stages=annotate": "stages: a list is wanted; write stages=[a,b]",
+    f"{BASE} stages=[]": "stages: the list is empty",
+    f"{BASE} reward_model.seeds=[1,1]": "reward_model.seeds: the list is empty or names something twice",
+    f"{BASE} reward_model.margins=[human]": "reward_model.margins: 'human' is not a choice",
+    f"{BASE} trainer.per_device_batch_size=5": "trainer.per_device_batch_size: 5 does not divide batch_size=32",
+    f"{BASE} run.tracking=paper": "run.tracking: 'paper' is not a choice",
+    f"{BASE} seed=1,2": "seed: 1,2 is ambiguous",
+    f"{BASE} seed": "seed: cannot be read; write key=value",
+    f"-m {BASE} trainer.learning_rate=0.1,7": "trainer.learning_rate: 7.0 is out of range",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_would_be_right(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        check_arguments(command.split())
+        run_plan(command.split())
+    assert MISTAKES[command] in str(error.value)
+    assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def run_plan(arguments: list[str]) -> None:
+    """Mistakes that only show when files are looked at: found when the run is planned."""
+    from alignment.artifacts import RunDir
+    from alignment.run import plan
+
+    cfg = compose_config([argument for argument in arguments if not argument.startswith("-")])
+    plan(cfg, RunDir(Path("runs")))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], [BASE, "--cfg", "job"], [BASE, "trainer.learning_rat=1"], [BASE, "seed=x"]], ids=str
+)
+def test_answers_come_in_two_seconds_and_without_torch(arguments, tmp_path):
+    code = "import sys, runpy; sys.argv[0] = 'run'\ntry: runpy.run_module('alignment.run', run_name='__main__')\n"
+    code += "finally: assert not {'torch', 'transformers', 'datasets', 'sklearn'} & set(sys.modules), 'heavy import'"
+    seconds = []
+    for _ in range(2):  # the first one may read from a cold disk
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        seconds.append(time.perf_counter() - started)
+    mistaken = arguments[-1] in ("trainer.learning_rat=1", "seed=x")
+    assert done.returncode == (2 if mistaken else 0), done.stderr
+    assert "heavy import" not in done.stderr
+    if mistaken:
+        assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("repalign: ") and not done.stdout
+    else:
+        assert "annotator" in done.stdout
+    assert min(seconds) < 2
+    assert not list(tmp_path.iterdir())
+
+
+def yamls() -> list[Path]:
+    return sorted(CONF_DIR.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", yamls(), ids=lambda path: str(path.relative_to(CONF_DIR)))
+def test_every_yaml_composes(path, tmp_path):
+    group, name = path.parent.name, path.stem
+    needed = {"data/file": ["data.path=x", "annotator.contrast.file=x"], "model/local": ["model.path=x"]}
+    if path.parent == CONF_DIR:
+        overrides = [BASE]
+    elif group == "recipe":
+        overrides = [f"+recipe={name}"]
+    else:
+        overrides = [BASE, f"{group}={name}", *needed.get(f"{group}/{name}", [])]
+    cfg = compose_config(overrides)
+    assert cfg.recipe and set(cfg.stages) <= set(STAGE_TABLE)
+
+
+@pytest.mark.parametrize("path", yamls(), ids=lambda path: str(path.relative_to(CONF_DIR)))
+def test_every_key_has_a_comment(path):
+    """On its own line, or as the heading of a block of keys."""
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("#"), "the file says what it is"
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if "|-" in line:
+            break  # the text of --help follows
+        key = line.strip().partition(":")[0]
+        is_key = ":" in line and not line.lstrip().startswith(("#", "-"))
+        if is_key and not line.split(":", 1)[1].strip() and after.startswith(" "):
+            continue  # a block; its keys are explained one by one
+        assert not is_key or "  # " in line or " # " in line, f"{key} has no comment"
+
+
+def test_help_lists_the_groups_that_exist():
+    text = yaml.safe_load((CONF_DIR / "config.yaml").read_text())["hydra"]["help"]["template"]
+    for group in (path for path in CONF_DIR.iterdir() if path.is_dir()):
+        listed = next(line for line in text.splitlines() if line.split()[:1] == [group.name])
+        assert sorted(listed.replace(",", " ").split()[1:]) == sorted(path.stem for path in group.glob("*.yaml"))
+
+
+def test_stage_names_are_the_same_everywhere():
+    modules = {path.stem for path in (REPOSITORY / "alignment/stages").glob("*.py")} - {"__init__"}
+    assert set(STAGES) == set(STAGE_TABLE) == modules
+
+
+def test_every_key_a_stage_depends_on_exists():
+    cfg = compose_config([BASE])
+    for stage in STAGE_TABLE.values():
+        for key in stage.config:
+            node = cfg
+            for part in key.split("."):
+                assert part in node, key
+                node = node[part]
