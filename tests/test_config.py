@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.conftest import REPOSITORY
 
 from alignment.compose import check_arguments, compose_config
 from alignment.config import CONF_DIR, STAGES
 from alignment.stages import STAGES as STAGE_TABLE
 from alignment.types import UserError
+from tests.conftest import REPOSITORY
 
 BASE = "+recipe=legend_rm"
 MISTAKES = {  # command line -> what the one line must say
@@ -39,7 +39,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} annotator.layer=first": "annotator.layer: 'first' is not a layer",
     f"{BASE} annotator.pooling=last": "annotator.pooling: 'last' is not a choice; choose one of endpoint",
     f"{BASE} annotator.direction=distance": "annotator.layer: it would have no effect",
-    f"{BASE} annotator.direction=cosine annotator.layer=2 annotator.binning.negative=abs": "no effect: margins of direction",
+    f"{BASE} annotator.direction=cosine annotator.layer=2 annotator.binning.negative=abs": "never negative",
     f"{BASE} annotator.joiner_pairs=x": "annotator.joiner_induced and joiner_pairs: it would have no effect",
     f"{BASE} annotator.contrast.positive=generated": "annotator.contrast: positive and negative are the same",
     f"{BASE} stages=[annotate,fly]": "stages: there is no stage 'fly'; the stages are induce",

@@ -29,7 +29,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     tables: list[Table] = []
     if run.calibration.exists():
         calibration = artifacts.read_json(run.calibration)
-        report["annotation"] = _annotation(calibration, artifacts.read_json(run.timings))
+        report["annotation"] = _annotation(calibration)
         tables.append(_annotation_table(report["annotation"]))
         draw_margins(artifacts.read_rows(run.heldout_pairs), calibration["binning"], out / "margins.png")
     if run.reward_scores.exists():
@@ -44,8 +44,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
 # ---- annotation -----------------------------------------------------------------------------------------------------
 
 
-def _annotation(calibration: dict, timings: dict[str, float]) -> dict:
-    """The headline figures of the held-out pairs; calibration.json has the rest."""
+def _annotation(calibration: dict) -> dict:
+    """The headline figures of the held-out pairs; calibration.json has the rest, and the runner adds the seconds."""
     heldout = calibration["heldout"]
     known = heldout["severity"] or heldout["helpfulness"] or {}
     return {
@@ -57,7 +57,6 @@ def _annotation(calibration: dict, timings: dict[str, float]) -> dict:
         "spearman_size": known.get("spearman_size"),
         "negative_share": heldout["distribution"]["negative_share"] if heldout["distribution"] else None,
         "length_correlation": heldout["length_correlation"],
-        "seconds": round(timings.get("induce", 0.0) + timings["annotate"], 3),
     }
 
 
@@ -70,13 +69,9 @@ def _annotation_table(annotation: dict) -> Table:
         "spearman_binned": "the same of the binned margins",
         "negative_share": "share below zero",
         "length_correlation": "Spearman with the length difference",
-        "seconds": "seconds, induced answers included",
     }.items():
         if annotation[name] is not None:
-            value = annotation[name]
-            table.add_row(
-                label, str(value) if name == "layer" else f"{value:.1f}" if name == "seconds" else f"{value:.3f}"
-            )
+            table.add_row(label, str(annotation[name]) if name == "layer" else f"{annotation[name]:.3f}")
     return table
 
 

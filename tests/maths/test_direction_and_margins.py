@@ -1,4 +1,4 @@
-"""Legend's invariants (by number, as papers list them), the bins, and a transcription of the authors' annotation code."""
+"""Legend's invariants (by number, as docs/legend.md lists them), the bins, and the authors' projection."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,8 @@
-"""What hooks read is what transformers calls hidden states, for any batch, and no more of the model runs than needed."""
+"""What hooks read is what transformers calls hidden states, for any batch, and no layer runs in vain."""
 
 import numpy as np
 import pytest
 import torch
-from tests.conftest import CONFIGS, tiny_model
 from transformers import AutoModelForCausalLM
 
 from alignment.data.chat import Rendered
@@ -11,6 +10,7 @@ from alignment.maths.pooling import Spans
 from alignment.models import activations
 from alignment.models.activations import check_layers, decoder_blocks, layer_count, reading, response_states
 from alignment.types import UserError
+from tests.conftest import CONFIGS, tiny_model
 
 END, PAD = 7, 0
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import byte_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM
 
 from alignment.data.chat import alpaca_prompt, chat_format, end_ids
@@ -11,6 +10,7 @@ from alignment.models.annotator import Annotator
 from alignment.models.load import Loaded
 from alignment.ranks import Ranks
 from alignment.types import UserError
+from tests.conftest import byte_tokenizer, tiny_model
 
 WORDS = "open close lift valve pump wick candle router stamp never gladly quickly".split()
 
@@ -60,7 +60,8 @@ def test_release_settings_reproduce_the_authors_procedure(tmp_path):
     norm = np.linalg.norm(vector)
     expected = []
     for row in pairs:
-        one, other = (get_embedding(alpaca_prompt(row["prompt"]) + row[side][0]["content"]) for side in ("chosen", "rejected"))
+        prompt = alpaca_prompt(row["prompt"])
+        one, other = (get_embedding(prompt + row[side][0]["content"]) for side in ("chosen", "rejected"))
         expected.append((one - other).dot(vector) / norm)
     np.testing.assert_allclose(direction.vector.numpy(), vector, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(margins, expected, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from tests.conftest import byte_tokenizer, tiny_model
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
@@ -15,6 +14,7 @@ from alignment import artifacts
 from alignment.maths.losses import margin_ranking_loss
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardTrainer
+from tests.conftest import byte_tokenizer, tiny_model
 
 
 def new_model(seed: int = 0) -> torch.nn.Module:
@@ -79,7 +79,7 @@ def test_the_margin_reaches_the_loss(tmp_path):
     """The first logged loss is the loss of the untrained model on the first batch, worked out outside the trainer."""
     margins = np.linspace(-2, 5, 26).tolist()
     data = pairs(26, margins)
-    trainer, losses = train(tmp_path, data, max_steps=1, per_device_train_batch_size=26)
+    _, losses = train(tmp_path, data, max_steps=1, per_device_train_batch_size=26)
     model = new_model()
     with torch.no_grad():
         scores = [
@@ -120,7 +120,7 @@ def test_accumulation_changes_nothing_even_with_a_short_last_batch(tmp_path):
 def test_the_short_step_is_the_mean_over_its_own_pairs(tmp_path):
     """By hand: one epoch of 10 pairs in steps of 8 logs the mean of 8 losses, then the mean of 2."""
     data = pairs(10, [1.0] * 10)
-    trainer, losses = train(
+    _, losses = train(
         tmp_path, data, num_train_epochs=1, per_device_train_batch_size=2, gradient_accumulation_steps=4,
         learning_rate=0.0,
     )  # fmt: skip
@@ -138,7 +138,7 @@ def test_the_short_step_is_the_mean_over_its_own_pairs(tmp_path):
 def test_resuming_is_exact_and_a_broken_checkpoint_is_passed_over(tmp_path):
     data = pairs(26, np.linspace(-1, 1, 26).tolist())
     arguments = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 3}
-    whole, losses = train(tmp_path / "whole", data, **arguments)
+    whole, _ = train(tmp_path / "whole", data, **arguments)
     train(tmp_path / "cut", data, max_steps=-1, **arguments)
     newest = newest_intact(tmp_path / "cut", print)
     assert newest.name == "checkpoint-8"

@@ -7,13 +7,13 @@ from dataclasses import fields
 import transformers
 import trl
 import yaml
-from tests.conftest import REPOSITORY
 from trl import RewardConfig
 
 from alignment.config import Trainer
 from alignment.trainers.arguments import PASSED_ON, batch_shape, shared_arguments
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.trl_seams import SEAMS
+from tests.conftest import REPOSITORY
 
 OURS = {"batch_size", "per_device_batch_size", "precision", "lora"}
 

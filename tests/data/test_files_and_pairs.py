@@ -1,0 +1,100 @@
+"""Own files: every kind of file, every kind of dirt; read = used + quarantined, always."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from alignment.data import contrast
+from alignment.data.pairs import file_pairs, world_evaluation_pairs, world_pairs
+from alignment.types import UserError
+
+GOOD = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(40)]
+BAD = {
+    '{"prompt": "a", "chosen": "b"': "not valid json",
+    "[1, 2]": "not a json object",
+    '{"prompt": "a", "chosen": "b"}': "rejected is empty",
+    '{"prompt": "  ", "chosen": "b", "rejected": "c"}': "prompt is empty",
+    '{"prompt": "a", "chosen": "same", "rejected": "same"}': "chosen and rejected are the same",
+    '{"prompt": 3, "chosen": "b", "rejected": "c"}': "prompt is neither text nor messages",
+    '{"prompt": [{"role": "boss", "content": "x"}], "chosen": "b", "rejected": "c"}': "not a message",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_severity": 4}': "chosen_severity is 4",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "harmful": "yes"}': "harmful is 'yes', not of type bool",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "id": "line-000000001"}': "was there before",
+}
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_every_kind_of_file_gives_the_same_pairs(tmp_path, kind):
+    train, heldout = file_pairs(write(tmp_path / f"pairs.{kind}", GOOD), 0.3, seed=0)
+    assert len(train.rows) + len(heldout.rows) == 40 and len(heldout.rows) > 4
+    texts = sorted(row["chosen"][0]["content"] for part in (train, heldout) for row in part.rows)
+    assert texts == sorted(row["chosen"] for row in GOOD)
+    assert train.rows[0]["prompt"][0]["role"] == "user" and train.rows[0]["chosen"][0]["role"] == "assistant"
+
+
+def test_bad_lines_are_kept_aside_with_their_number_and_reason(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    lines = [json.dumps(row) for row in GOOD] + list(BAD)
+    path.write_bytes("\n".join(lines).encode() + b'\n{"prompt": "\xff"}\n')
+    train, heldout = file_pairs(str(path), 0.3, seed=0)
+    assert train.read + heldout.read == len(lines) + 1
+    reasons = {row["line"]: row["reason"] for row in train.quarantined}
+    for line, reason in enumerate(BAD.values(), start=41):
+        assert reason in reasons[line]
+    assert reasons[len(lines) + 1] == "not valid UTF-8"
+    assert not heldout.quarantined
+
+
+def test_the_split_is_by_prompt_and_never_moves(tmp_path):
+    twice = [row for row in GOOD] + [{**row, "prompt": row["prompt"].upper() + " ", "chosen": "other"} for row in GOOD]
+    train, heldout = file_pairs(write(tmp_path / "a.jsonl", twice), 0.3, seed=0)
+    of = [{row["prompt"][0]["content"].lower().strip() for row in part.rows} for part in (train, heldout)]
+    assert not of[0] & of[1] and len(of[0]) + len(of[1]) == 40
+    more = write(tmp_path / "b.jsonl", [{**GOOD[0], "prompt": "new"}, *twice])
+    _, again = file_pairs(more, 0.3, seed=0)
+    assert {row["prompt"][0]["content"] for row in heldout.rows} <= {row["prompt"][0]["content"] for row in again.rows}
+    _, other = file_pairs(more, 0.3, seed=1)
+    assert {row["prompt"][0]["content"] for row in other.rows} != {row["prompt"][0]["content"] for row in again.rows}
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.json", "{"), ("a.json", "{}"), ("a.parquet", "x"), ("a.txt", "x")])
+def test_a_file_that_is_none_is_one_line(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=r"data\.path") as error:
+        file_pairs(str(tmp_path / name), 0.1, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_contrastive_questions_and_ready_made_sets(tmp_path):
+    csv = tmp_path / "behaviours.csv"
+    pd.DataFrame({"goal": ["do a", "do b", "do c"], "target": ["Sure"] * 3}).to_csv(csv, index=False)
+    assert [row["prompt"][0]["content"] for row in contrast.questions(str(csv), 2, seed=0).rows] == ["do a", "do b"]
+    ready = write(tmp_path / "set.jsonl", [{"prompt": "a", "positive": "b", "negative": "c"}, {"prompt": "a"}])
+    loaded = contrast.ready_made(ready)
+    assert len(loaded.rows) == 1 and loaded.quarantined[0]["line"] == 2
+
+
+def test_advbench_is_a_file_of_questions(shared_data):
+    loaded = contrast.questions(str(shared_data / "advbench/harmful_behaviors.csv"), 520, seed=0)
+    assert len(loaded.rows) == 520 and not loaded.quarantined
+
+
+def test_no_world_prompt_is_both_trained_on_and_tested_on():
+    train, heldout = world_pairs(600, 300, seed=0, noise=0.25)
+    sets = {"train": train, "heldout": heldout, **world_evaluation_pairs(1000, seed=0)}
+    prompts = {name: {row["prompt"][0]["content"] for row in loaded.rows} for name, loaded in sets.items()}
+    assert all(len(prompts[name]) == 1000 for name in ("same", "objects", "templates"))
+    assert not any(prompts["train"] & others for name, others in prompts.items() if name != "train")

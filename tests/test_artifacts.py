@@ -1,0 +1,147 @@
+"""Published or not there, damaged and noticed, planned once: the promises of the run folder."""
+
+import os
+import stat
+
+import pyarrow as pa
+import pytest
+
+from alignment import artifacts
+from alignment.artifacts import Manifest, RunDir
+from alignment.types import UserError
+
+MANIFEST = Manifest("annotate", {"layer": 2, "pooling": "mean"}, {"data": "abc"}, {"torch": "1"})
+
+
+def published(tmp_path):
+    work, target = tmp_path / "work", tmp_path / "annotate"
+    (work / "sub").mkdir(parents=True)
+    (work / "a.txt").write_text("one")
+    (work / "sub" / "b.bin").write_bytes(bytes(range(256)) * 100)
+    artifacts.publish(work, target, MANIFEST)
+    return target
+
+
+def test_a_published_folder_is_whole(tmp_path):
+    target = published(tmp_path)
+    assert artifacts.damage(target) is None
+    assert Manifest.read(target).key == MANIFEST.key
+    assert not (tmp_path / "work").exists()
+
+
+def test_publishing_again_replaces_the_old(tmp_path):
+    published(tmp_path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "c.txt").write_text("new")
+    artifacts.publish(tmp_path / "work", tmp_path / "annotate", MANIFEST)
+    assert sorted(path.name for path in (tmp_path / "annotate").iterdir()) == ["c.txt", "manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotate"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "sub/b.bin", "manifest.json"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "emptied", "removed"])
+def test_any_damage_is_found_and_named(tmp_path, name, how):
+    target = published(tmp_path)
+    path = target / name
+    content = bytearray(path.read_bytes())
+    if how == "removed":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"truncated": path.read_bytes()[:-1], "flipped": bytes(content), "emptied": b""}[how])
+    problem = artifacts.damage(target)
+    if name == "manifest.json" and how in ("truncated", "flipped"):
+        # the last byte is a newline, and a flipped bit may leave valid json that names other files or hashes
+        assert problem is None or "manifest" in problem or "damaged" in problem or "missing" in problem
+    else:
+        assert problem is not None and (name in problem or "manifest" in problem)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    artifacts.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), artifacts.atomic_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError
+    assert artifacts.read_json(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+    with pytest.raises(ValueError):
+        artifacts.write_json(path, {"a": float("nan")})
+    assert artifacts.read_json(path) == {"a": 1}
+
+
+def test_what_differs_is_said_in_words():
+    def changed(**what):
+        return Manifest(**{**vars(MANIFEST), **what})
+
+    assert artifacts.difference(MANIFEST, MANIFEST) == "up to date"
+    assert artifacts.difference(MANIFEST, changed(config={"layer": 3, "pooling": "mean"})) == "layer was 2, is 3"
+    assert artifacts.difference(MANIFEST, changed(inputs={"data": "abd"})) == "data changed"
+    assert artifacts.difference(MANIFEST, changed(versions={"torch": "2"})) == "torch 1 -> 2"
+    for other in (changed(config={}), changed(inputs={}), changed(versions={}), changed(stage="induce")):
+        assert other.key != MANIFEST.key
+    assert changed(git_commit="x", rows=artifacts.Rows(1, 1, 0)).key == MANIFEST.key
+
+
+def test_batches_fit_the_budget_hold_everything_once_and_do_not_depend_on_ranks():
+    sizes = [5, 1, 9, 3, 3, 20, 7, 1, 1, 4]
+    batches = artifacts.plan_batches(sizes, budget=12)
+    assert sorted(item for batch in batches for item in batch) == list(range(10))
+    for batch in batches:
+        assert len(batch) * max(sizes[item] for item in batch) <= 12 or len(batch) == 1
+    assert batches[0] == [5]
+
+
+def test_finished_batches_are_not_computed_again_and_damaged_ones_are(tmp_path):
+    batches = [[0, 1], [2], [3]]
+    computed: list[list[int]] = []
+
+    def compute(batch: list[int]) -> bytes:
+        computed.append(batch)
+        return str(batch).encode()
+
+    assert len(list(artifacts.finish_batches(tmp_path, batches, compute, 0, 2))) == 2  # rank 0 of 2: batches 0 and 2
+    assert computed == [[0, 1], [3]]
+    list(artifacts.finish_batches(tmp_path, batches, compute, 0, 1))
+    assert computed == [[0, 1], [3], [2]]
+    path = artifacts.batch_path(tmp_path, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    list(artifacts.finish_batches(tmp_path, batches, compute, 0, 1))
+    assert computed[3:] == [[2]]
+    assert [artifacts.read_batch(tmp_path, number) for number in range(3)] == [b"[0, 1]", b"[2]", b"[3]"]
+
+
+def test_rows_keep_their_schema(tmp_path):
+    schema = pa.schema([("a", pa.int8()), ("b", pa.string())])
+    artifacts.write_rows(tmp_path / "x.parquet", [{"a": 1, "b": "ü"}, {"a": None}], schema)
+    assert artifacts.read_rows(tmp_path / "x.parquet") == [{"a": 1, "b": "ü"}, {"a": None, "b": None}]
+
+
+def test_one_run_at_a_time(tmp_path):
+    run = artifacts.open_run(tmp_path / "run")
+    used = f"in use by process {os.getpid()}"
+    with artifacts.locked(run), pytest.raises(UserError, match=used), artifacts.locked(run):
+        pass
+    with artifacts.locked(run):
+        pass
+
+
+def test_every_file_of_a_run_has_one_name(tmp_path):
+    run = RunDir(tmp_path)
+    names = [name for name, value in vars(RunDir).items() if isinstance(value, property)]
+    paths = {getattr(run, name) for name in names}
+    assert len(paths) == len(names) > 8
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_can_not_be_written_is_one_line(tmp_path):
+    tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
+    with pytest.raises(UserError, match=r"run\.dir: cannot write"):
+        artifacts.open_run(tmp_path / "run")
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"run\.dir: cannot write to .*: Not a directory"):
+        artifacts.open_run(tmp_path / "runs" / "x")
