@@ -1,5 +1,6 @@
 """Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -92,12 +93,12 @@ def _write_pairs(path: Path, rows: list[dict], margins: np.ndarray, raw: np.ndar
 
 
 def _write_direction(path: Path, direction: Direction, cfg: DictConfig) -> None:
-    """The vector, with what it was read from and what it means."""
+    """The vector, with what it was read from and what it means: one entry, since safetensors orders several at random."""
     settings = cfg.annotator
     meaning = {"direction": direction.kind, "layer": direction.layer, "pooling": settings.pooling}
     meaning |= {f"contrast.{key}": value for key, value in settings.contrast.items()}
     vector = torch.zeros(0) if direction.vector is None else direction.vector
-    path.write_bytes(save({"direction": vector}, metadata={key: str(value) for key, value in meaning.items()}))
+    path.write_bytes(save({"direction": vector}, metadata={"meaning": json.dumps(meaning, sort_keys=True)}))
 
 
 # ---- how good the margins are ---------------------------------------------------------------------------------------

@@ -1,0 +1,38 @@
+"""legend_rm in under twenty seconds, as a user would run it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SMALL = [
+    "+recipe=legend_rm", "data.pairs=96", "data.heldout=64", "data.evaluation=60", "annotator.contrast.count=40",
+    "annotator.batch_tokens=1024", "reward_model.seeds=[0]", "trainer.num_train_epochs=1", "trainer.save_steps=1",
+]  # fmt: skip
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This environment with one thread per process, so that any number of processes computes the same bits."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **more}
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "alignment.run", *SMALL, *overrides]
+
+
+def run(folder: Path, *overrides: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+    """The recipe in `folder`, files in folder/run; its output as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command("run.dir=run", *overrides), cwd=folder, env=environment(**env), capture_output=True, text=True,
+        check=False, timeout=600,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def artefacts(root: Path) -> dict[str, bytes]:
+    """Every published file of a run; what it took in time is no artefact."""
+    stages = [folder for folder in root.iterdir() if folder.is_dir() and folder.name != "logs"]
+    files = [path for stage in stages for path in stage.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}

@@ -1,0 +1,160 @@
+"""The recipe on a small world, run once as a user would: every file, and what happens on the second call."""
+
+import json
+import shutil
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from alignment import artifacts
+from alignment.artifacts import RunDir
+from alignment.data.chat import chat_format
+from alignment.world.grammar import generator_hash
+from tests import small_recipe
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, world_folder):
+    """Folder and output of one run; tests that change files work on copies."""
+    folder = tmp_path_factory.mktemp("legend_rm")
+    return folder, small_recipe.run(folder).stdout
+
+
+@pytest.fixture(scope="module")
+def run(finished) -> RunDir:
+    return RunDir(finished[0] / "run")
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    return tmp_path
+
+
+def test_the_report_keeps_its_schema_and_names_the_world(run):
+    report = json.loads(run.report.read_text())
+    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    assert report["world"]["generator"] == generator_hash()
+    assert {"annotation", "reward_model"} <= set(report)
+    assert report["annotation"]["seconds"] > 0
+
+
+def test_figures_of_the_report_are_those_of_the_scores(run):
+    """The slow way, from the parquet file."""
+    report = json.loads(run.report.read_text())["reward_model"]
+    scores = load_dataset("parquet", data_files=str(run.reward_scores), split="train").to_pandas()
+    assert len(scores) == 2 * 180 and set(scores["set"]) == {"same", "objects", "templates"}
+    for kind in ("none", "legend"):
+        part = scores[scores["margins"] == kind]
+        right = (part["chosen_score"] > part["rejected_score"]) + 0.5 * (part["chosen_score"] == part["rejected_score"])
+        assert report[kind]["accuracy"]["mean"] == pytest.approx(right.mean())
+        assert report[kind]["accuracy_small_gap"]["mean"] == pytest.approx(right[part["severity_gap"] == 1].mean())
+    gain = report["legend"]["accuracy"]["mean"] - report["none"]["accuracy"]["mean"]
+    assert report["gain"]["mean"] == pytest.approx(gain)
+
+
+def test_pairs_are_what_trl_and_datasets_read(run):
+    for path, count in ((run.pairs, 96), (run.heldout_pairs, 64)):
+        rows = load_dataset("parquet", data_files=str(path), split="train")
+        assert len(rows) == count and {"prompt", "chosen", "rejected", "margin", "margin_raw"} <= set(rows.column_names)
+        assert rows[0]["prompt"][0]["role"] == "user" and rows[0]["chosen"][0]["role"] == "assistant"
+        harmful = np.array(rows["harmful"])
+        margins, raw = np.array(rows["margin"]), np.array(rows["margin_raw"])
+        assert not margins[~harmful].any() and raw[~harmful].std() > 0
+        assert set(margins[harmful].round(6)) <= set(np.linspace(-2, 2, 4).round(6))
+
+
+def test_calibration_says_how_good_the_margins_are(run):
+    calibration = json.loads(run.calibration.read_text())
+    assert set(calibration["separation_by_layer"]) == {"1", "2", "3", "4"}
+    heldout = calibration["heldout"]
+    rows = artifacts.read_rows(run.heldout_pairs)
+    raw = np.array([row["margin_raw"] for row in rows if row["harmful"]])
+    assert heldout["in_scope"] == len(raw) == 32
+    assert heldout["distribution"]["negative_share"] == pytest.approx((raw < 0).mean())
+    assert heldout["out_of_scope"]["pairs"] == 32 and heldout["no_end"] == 0
+    assert heldout["severity"]["spearman"] > 0.5  # measured 0.95 with 256 induced pairs
+
+
+def test_the_direction_travels_with_its_meaning(run):
+    with safe_open(run.direction, "pt") as file:
+        assert file.get_tensor("direction").shape == (96,)
+        meaning = json.loads(file.metadata()["meaning"])
+    assert (meaning["direction"], meaning["contrast.questions"], meaning["pooling"]) == ("smv", "harmful", "endpoint")
+
+
+def test_reward_models_load_as_users_load_them(run):
+    """from_pretrained and the pipeline give the scores of the run, up to float32."""
+    scores = [row for row in artifacts.read_rows(run.reward_scores) if row["set"] == "same"][:5]
+    from alignment.data.pairs import world_evaluation_pairs
+
+    pairs = {row["id"]: row for row in world_evaluation_pairs(60, seed=0)["same"].rows}
+    folder = run.reward_model("none", 0)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    classify = pipeline("text-classification", model=str(folder))
+    assert tokenizer.padding_side == "right" and model.config.problem_type == "regression"
+    for row in (row for row in scores if row["margins"] == "none"):
+        pair = pairs[row["id"]]
+        text = chat_format(tokenizer).text(pair["prompt"], pair["chosen"])
+        with torch.no_grad():
+            loaded = model(**tokenizer(text, return_tensors="pt")).logits.item()
+        assert loaded == pytest.approx(row["chosen_score"], abs=1e-4)
+        assert classify(text)[0]["score"] == pytest.approx(row["chosen_score"], abs=1e-4)
+
+
+def test_nothing_published_is_a_pickle(run):
+    suffixes = {path.suffix for path in run.root.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert suffixes <= {".json", ".jsonl", ".parquet", ".safetensors", ".md", ".png", ".txt", ".yaml", ".jinja"}
+    assert not list((run.root / ".work").glob("*")), "nothing half-done is left"
+    card = (run.reward_model("legend", 0) / "README.md").read_text()
+    assert "-log sigmoid" in card and "| pipeline |" in card and generator_hash() in card
+
+
+def test_the_terminal_shows_stages_and_tables(finished):
+    out = finished[1]
+    for line in ("induce: answers to contrastive questions", "annotate: ", "train_rm: ", "unseen pairs ranked right"):
+        assert line in out
+    assert "severity gap 1" in out and "gain" in out and "done: run" in out
+
+
+def test_a_second_call_runs_nothing(copy):
+    before = small_recipe.artefacts(copy / "run")
+    out = small_recipe.run(copy).stdout
+    assert out.count(": up to date") == 4 and "unseen pairs ranked right" in out
+    assert small_recipe.artefacts(copy / "run") == before
+
+
+def test_a_damaged_artefact_is_reported_and_rebuilt(copy):
+    before = small_recipe.artefacts(copy / "run")
+    damaged = copy / "run" / "annotate" / "calibration.json"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    out = small_recipe.run(copy).stdout
+    assert "rebuilding: calibration.json is damaged" in out
+    assert out.count(": up to date") == 3  # rebuilt to the same bytes, so what was made from it still holds
+    assert small_recipe.artefacts(copy / "run") == before
+
+
+def test_a_plan_says_what_would_run_and_runs_nothing(copy):
+    before = small_recipe.artefacts(copy / "run")
+    out = small_recipe.run(copy, "run.plan=true", "trainer.learning_rate=0.01").stdout
+    assert "annotate  cached" in out
+    assert "train_rm  run     rebuilding: trainer.learning_rate was " in out and ", is 0.01" in out
+    assert "report    run" in out
+    assert small_recipe.artefacts(copy / "run") == before
+
+
+def test_one_stage_alone_needs_those_before_it(tmp_path, copy):
+    alone = small_recipe.run(tmp_path / "empty", "stages=[annotate]", check=False)
+    assert alone.returncode == 2 and "annotate needs what induce makes" in alone.stderr
+    out = small_recipe.run(copy, "stages=[annotate]", "annotator.layer=2", "annotator.binning.bins=3").stdout
+    assert "rebuilding: annotator.binning.bins was 4, is 3" in out and "train_rm" not in out
+    rows = artifacts.read_rows(copy / "run" / "annotate" / "pairs.parquet")
+    assert {row["margin"] for row in rows} == {-2.0, 0.0, 2.0}
