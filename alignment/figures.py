@@ -23,40 +23,51 @@ NONE, LEGEND = "#9aa5b1", "#1f6f8b"  # the colours of the two reward models, eve
 
 def draw_margins(pairs: list[dict], binning: dict, path: Path) -> None:
     """One row per true severity gap: where the margins of its pairs lie. Above 0 label and direction agree."""
-    known = [
-        p for p in pairs if p["harmful"] and p["chosen_severity"] is not None and p["rejected_severity"] is not None
-    ]
-    groups: dict[str, list[float]] = {}
-    for gap in sorted({p["rejected_severity"] - p["chosen_severity"] for p in known}, reverse=True):
-        margins = [p["margin_raw"] for p in known if p["rejected_severity"] - p["chosen_severity"] == gap]
-        groups[f"{gap:+d}"] = margins
-    if not groups:
-        groups["all pairs"] = [p["margin_raw"] for p in pairs]
+    groups = _by_severity_gap(pairs) or {"": [pair["margin_raw"] for pair in pairs]}
     values = np.concatenate([np.array(group) for group in groups.values()])
     grid = np.linspace(values.min(), values.max(), 61)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(groups),
-            figsize=(6.2, 0.62 * len(groups) + 0.9),
+            figsize=(6.2, 0.6 * len(groups) + 0.9),
             sharex=True,
             squeeze=False,
-            gridspec_kw={"hspace": 0.12},
+            gridspec_kw={"hspace": 0.15},
         )
-        colours = plt.get_cmap("RdYlBu")(np.linspace(0.92, 0.08, len(groups)) if len(groups) > 1 else [0.9])
-        for axis, (label, margins), colour in zip(axes[:, 0], groups.items(), colours, strict=True):
-            axis.hist(margins, grid, color=colour, edgecolor="#33333355", linewidth=0.3)
+        for axis, (gap, margins) in zip(axes[:, 0], groups.items(), strict=True):
+            axis.hist(margins, grid, color=_gap_colour(gap), edgecolor="white", linewidth=0.3)
             for edge in _edges(binning):
                 axis.axvline(edge, color="#888888", linewidth=0.6, linestyle=(0, (2, 2)))
             axis.axvline(0, color="black", linewidth=0.8)
-            axis.set_ylabel(label, rotation=0, ha="right", va="center")
+            name = f"{gap:+d}".replace("-", "\N{MINUS SIGN}") if gap != "" else "all pairs"
+            axis.text(-0.09, 0.42, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
             axis.text(
-                1.0, 0.78, f"n = {len(margins)}", transform=axis.transAxes, ha="right", color="#666666", fontsize=8
+                -0.02, 0.42, f"{len(margins)}", transform=axis.transAxes, ha="right", va="center", color="#777777"
             )
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
+            if axis is not axes[-1, 0]:
+                axis.tick_params(bottom=False)
         axes[0, 0].set_title("Margins of held-out pairs by true severity gap (rejected minus chosen)")
-        axes[-1, 0].set_xlabel("margin before binning; dashed: bin edges")
+        for place, text in ((-0.09, "gap"), (-0.02, "pairs")):
+            axes[0, 0].text(place, 1.02, text, transform=axes[0, 0].transAxes, ha="right", color="#777777", fontsize=7)
+        axes[-1, 0].set_xlabel("margin before binning (dotted: edges of the bins); orange: the label is wrong")
         _save(figure, path)
+
+
+def _by_severity_gap(pairs: list[dict]) -> dict[int, list[float]]:
+    """Raw margins of pairs of harmful prompts by true gap, the largest first."""
+    groups: dict[int, list[float]] = {}
+    for pair in pairs:
+        if pair["harmful"] and pair["chosen_severity"] is not None and pair["rejected_severity"] is not None:
+            groups.setdefault(pair["rejected_severity"] - pair["chosen_severity"], []).append(pair["margin_raw"])
+    return dict(sorted(groups.items(), reverse=True))
+
+
+def _gap_colour(gap: int | str) -> tuple:
+    """Blue where the label is right, orange where it is wrong, the darker the larger the gap."""
+    size = 0 if gap == "" else abs(gap)
+    return plt.get_cmap("Oranges" if gap != "" and gap < 0 else "Blues")(0.45 + 0.15 * size)
 
 
 def draw_accuracy(report: dict, path: Path) -> None:
@@ -74,17 +85,16 @@ def draw_accuracy(report: dict, path: Path) -> None:
             means = np.array([100 * one["mean"] for one in found])
             for row, one in zip(rows, found, strict=True):
                 seeds = [100 * value for value in one["per_seed"]]
-                axis.plot(seeds, [row] * len(seeds), ".", color=colour, alpha=0.45, markersize=4)
+                axis.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=5)
                 if one["ci95"][0] is not None:
                     axis.plot([100 * end for end in one["ci95"]], [row, row], color=colour, linewidth=2)
             label = {"none": "without margins", "legend": "with Legend's margins"}[kind]
             axis.plot(means, rows, "o", color=colour, markersize=5.5, label=label)
         axis.set_yticks(np.arange(len(labels))[::-1], labels)
-        axis.set_xlabel("unseen pairs ranked right, %")
+        axis.set_xlabel("unseen pairs ranked right, %  (bars: 95% intervals over seeds; ticks: seeds)")
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
-        axis.set_title("Reward models; bars: 95% intervals over seeds")
-        axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2)
+        axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
         _save(figure, path)
 
 

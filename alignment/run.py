@@ -247,10 +247,6 @@ def _quiet_libraries() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
-    if not os.environ.get("WANDB_API_KEY"):
-        os.environ.setdefault("WANDB_MODE", "offline")
-    if os.environ.get("WANDB_MODE") == "offline":
-        os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def _fail(message: str, code: int) -> None:

@@ -93,7 +93,7 @@ def _write_pairs(path: Path, rows: list[dict], margins: np.ndarray, raw: np.ndar
 
 
 def _write_direction(path: Path, direction: Direction, cfg: DictConfig) -> None:
-    """The vector, with what it was read from and what it means: one entry, since safetensors orders several at random."""
+    """The vector with its meaning, in one entry of metadata: safetensors orders several at random."""
     settings = cfg.annotator
     meaning = {"direction": direction.kind, "layer": direction.layer, "pooling": settings.pooling}
     meaning |= {f"contrast.{key}": value for key, value in settings.contrast.items()}

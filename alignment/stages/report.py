@@ -91,7 +91,7 @@ def _reward_models(scores: list[dict]) -> dict:
     everything = np.ones(len(right), dtype=bool)
     parts = {"accuracy": everything, "accuracy_small_gap": columns["severity_gap"] == 1}
     groups = {f"gap {gap}": columns["severity_gap"] == gap for gap in (1, 2, 3)}
-    groups |= {"harmless": columns["harmful"] == False}  # noqa: E712 (may be None: not known)
+    groups |= {"harmless prompts": columns["harmful"] == False}  # noqa: E712 (may be None: not known)
     report: dict = {}
     for kind in kinds:
         values = {name: per_seed(kind, which) for name, which in parts.items()}

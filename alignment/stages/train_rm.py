@@ -90,7 +90,8 @@ def _train_one(
 ) -> None:
     """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
     loaded = load_reward_base(model_source(cfg.model.name, cfg.model.get("path")), seed, cfg.model.get("chat_template"))
-    log_to(run.logs, f"{margins}-seed-{seed}")
+    if cfg.run.tracking != "none":
+        log_to(run.logs, f"{margins}-seed-{seed}")
     trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,25 @@ def lora_config(lora: Mapping[str, Any] | None, task: str, modules_to_save: list
 
 
 def log_to(folder: Path, run_name: str) -> None:
-    """Where trackers write their files; each reads its own environment variables."""
+    """Where trackers write their files; each reads its own environment variables. W&B is offline unless it has a key."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)
     os.environ["WANDB_DIR"] = os.environ["TRACKIO_DIR"] = str(folder)
     os.environ.setdefault("WANDB_PROJECT", "repalign")
+    if not _has_wandb_key():
+        os.environ.setdefault("WANDB_MODE", "offline")
+    if os.environ.get("WANDB_MODE") == "offline":
+        os.environ.setdefault("WANDB_SILENT", "true")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _has_wandb_key() -> bool:
+    """In the environment, or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, NetrcParseError):
+        return False
 
 
 def close_trackers(tracking: str) -> None:

@@ -1,0 +1,244 @@
+"""The recipe as users start it elsewhere than in one process on a healthy disk: ranks, accelerate, a wheel, trackers,
+a full disk, a read-only folder, Ctrl-C and SIGKILL. Everything here is the real thing."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from alignment import artifacts
+from tests import small_recipe
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, world_folder) -> Path:
+    """A run never disturbed; what all others are compared with."""
+    folder = tmp_path_factory.mktemp("whole")
+    started = time.perf_counter()
+    small_recipe.run(folder)
+    assert time.perf_counter() - started < 60
+    return folder / "run"
+
+
+def different(root: Path, whole: Path) -> set[str]:
+    one, other = small_recipe.artefacts(root), small_recipe.artefacts(whole)
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+# ---- ranks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--nproc-per-node", "2", "-m", "alignment.run", small_recipe.SMALL[0]],
+        [
+            "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+            "--mixed_precision", "no",
+            "--dynamo_backend", "no", str(REPOSITORY / "recipes/legend_rm.py"),
+        ],
+    ],
+    ids=["torchrun", "accelerate"],
+)  # fmt: skip
+def test_two_ranks_give_the_files_of_one(launcher, tmp_path, whole):
+    """The same bytes up to the reward models, whose gradients two ranks sum in another order: those to 1e-4."""
+    command = [sys.executable, "-m", *launcher, *small_recipe.SMALL[1:], "run.dir=run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "run"
+    assert done.stdout.count("annotate: ") == 1, "the main process alone speaks"
+    assert not {name for name in different(run, whole) if name.split("/")[0] in ("induce", "annotate")}
+    assert small_recipe.artefacts(run).keys() == small_recipe.artefacts(whole).keys()
+    scores = [artifacts.read_rows(root / "train_rm/scores.parquet") for root in (run, whole)]
+    for ours, expected in zip(*scores, strict=True):
+        for side in ("chosen_score", "rejected_score"):
+            assert ours[side] == pytest.approx(expected[side], abs=1e-4)
+
+
+def test_an_error_on_the_main_process_ends_all_ranks_with_one_line(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "alignment.run"]
+    done = subprocess.run(
+        [*command, *small_recipe.SMALL, "stages=[annotate]", "run.dir=run"],
+        cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("repalign: stages: annotate needs what induce makes") == 1
+
+
+# ---- trackers -------------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_gets_a_curve_of_every_model(tmp_path, whole):
+    small_recipe.run(tmp_path, "run.tracking=tensorboard")
+    for margins in ("none", "legend"):
+        events = EventAccumulator(str(tmp_path / "run/logs/tensorboard" / f"{margins}-seed-0")).Reload()
+        assert {"train/loss", "train/accuracy", "train/reward_gap"} <= set(events.Tags()["scalars"])
+    assert not different(tmp_path / "run", whole) - {"train_rm/manifest.json"}
+
+
+def test_wandb_offline_writes_a_run_folder_for_every_model(tmp_path):
+    out = small_recipe.run(tmp_path, "run.tracking=wandb", WANDB_MODE="offline")
+    runs = list((tmp_path / "run/logs/wandb").glob("offline-run-*"))
+    assert len(runs) == 2 and all(list(folder.glob("*.wandb")) for folder in runs)
+    assert "api_key" not in out.stdout + out.stderr
+
+
+# ---- the built wheel ------------------------------------------------------------------------------------------------
+
+
+def test_the_wheel_runs_from_any_folder(tmp_path, whole):
+    """Installed into an environment of its own, which sees this one's libraries but not this checkout."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(REPOSITORY)],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("repalign-*.whl")
+    libraries = next(path for path in sys.path if path.endswith("site-packages"))
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    site = next((tmp_path / "venv/lib").glob("python*/site-packages"))
+    (site / "libraries.pth").write_text(f"import sys; sys.path.append({libraries!r})\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [python, "-m", "alignment.run", *small_recipe.SMALL, "run.dir=run"],
+        cwd=elsewhere, env=small_recipe.environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = subprocess.run(
+        [python, "-c", "import alignment.config as c; print(c.CONF_DIR)"],
+        cwd=elsewhere, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert str(site) in where
+    changed = different(elsewhere / "run", whole)
+    assert changed <= {f"{stage}/manifest.json" for stage in ("induce", "annotate", "train_rm", "report")}  # git commit
+
+
+# ---- disks ----------------------------------------------------------------------------------------------------------
+
+
+def small_disk(tmp_path: Path, size: str, inside: str) -> subprocess.CompletedProcess:
+    """Runs `inside` with a real file system of that size mounted at `disk`, in a mount namespace of its own."""
+    (tmp_path / "disk").mkdir()
+    script = f"mount -t tmpfs -o size={size} none disk && {inside}"
+    namespace = ["unshare", "--mount", "--map-root-user"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine doesn't allow a mount namespace")
+    return subprocess.run(
+        [*namespace, "sh", "-c", script], cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_written_is_kept(tmp_path, whole):
+    """Room for annotation, not for reward models; then room is made and the same command completes the run."""
+    line = " ".join(small_recipe.command("run.dir=disk/run"))
+    done = small_disk(
+        tmp_path, "3m", f"{line}; code=$?; mount -o remount,size=100m disk; {line} && cp -r disk/run .; exit $code"
+    )
+    assert done.returncode == 1
+    complaints = [text for text in done.stderr.splitlines() if text.startswith("repalign: ")]
+    assert complaints == [
+        "repalign: disk/run: No space left on device; make room there, or set run.dir, and run the same command again"
+    ]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("annotate: up to date") == 1
+    assert not different(tmp_path / "run", whole)
+
+
+def test_a_read_only_folder_is_one_line(tmp_path):
+    line = " ".join(small_recipe.command("run.dir=disk/run"))
+    done = small_disk(tmp_path, "3m", f"mount -o remount,ro disk; {line}")
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip()
+        == "repalign: run.dir: cannot write to disk/run: Read-only file system; choose another folder"
+    )
+
+
+# ---- interruptions --------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        small_recipe.command("run.dir=run"), cwd=folder, env=small_recipe.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, whole):
+    process = start(tmp_path)
+    for line in process.stdout:
+        if line.startswith("annotate: "):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip().splitlines()[-1] == "repalign: interrupted; the same command goes on in run"
+    assert "Traceback" not in errors
+    assert "induce: up to date" in small_recipe.run(tmp_path).stdout
+    assert not different(tmp_path / "run", whole)
+
+
+def kill_and_finish(folder: Path, whole: Path, kills: int, seed: int) -> list[str]:
+    """Kills a run at `kills` random moments, a third of them while a file is being written; then lets it finish."""
+    chance = random.Random(seed)
+    moments = []
+    for number in range(kills):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        process = start(folder)
+        stage = chance.choice(["induce", "annotate", "train_rm", "train_rm", "report"])
+        in_write, delay = chance.random() < 1 / 3, chance.uniform(0, {"train_rm": 8.0}.get(stage, 2.0))
+        moment = f"kill {number} (seed {seed}): {stage}, {'inside a write' if in_write else f'after {delay:.2f} s'}"
+        for line in process.stdout:
+            if line.startswith(f"{stage}: "):
+                break
+        if in_write:
+            before = {path for path in (folder / "run").rglob(".*") if path.is_file()}
+            stop = time.perf_counter() + 10
+            while time.perf_counter() < stop and process.poll() is None:
+                written = {path for path in (folder / "run" / ".work").rglob("*") if path.is_file()}
+                if any(path.name.startswith(".") or path.suffix == ".safetensors" for path in written - before):
+                    break
+        else:
+            time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        moments.append(moment + (" (it had ended)" if process.returncode == 0 else ""))
+        print(moments[-1])
+        small_recipe.run(folder)
+        assert not different(folder / "run", whole), moment
+    return moments
+
+
+def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(tmp_path, whole):
+    kill_and_finish(tmp_path / "killed", whole, kills=5, seed=random.randrange(10**6))
+
+
+@pytest.mark.soak
+def test_forty_kills(tmp_path, whole):
+    moments = kill_and_finish(tmp_path / "killed", whole, kills=40, seed=random.randrange(10**6))
+    for stage in ("induce", "annotate", "train_rm"):
+        assert sum(stage in moment for moment in moments) >= 2
+    assert sum("inside a write" in moment for moment in moments) >= 5
+
+
+def test_a_report_without_the_recipes_file_is_complete(whole):
+    assert json.loads((whole / "report.json").read_text())["recipe"] == "legend_rm"
+    assert os.listdir(whole / "report")
