@@ -8,9 +8,27 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
+
+
+def process_state() -> "PartialState":
+    """accelerate's view of this process: its device, and its place among the ranks."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=on_cpu())
+
+
+def on_cpu() -> bool:
+    """Must accelerate be told to stay on the CPU? It would take ranks there for single processes, unless DeepSpeed,
+    which joins them itself, is in charge."""
+    import torch
+
+    return not torch.accelerator.is_available() and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true"
 
 
 @dataclass(frozen=True)
@@ -25,9 +43,7 @@ class Ranks:
         """The ranks this process was started among; joins their process group."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        from accelerate import PartialState
-
-        state = PartialState()
+        state = process_state()
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -37,9 +53,7 @@ class Ranks:
     def wait(self) -> None:
         """Returns when all ranks have come here."""
         if self.count > 1:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
+            process_state().wait_for_everyone()
 
     def from_main(self, decide: Callable[[], T]) -> T:
         """What the main process decides, on every rank. An error of its decision is raised on all of them."""

@@ -33,7 +33,9 @@ from alignment.stages import STAGES
 from alignment.types import UserError
 from alignment.world.grammar import generator_hash
 
+OTHER_RANKS_WAIT = 3.0  # seconds
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = os.strerror(errno.ENOSPC)
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -61,14 +63,21 @@ def _hydra_main(cfg: DictConfig) -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail(f"interrupted; the same command goes on in {cfg.run.dir}", 130)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            _fail(
-                f"{cfg.run.dir}: {error.strerror}; make room there, or set run.dir, and run the same command again", 1
-            )
-        if error.errno in NO_ACCESS:
+    except Exception as error:
+        if _out_of_space(error, Path(cfg.run.dir)):
+            _fail(f"{cfg.run.dir}: {FULL}; make room there, or set run.dir, and run the same command again", 1)
+        if isinstance(error, OSError) and error.errno in NO_ACCESS:
             _fail(f"{error.filename or cfg.run.dir}: {error.strerror}; make it writable, or set run.dir", 1)
         raise
+
+
+def _out_of_space(error: BaseException | None, folder: Path) -> bool:
+    """Libraries pass a full disk on as an OSError, as an error of their own that quotes it, or as anything at all."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in NO_SPACE) or FULL in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return folder.exists() and shutil.disk_usage(folder).free < 2**16
 
 
 def run_recipe(cfg: DictConfig) -> None:
@@ -201,7 +210,8 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: "Ranks") -> None
     out = work / "out"
     if ranks.main:
         _clear_stale_work(work)
-        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
+        out.mkdir(parents=True)
     ranks.wait()
     started = time.perf_counter()
     rows = importlib.import_module(f"alignment.stages.{step.stage}").run(cfg, run, out, ranks)
@@ -250,8 +260,11 @@ def _quiet_libraries() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"repalign: {message}", file=sys.stderr, flush=True)
+    """One line, from the main process. Others wait first: if all ranks fail alike, the launcher ends them meanwhile."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank != 0:
+        time.sleep(OTHER_RANKS_WAIT)
+    print(f"repalign: {message}" if rank == 0 else f"repalign, rank {rank}: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 SMALL = [
     "+recipe=legend_rm", "data.pairs=96", "data.heldout=64", "data.evaluation=60", "annotator.contrast.count=40",
     "annotator.batch_tokens=1024", "reward_model.seeds=[0]", "trainer.num_train_epochs=1", "trainer.save_steps=1",
+    "trainer.logging_steps=1",
 ]  # fmt: skip
 
 
@@ -36,3 +37,9 @@ def artefacts(root: Path) -> dict[str, bytes]:
     stages = [folder for folder in root.iterdir() if folder.is_dir() and folder.name != "logs"]
     files = [path for stage in stages for path in stage.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def different(root: Path, whole: Path) -> set[str]:
+    """The published files that two runs don't share byte for byte."""
+    one, other = artefacts(root), artefacts(whole)
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}

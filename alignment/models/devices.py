@@ -1,12 +1,13 @@
 """Where a rank's tensors live, and in what precision it trains."""
 
 import torch
-from accelerate import PartialState
+
+from alignment.ranks import process_state
 
 
 def device() -> torch.device:
     """This rank's accelerator, or the CPU."""
-    return PartialState().device
+    return process_state().device
 
 
 def training_dtype(precision: str) -> str:

@@ -92,10 +92,14 @@ def _train_one(
     loaded = load_reward_base(model_source(cfg.model.name, cfg.model.get("path")), seed, cfg.model.get("chat_template"))
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
-    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
+    progress = ProgressBar(f"reward model {margins}, seed {seed}")
+    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks, progress)
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    close_trackers(cfg.run.tracking)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:  # what follows an error starts on a line of its own
+        progress.close()
+        close_trackers(cfg.run.tracking)
     model = _merged(trainer)
     unfinished = done.with_name(f".{done.name}")
     if ranks.main:
@@ -120,7 +124,14 @@ def _train_one(
 
 
 def _trainer(
-    cfg: DictConfig, loaded: Loaded, train: list[dict], margins: str, seed: int, done: Path, ranks: Ranks
+    cfg: DictConfig,
+    loaded: Loaded,
+    train: list[dict],
+    margins: str,
+    seed: int,
+    done: Path,
+    ranks: Ranks,
+    progress: ProgressBar,
 ) -> MarginRewardTrainer:
     columns = _tokenized(loaded, train)
     if margins == "legend":
@@ -139,7 +150,7 @@ def _trainer(
         train_dataset=columns,
         processing_class=loaded.tokenizer,
         peft_config=lora_config(cfg.trainer.lora, "SEQ_CLS", ["score"]),
-        callbacks=[ProgressBar(f"reward model {margins}, seed {seed}")],
+        callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -9,6 +9,7 @@ from typing import Any
 from peft import LoraConfig
 
 from alignment.models.devices import training_dtype
+from alignment.ranks import on_cpu
 from alignment.types import UserError
 
 # Our settings that go into TRL's configuration under their own names.
@@ -25,6 +26,7 @@ def shared_arguments(trainer: Mapping[str, Any], ranks: int, tracking: str, run_
         **{name: trainer[name] for name in PASSED_ON},
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
+        "use_cpu": on_cpu(),
         "bf16": training_dtype(trainer["precision"]) == "bfloat16",
         "save_strategy": "steps",
         "save_total_limit": 2,  # the one before must stay until the new one is sealed
@@ -64,7 +66,7 @@ def lora_config(lora: Mapping[str, Any] | None, task: str, modules_to_save: list
 
 
 def log_to(folder: Path, run_name: str) -> None:
-    """Where trackers write their files; each reads its own environment variables. W&B is offline unless it has a key."""
+    """Where trackers write, by the environment variables each of them reads. W&B is offline unless it has a key."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)
     os.environ["WANDB_DIR"] = os.environ["TRACKIO_DIR"] = str(folder)
     os.environ.setdefault("WANDB_PROJECT", "repalign")

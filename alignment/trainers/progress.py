@@ -11,6 +11,7 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, what: str) -> None:
         self.what = what
+        self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         every = 0.1 if sys.stderr.isatty() else 30
@@ -26,5 +27,7 @@ class ProgressBar(TrainerCallback):
         shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy") if name in (logs or {})}
         self.bar.set_postfix(shown, refresh=False)
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """Clears the line, however training ended."""
+        if self.bar is not None:
+            self.bar.close()
