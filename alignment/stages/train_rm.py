@@ -93,7 +93,8 @@ def _train_one(
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
     progress = ProgressBar(f"reward model {margins}, seed {seed}")
-    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks, progress)
+    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
+    trainer.add_callback(progress)
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -131,7 +132,6 @@ def _trainer(
     seed: int,
     done: Path,
     ranks: Ranks,
-    progress: ProgressBar,
 ) -> MarginRewardTrainer:
     columns = _tokenized(loaded, train)
     if margins == "legend":
@@ -150,7 +150,6 @@ def _trainer(
         train_dataset=columns,
         processing_class=loaded.tokenizer,
         peft_config=lora_config(cfg.trainer.lora, "SEQ_CLS", ["score"]),
-        callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
