@@ -1,0 +1,20 @@
+"""repalign: safety margins, reward models and policies from a language model's own activations.
+
+The public names are imported when they are first used, so that `import alignment` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {"MarginRewardTrainer": "alignment.trainers.margin_rm"}
+__all__ = ["MarginRewardTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alignment' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -17,18 +17,27 @@ T = TypeVar("T")
 
 
 def process_state() -> "PartialState":
-    """accelerate's view of this process: its device, and its place among the ranks."""
+    """accelerate's view of this process: its device, and its place among the ranks.
+
+    Without an accelerator it has to be told so, in one of two ways, or it takes every rank for a run of its own.
+    """
+    import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=on_cpu())
+    if torch.accelerator.is_available():
+        return PartialState()
+    return PartialState(backend="gloo") if _under_deepspeed() else PartialState(cpu=True)
 
 
 def on_cpu() -> bool:
-    """Must accelerate be told to stay on the CPU? It would take ranks there for single processes, unless DeepSpeed,
-    which joins them itself, is in charge."""
+    """Must a trainer be told to stay on the CPU? DeepSpeed, which sees for itself, must not be."""
     import torch
 
-    return not torch.accelerator.is_available() and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true"
+    return not torch.accelerator.is_available() and not _under_deepspeed()
+
+
+def _under_deepspeed() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 @dataclass(frozen=True)

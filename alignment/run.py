@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ def run_recipe(cfg: DictConfig) -> None:
         ranks.say(_plan_table(steps))
         return
     _require_inputs(cfg, steps)
+    _refuse_partitioned_weights(steps)
     run = artifacts.open_run(Path(cfg.run.dir))
     with artifacts.locked(run) if ranks.main else nullcontext():
         if ranks.main:
@@ -160,6 +162,15 @@ def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
                     "stages", f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}",
                     f"run it first: stages=[{read},{','.join(cfg.stages)}]",
                 )  # fmt: skip
+
+
+def _refuse_partitioned_weights(steps: list[Step]) -> None:
+    """A reward model is saved and compared by its main process, which needs all of its weights."""
+    zero_3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if (zero_3 or fsdp) and any(step.stage == "train_rm" and not step.cached for step in steps):
+        what = "DeepSpeed ZeRO-3" if zero_3 else "FSDP"
+        raise UserError("train_rm", f"it can't train with weights partitioned by {what} yet", "use DDP or ZeRO-2")
 
 
 def _fingerprint(what: str, cfg: DictConfig) -> str:
@@ -256,6 +267,7 @@ def _quiet_libraries() -> None:
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 

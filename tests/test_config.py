@@ -12,6 +12,7 @@ from alignment.compose import check_arguments, compose_config
 from alignment.config import CONF_DIR, STAGES
 from alignment.stages import STAGES as STAGE_TABLE
 from alignment.types import UserError
+from tests import small_recipe
 from tests.conftest import REPOSITORY
 
 BASE = "+recipe=legend_rm"
@@ -151,3 +152,13 @@ def test_every_key_a_stage_depends_on_exists():
             for part in key.split("."):
                 assert part in node, key
                 node = node[part]
+
+
+@pytest.mark.parametrize(
+    "variables", [{"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"ACCELERATE_USE_FSDP": "true"}], ids=str
+)
+def test_partitioned_weights_are_refused_before_anything_runs(variables, tmp_path):
+    done = small_recipe.run(tmp_path, check=False, **variables)
+    assert done.returncode == 2 and not done.stdout
+    assert "train_rm: it can't train with weights partitioned" in done.stderr
+    assert not list((tmp_path).rglob("*.parquet"))

@@ -36,8 +36,12 @@ def whole(tmp_path_factory, world_folder) -> Path:
             "--mixed_precision", "no",
             "--dynamo_backend", "no", str(REPOSITORY / "recipes/legend_rm.py"),
         ],
+        [
+            "accelerate.commands.launch", "--config_file", str(REPOSITORY / "launch/accelerate/zero2.yaml"),
+            str(REPOSITORY / "recipes/legend_rm.py"),
+        ],
     ],
-    ids=["torchrun", "accelerate"],
+    ids=["torchrun", "accelerate", "DeepSpeed ZeRO-2"],
 )  # fmt: skip
 def test_two_ranks_give_the_files_of_one(launcher, tmp_path, whole):
     """The same bytes up to the reward models, whose gradients two ranks sum in another order: those to 1e-4."""

@@ -6,6 +6,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
 
 from alignment.models.devices import training_dtype
@@ -27,12 +28,15 @@ def shared_arguments(trainer: Mapping[str, Any], ranks: int, tracking: str, run_
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "use_cpu": on_cpu(),
+        "ddp_backend": "gloo" if ranks > 1 and not torch.accelerator.is_available() else None,
         "bf16": training_dtype(trainer["precision"]) == "bfloat16",
         "save_strategy": "steps",
         "save_total_limit": 2,  # the one before must stay until the new one is sealed
         "report_to": tracking,
         "run_name": run_name,
         "disable_tqdm": True,
+        "log_level": "error",
+        "log_level_replica": "error",
         "dataloader_pin_memory": False,
     }
 

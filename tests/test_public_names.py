@@ -1,0 +1,21 @@
+"""`import alignment` is cheap, and its names are there."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, alignment; assert not {'torch', 'trl', 'hydra'} & set(sys.modules); assert dir(alignment)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_resolve():
+    import alignment
+    from alignment.trainers.margin_rm import MarginRewardTrainer
+
+    assert alignment.MarginRewardTrainer is MarginRewardTrainer
+    assert "MarginRewardTrainer" in dir(alignment)
+    with pytest.raises(AttributeError, match="no attribute 'RewardTrainer'"):
+        _ = alignment.RewardTrainer
