@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -58,12 +59,11 @@ def _hydra_main(cfg: DictConfig) -> None:
     OmegaConf.resolve(cfg)
     if HydraConfig.get().mode.name == "MULTIRUN":
         cfg.run.dir = str(Path(cfg.run.dir) / HydraConfig.get().job.override_dirname.replace("/", "_"))
+    signal.signal(signal.SIGINT, lambda number, frame: _interrupted(cfg.run.dir))
     try:
         run_recipe(cfg)
     except UserError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(f"interrupted; the same command goes on in {cfg.run.dir}", 130)
     except Exception as error:
         if _out_of_space(error, Path(cfg.run.dir)):
             _fail(f"{cfg.run.dir}: {FULL}; make room there, or set run.dir, and run the same command again", 1)
@@ -255,6 +255,13 @@ def _clear_stale_work(work: Path) -> None:
     for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
         if folder != work:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupted(folder: str) -> None:
+    """Ctrl-C ends the process at once: a stage can be killed at any moment, and libraries swallow KeyboardInterrupt."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"\nrepalign: interrupted; the same command goes on in {folder}", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _quiet_libraries() -> None:
