@@ -94,7 +94,13 @@ class Annotator:
 
 
 @dataclass
-class Lora:
+class NoAdapters:
+    name: str = MISSING
+
+
+@dataclass
+class Adapters:
+    name: str = MISSING
     r: int = MISSING
     alpha: int = MISSING
     dropout: float = MISSING
@@ -103,12 +109,11 @@ class Lora:
 
 @dataclass
 class Trainer:
-    """TRL's and Trainer's own names; four are ours: batch_size, per_device_batch_size, precision, lora."""
+    """TRL's and Trainer's own names; three are ours: batch_size, per_device_batch_size, precision."""
 
     batch_size: int = MISSING
     per_device_batch_size: int | None = MISSING
     precision: str = MISSING
-    lora: Lora | None = MISSING
     learning_rate: float = MISSING
     lr_scheduler_type: str = MISSING
     warmup_steps: float = MISSING
@@ -140,6 +145,7 @@ class Config:
     annotator: Annotator = field(default_factory=Annotator)
     reward_model: RewardModel = field(default_factory=RewardModel)
     trainer: Trainer = field(default_factory=Trainer)
+    lora: Any = MISSING
 
 
 def register() -> None:
@@ -151,6 +157,8 @@ def register() -> None:
         ("model", "local", LocalModel),
         ("data", "world", WorldData),
         ("data", "file", FileData),
+        ("lora", "none", NoAdapters),
+        ("lora", "adapters", Adapters),
     ]:
         store.store(f"{name}_schema", node, group=group)
 
@@ -189,9 +197,9 @@ RANGES = {  # both ends allowed; None: no end
     "trainer.max_length": (8, None),
     "trainer.warmup_steps": (0, None),
     "trainer.save_steps": (1, None),
-    "trainer.lora.r": (1, None),
-    "trainer.lora.alpha": (1, None),
-    "trainer.lora.dropout": (0, 1),
+    "lora.r": (1, None),
+    "lora.alpha": (1, None),
+    "lora.dropout": (0, 1),
 }
 
 

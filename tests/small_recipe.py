@@ -18,7 +18,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-m", "alignment.run", *SMALL, *overrides]
+    """The small recipe, or another one given whole."""
+    whole = any(override.startswith("+recipe=") for override in overrides)
+    return [sys.executable, "-m", "alignment.run", *([] if whole else SMALL), *overrides]
 
 
 def run(folder: Path, *overrides: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:

@@ -34,7 +34,7 @@ STAGES = {
     ),
     "train_rm": Stage(
         "reward models with and without margins",
-        config=("seed", "model", "data", "reward_model", "trainer"),
+        config=("seed", "model", "data", "reward_model", "trainer", "lora"),
         reads=("annotate",),
         inputs=("model", "data"),
     ),

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from datasets import Dataset
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PrinterCallback
@@ -30,6 +29,7 @@ from alignment.trainers.arguments import close_trackers, log_to, lora_config, sh
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
+from alignment.types import StageFailed
 
 PARITY_ROWS = 32
 SCORE_COLUMNS = pa.schema(
@@ -108,16 +108,22 @@ def _train_one(
         model.save_pretrained(unfinished / "model")
         save_tokenizer(loaded.format, unfinished / "model")
     model.eval()
-    rendered = {name: _render(loaded, pairs, cfg.trainer.max_length) for name, pairs in evaluation.items()}
+    rendered = {name: _render(loaded, pairs) for name, pairs in evaluation.items()}
     scores = _score_sets(model, loaded, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
     if ranks.main:
-        parity = _check_saved(model, loaded, unfinished / "model", next(iter(evaluation.values())), cfg)
+        parity = _check_saved(model, loaded, unfinished / "model", evaluation, rendered, cfg)
         card = reward_model_card(cfg.recipe, margins, seed, loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        summary = {"pairs_too_long": trainer.dropped_pairs, "parity": parity, "history": history}
+        cut = sum(answer.truncated for pairs in rendered.values() for both in pairs for answer in both)
+        summary = {
+            "pairs_too_long": trainer.dropped_pairs,
+            "evaluation_answers_cut": cut,
+            "parity": parity,
+            "history": history,
+        }
         artifacts.write_json(unfinished / "training.json", summary)
         artifacts.publish(unfinished, done, artifacts.Manifest("reward model", {}, {}, {}))
         shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
@@ -149,7 +155,7 @@ def _trainer(
         args=arguments,
         train_dataset=columns,
         processing_class=loaded.tokenizer,
-        peft_config=lora_config(cfg.trainer.lora, "SEQ_CLS", ["score"]),
+        peft_config=lora_config(cfg.lora, "SEQ_CLS", ["score"]),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -174,7 +180,9 @@ def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
 # ---- scores ---------------------------------------------------------------------------------------------------------
 
 
-def _render(loaded: Loaded, pairs: list[dict], max_length: int) -> list[list[Rendered]]:
+def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
+    """Evaluation pairs as the model reads them: whole, unless its context is shorter."""
+    max_length = loaded.model.config.get_text_config().max_position_embeddings
     return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length) for row in pairs]
 
 
@@ -215,10 +223,22 @@ def _facts(name: str, pair: dict) -> dict:
     return {"set": name, "id": pair["id"], "harmful": pair["harmful"], "severity_gap": gap}
 
 
-def _check_saved(model: PreTrainedModel, loaded: Loaded, folder: Path, pairs: list[dict], cfg: DictConfig) -> dict:
-    """Parity of the saved model with the trained one, on answers of unequal length."""
-    pairs = pairs[: PARITY_ROWS // 2]
-    rows = [answer for both in _render(loaded, pairs, cfg.trainer.max_length) for answer in both]
-    texts = [loaded.format.text(pair["prompt"], pair[side]) for pair in pairs for side in ("chosen", "rejected")]
-    trained = torch.cat([reward_scores(model, rows, loaded.tokenizer.pad_token_id)])
+def _check_saved(
+    model: PreTrainedModel,
+    loaded: Loaded,
+    folder: Path,
+    evaluation: dict[str, list[dict]],
+    rendered: dict[str, list[list[Rendered]]],
+    cfg: DictConfig,
+) -> dict:
+    """Parity of the saved model with the trained one, on the first answers that nothing was cut from."""
+    rows, texts = [], []
+    for name, pairs in evaluation.items():
+        for pair, both in zip(pairs, rendered[name], strict=True):
+            if len(rows) < PARITY_ROWS and not any(answer.truncated for answer in both):
+                rows += both
+                texts += [loaded.format.text(pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
+    if not rows:
+        raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
+    trained = reward_scores(model, rows, loaded.tokenizer.pad_token_id)
     return check_parity(folder, rows, texts, trained, training_dtype(cfg.trainer.precision))

@@ -55,16 +55,18 @@ def batch_shape(batch_size: int, per_device: int | None, ranks: int) -> tuple[in
     return micro_batch, batch_size // (micro_batch * ranks)
 
 
-def lora_config(lora: Mapping[str, Any] | None, task: str, modules_to_save: list[str] | None) -> LoraConfig | None:
+def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] | None) -> LoraConfig | None:
     """peft's configuration; a new head is trained whole and saved beside the adapters."""
-    if lora is None:
+    if lora["name"] == "none":
         return None
     return LoraConfig(
         task_type=task,
         r=lora["r"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
-        target_modules=lora["target_modules"],
+        target_modules=lora["target_modules"]
+        if isinstance(lora["target_modules"], str)
+        else list(lora["target_modules"]),
         modules_to_save=modules_to_save,
     )
 

@@ -15,7 +15,7 @@ from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.trl_seams import SEAMS
 from tests.conftest import REPOSITORY
 
-OURS = {"batch_size", "per_device_batch_size", "precision", "lora"}
+OURS = {"batch_size", "per_device_batch_size", "precision"}
 
 
 def test_every_seam_is_there():
@@ -34,7 +34,7 @@ def test_overrides_take_what_the_parents_give():
 
 
 def test_trainer_keys_are_trls_but_for_ours():
-    """A key of conf/trainer reaches RewardConfig under its own name, or is one of the four documented as ours."""
+    """A key of conf/trainer reaches RewardConfig under its own name, or is one of the three documented as ours."""
     known = {field.name for field in fields(RewardConfig)}
     keys = {field.name for field in fields(Trainer)}
     assert keys - OURS <= known
@@ -45,8 +45,8 @@ def test_trainer_keys_are_trls_but_for_ours():
 def test_arguments_carry_every_setting(tmp_path):
     trainer = yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text())
     trainer |= {"batch_size": 12, "per_device_batch_size": 3, "learning_rate": 0.123, "precision": "float32"}
-    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, 2, "none", "name"))
-    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 2)
+    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, 1, "none", "name"))
+    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 4)
     assert {name: getattr(made, name) for name in PASSED_ON} == {name: trainer[name] for name in PASSED_ON}
 
 

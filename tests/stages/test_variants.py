@@ -1,0 +1,109 @@
+"""Other directions, ablations, the release's settings, LoRA, and real text: the same recipe with other settings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from alignment import artifacts
+from alignment.artifacts import RunDir
+from alignment.compose import compose_config
+from alignment.models.load import load_reward_base
+from alignment.models.source import model_source
+from alignment.run import run_recipe
+from tests import small_recipe
+
+ANNOTATE = ["stages=[induce,annotate]", "data.pairs=200", "data.heldout=300"]
+
+
+def run(folder, *overrides) -> RunDir:
+    """In this process, which saves the imports."""
+    run_recipe(compose_config([*small_recipe.SMALL, f"run.dir={folder}", *overrides]))
+    return RunDir(folder)
+
+
+def heldout(run: RunDir) -> dict:
+    return json.loads(run.calibration.read_text())["heldout"]
+
+
+def test_another_contrastive_set_is_another_direction(tmp_path, world_folder):
+    """Helpfulness: answers to harmless questions against refusals, in place of refusals against harmful answers."""
+    found = heldout(run(tmp_path / "helpfulness", "annotator=helpfulness", *ANNOTATE))
+    assert found["in_scope"] == 150 and found["severity"] is None
+    assert found["helpfulness"]["spearman"] > 0.5
+
+
+def test_without_a_direction_margins_say_little_about_severity(tmp_path, world_folder):
+    """Legend's ablation w/o SMV: at the same layer, only the learned direction follows the signed severity gap."""
+
+    def agreement(folder: str, *overrides: str) -> float:
+        found = heldout(run(tmp_path / folder, "annotator.layer=4", *overrides, *ANNOTATE))
+        return found["severity"]["spearman"]
+
+    smv = agreement("smv")
+    assert smv > 0.8
+    for kind in ("distance", "cosine"):
+        assert abs(agreement(kind, f"annotator.direction={kind}")) < smv - 0.2
+    signs = {np.sign(agreement(str(s), "annotator.direction=random", f"seed={s}", "data.seed=0")) for s in range(5)}
+    assert signs == {-1.0, 1.0}, "a random direction may separate answers, but not tell which is safer"
+
+
+def test_without_bins_margins_stay_continuous(tmp_path, world_folder):
+    found = run(tmp_path, "annotator.binning.method=none", *ANNOTATE)
+    rows = [row for row in artifacts.read_rows(found.pairs) if row["harmful"]]
+    margins, raw = (np.array([row[name] for row in rows]) for name in ("margin", "margin_raw"))
+    assert len(set(margins)) == len(rows)
+    np.testing.assert_allclose(np.quantile(margins, [0.05, 0.95]), [-2.0, 2.0])
+    np.testing.assert_allclose(np.corrcoef(margins, raw)[0, 1], 1.0)
+
+
+def test_the_release_settings_run(tmp_path, world_folder):
+    found = run(tmp_path, "annotator=release", *ANNOTATE)
+    assert json.loads(found.calibration.read_text())["layer"] == 4
+    assert heldout(found)["no_end"] == 2 * 300, "no end token is appended"
+
+
+def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
+    """The stage's parity gate has loaded the merged model back; its head is not the one it started from."""
+    found = run(tmp_path, "lora=adapters", "lora.r=4", "trainer.learning_rate=0.01", "reward_model.margins=[legend]")
+    model = AutoModelForSequenceClassification.from_pretrained(found.reward_model("legend", 0))
+    untrained = load_reward_base(model_source("world"), seed=0).model
+    for name in ("score.weight", "model.layers.0.self_attn.q_proj.weight"):
+        assert not torch.equal(model.state_dict()[name], untrained.state_dict()[name])
+    assert torch.equal(model.model.norm.weight, untrained.model.norm.weight), "what has no adapter stays"
+    assert json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]["loaded"] <= 1e-4
+
+
+def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
+    found = run(tmp_path, "trainer.max_length=34", "reward_model.margins=[none]")
+    dropped = json.loads(found.reward_summary.read_text())["none/seed-0"]["pairs_too_long"]
+    assert 0 < dropped < 96
+    assert f"{dropped} of 96 pairs have a text of more than 34 tokens: left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_real_text_and_a_real_model(tmp_path, shared_data):
+    """PKU-SafeRLHF pairs, AdvBench questions, a Llama trained on dialogues: from files to a report."""
+    pairs = json.loads((shared_data / "pku_saferlhf/safe_unsafe_pairs.json").read_text())[:80]
+    lines = [
+        json.dumps(
+            {"prompt": row.get("prompt") or row["question"], "chosen": safe, "rejected": unsafe, "harmful": True}
+        )
+        for row in pairs
+        for safe, unsafe in [row["response"]]
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join([*lines, '{"prompt": "cut off']))
+    small = [override for override in small_recipe.SMALL if not override.startswith("data.")]
+    done = small_recipe.run(
+        tmp_path, *small, "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file",
+        f"data.path={file}",
+        f"annotator.contrast.questions={shared_data}/advbench/harmful_behaviors.csv", "annotator.contrast.count=12",
+        "annotator.contrast.max_new_tokens=16", "data.heldout=0.2",
+    )  # fmt: skip
+    assert "1 of 81 rows quarantined" in done.stdout
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["annotation"]["spearman_severity"] is None and report["annotation"]["layer"] in range(1, 9)
+    assert set(report["reward_model"]["none"]["by_set"]) == {"heldout"}
