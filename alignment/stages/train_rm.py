@@ -182,7 +182,7 @@ def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
 
 def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
     """Evaluation pairs as the model reads them: whole, unless its context is shorter."""
-    max_length = loaded.model.config.get_text_config().max_position_embeddings
+    max_length = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length) for row in pairs]
 
 
