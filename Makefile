@@ -1,6 +1,6 @@
 # Two commands do everything on a machine that has Python 3.11 or newer, pip and make:
 #   make legend_rm    annotate, train reward models with and without margins, compare them
-#   make test         the tests, about ten minutes
+#   make test         the tests, about three minutes
 # The environment is made once, in .venv, and again only when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ legend_rm: setup
 test: setup
 	$(PYTEST) -m "not slow and not soak"
 
-# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about twenty minutes more
+# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about eight minutes more
 test-all: setup
 	$(PYTEST) -m slow
 
