@@ -29,7 +29,10 @@ import pyarrow.parquet as pq
 from alignment.types import UserError
 
 MANIFEST = "manifest.json"
-VERSIONED = ("repalign", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers")
+VERSIONED = (
+    "repalign", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy",
+    "scipy", "scikit-learn", "matplotlib",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def unusable(run: RunDir, stage: str) -> str | None:
+    """Why a published stage must not be read: damaged, or made from files that have been made anew since."""
+    folder = run.stage(stage)
+    if problem := damage(folder):
+        return problem
+    for name, key in Manifest.read(folder).inputs.items():
+        kind, _, source = name.partition(" ")
+        if kind == "stage" and key and (unusable(run, source) or Manifest.read(run.stage(source)).key != key):
+            return f"it was made from another {source}"
+    return None
+
+
 def difference(old: Manifest, new: Manifest) -> str:
     """Why a stage is not up to date, in words."""
     for what in ("config", "inputs", "versions"):
@@ -211,6 +226,7 @@ def hash_folder(folder: Path) -> str:
 
 def publish(work: Path, target: Path, manifest: Manifest) -> None:
     """Seals `work` with its manifest and puts it in the place of `target`."""
+    sync_tree(work)
     files = {str(path.relative_to(work)): hash_file(path) for path in _files(work) if path.name != MANIFEST}
     write_json(work / MANIFEST, {**asdict(manifest), "files": files})
     replaced = target.with_name(f".{target.name}.replaced")

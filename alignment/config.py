@@ -235,8 +235,11 @@ def _check_stages(cfg: Config) -> None:
     for stage in cfg.stages:
         if stage not in STAGES:
             raise UserError("stages", f"there is no stage {stage!r}", f"the stages are {', '.join(STAGES)}")
-    if not cfg.stages or len(set(cfg.stages)) < len(cfg.stages):
-        raise UserError("stages", "the list is empty or names a stage twice", "name each stage to run once")
+    if not cfg.stages:
+        raise UserError("stages", "the list is empty", "name the stages to run")
+    in_order = [stage for stage in STAGES if stage in cfg.stages]
+    if list(cfg.stages) != in_order:
+        raise UserError("stages", "they are out of order, or one is named twice", f"write [{','.join(in_order)}]")
 
 
 def _check_annotator(cfg: Config) -> None:

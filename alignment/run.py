@@ -29,7 +29,7 @@ from alignment import artifacts
 from alignment.artifacts import Manifest, RunDir
 from alignment.compose import check_arguments
 from alignment.config import CONF_DIR, register
-from alignment.models.source import model_source
+from alignment.models.source import model_source, ready_path
 from alignment.ranks import Ranks
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -146,9 +146,8 @@ def _why_run(folder: Path, wanted: Manifest) -> str | None:
 
 
 def _published_key(run: RunDir, stage: str) -> str:
-    """The key of a stage that this run only reads; empty when it isn't there."""
-    folder = run.stage(stage)
-    return "" if artifacts.damage(folder) else Manifest.read(folder).key
+    """The key of a stage that this run only reads; empty when it isn't there, or must not be read."""
+    return "" if artifacts.unusable(run, stage) else Manifest.read(run.stage(stage)).key
 
 
 def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
@@ -176,7 +175,9 @@ def _refuse_partitioned_weights(steps: list[Step]) -> None:
 def _fingerprint(what: str, cfg: DictConfig) -> str:
     """What a thing outside the run folder was when the plan was made."""
     if what == "model":
-        return model_source(cfg.model.name, cfg.model.get("path")).fingerprint
+        template = cfg.model.get("chat_template")
+        fingerprint = model_source(cfg.model.name, cfg.model.get("path")).fingerprint
+        return fingerprint if template is None else f"{fingerprint} {_file_hash('model.chat_template', template)}"
     if what == "data":
         return generator_hash() if cfg.data.name == "world" else _file_hash("data.path", cfg.data.path)
     contrast = cfg.annotator.contrast
@@ -223,14 +224,16 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: "Ranks") -> None
         _clear_stale_work(work)
         shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
         out.mkdir(parents=True)
+    stage = importlib.import_module(f"alignment.stages.{step.stage}")
+    if "model" in STAGES[step.stage].inputs:
+        ready_path(model_source(cfg.model.name, cfg.model.get("path")))
     ranks.wait()
-    started = time.perf_counter()
-    rows = importlib.import_module(f"alignment.stages.{step.stage}").run(cfg, run, out, ranks)
+    started = time.perf_counter()  # of the work itself: libraries are imported, the world's model is there
+    rows = stage.run(cfg, run, out, ranks)
     ranks.wait()
     if ranks.main:
         seconds = time.perf_counter() - started
-        timings = artifacts.read_json(run.timings) if run.timings.exists() else {}
-        artifacts.write_json(run.timings, {**timings, step.stage: round(seconds, 3)})
+        artifacts.write_json(run.timings, {**_timings(run), step.stage: round(seconds, 3)})
         ranks.say(f"  {seconds:.1f} s")
         record = {"git_commit": artifacts.git_commit(), "rows": rows}
         artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
@@ -244,9 +247,17 @@ def _report(run: RunDir) -> dict:
     """The report, with what must stay out of published stages for those to be reproducible: the time they took."""
     report = artifacts.read_json(run.stage("report") / "report.json")
     if "annotation" in report:
-        timings = artifacts.read_json(run.timings)
-        report["annotation"]["seconds"] = round(timings.get("induce", 0.0) + timings["annotate"], 3)
+        seconds = [_timings(run).get(stage) for stage in ("induce", "annotate")]
+        report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)
     return report
+
+
+def _timings(run: RunDir) -> dict[str, float]:
+    """Seconds by stage; none that are lost or unreadable."""
+    try:
+        return artifacts.read_json(run.timings)
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _clear_stale_work(work: Path) -> None:

@@ -13,6 +13,10 @@ class UserError(Exception):
 
     def __init__(self, thing: str, problem: str, remedy: str) -> None:
         super().__init__(f"{thing}: {problem}; {remedy}")
+        self._parts = (thing, problem, remedy)
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._parts  # it travels from the main process to the others
 
 
 class StageFailed(UserError):

@@ -7,19 +7,25 @@ role marker or a special token ("<|im_start|>", "</s>", "[INST]") is broken up b
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from alignment.data.columns import BadRow
 from alignment.types import Message, UserError
 
 # For models without a chat template, as hh-rlhf writes dialogues. Documented in docs/data.md.
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '\n\nAssistant: ' + message['content'] + eos_token }}"
+    "{% elif message['role'] == 'system' %}{{ '\n\nSystem: ' + message['content'] }}"
     "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
+PLAIN_STOP = "\n\nHuman:"  # where a model without a notion of turns has gone on to write the user's
+TODAY = {"date_string": "01 Jan 2026"}  # some templates write the date; the same every day, or no run could be repeated
 # The no-input form of Alpaca's prompt, which Legend's code uses.
 ALPACA_PROMPT = (
     "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
@@ -60,17 +66,39 @@ class ChatFormat:
             for answer in answers
         ]
 
+    def render_alpaca(
+        self, prompt: list[Message], answers: list[list[Message]], joiner: str, max_length: int | None = None
+    ) -> list[Rendered]:
+        """Legend's own format: Alpaca's prompt, the joiner, the answer, no end token."""
+        head = self.alpaca_prompt(prompt)
+        before = self.tokenizer(head).input_ids
+        texts = [head + joiner + self._safe(answer)[-1]["content"] for answer in answers]
+        return [rendered(before, self.tokenizer(text).input_ids, max_length) for text in texts]
+
+    def alpaca_prompt(self, prompt: list[Message]) -> str:
+        """Up to "### Response:"."""
+        return ALPACA_PROMPT.format(input=_dialogue(self._safe(prompt)))
+
+    @property
+    def stop(self) -> str | None:
+        """Text at which a generated answer is over although no token says so."""
+        return PLAIN_STOP if self.tokenizer.chat_template == PLAIN_TEMPLATE else None
+
     def text(self, prompt: list[Message], answer: list[Message]) -> str:
         """Prompt and answer as the text a pipeline takes: without the BOS that tokenizing adds by itself."""
-        text = self.tokenizer.apply_chat_template(self._safe(prompt) + self._safe(answer), tokenize=False)
+        text = self._apply(self._safe(prompt) + self._safe(answer), tokenize=False)
         bos = self.tokenizer.bos_token
         adds_bos = bos and self.tokenizer("").input_ids[:1] == [self.tokenizer.bos_token_id]
         return text.removeprefix(bos) if adds_bos else text
 
     def _ids(self, messages: list[Message], add_generation_prompt: bool) -> list[int]:
-        return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-        )
+        return self._apply(messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False)
+
+    def _apply(self, messages: list[Message], **options) -> Any:
+        try:
+            return self.tokenizer.apply_chat_template(messages, **options, **TODAY)
+        except TemplateError as error:  # no system message, turns that don't alternate
+            raise BadRow(f"the chat template refuses it: {error}") from error
 
     def _safe(self, messages: list[Message]) -> list[Message]:
         safe = []
@@ -89,21 +117,23 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, template_file: str | None = 
         tokenizer.chat_template = Path(template_file).read_text(encoding="utf-8")
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
-    return ChatFormat(tokenizer, _marker_pattern(tokenizer))
+    format = ChatFormat(tokenizer, _marker_pattern(tokenizer))
+    _agree_on_bos(format)
+    return format
 
 
-def alpaca_prompt(prompt: list[Message]) -> str:
-    """Legend's own format, up to "### Response:"."""
-    return ALPACA_PROMPT.format(input=_dialogue(prompt))
-
-
-def render_alpaca(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answers: list[str], joiner: str, max_length: int
-) -> list[Rendered]:
-    """Alpaca's prompt, the joiner, each answer, no end token."""
-    head = alpaca_prompt(prompt)
-    before = tokenizer(head).input_ids
-    return [rendered(before, tokenizer(head + joiner + answer).input_ids, max_length) for answer in answers]
+def _agree_on_bos(format: ChatFormat) -> None:
+    """A template that writes no BOS means it: then tokenizing the text must not add one either, here or for users."""
+    prompt, answer = text_message("user", "a"), text_message("assistant", "b")
+    if format.render(prompt, [answer])[0].ids.tolist() == format.tokenizer(format.text(prompt, answer)).input_ids:
+        return
+    format.tokenizer.add_bos_token = False
+    if format.render(prompt, [answer])[0].ids.tolist() != format.tokenizer(format.text(prompt, answer)).input_ids:
+        raise UserError(
+            "model.chat_template",
+            "the tokenizer adds special tokens to text that this template doesn't write",
+            "give a template that writes them",
+        )
 
 
 def rendered(prompt_ids: list[int], ids: list[int], max_length: int | None) -> Rendered:
@@ -113,6 +143,12 @@ def rendered(prompt_ids: list[int], ids: list[int], max_length: int | None) -> R
         shared += 1
     truncated = max_length is not None and len(ids) > max_length
     return Rendered(np.asarray(ids[:max_length], dtype=np.int32), shared, truncated)
+
+
+def without_end(answer: Rendered, ends: set[int]) -> Rendered:
+    """An answer that was cut off while it was written has no end of turn, whatever the template writes."""
+    positions = [i for i in range(answer.prompt_length, len(answer.ids)) if int(answer.ids[i]) in ends]
+    return answer if not positions else Rendered(answer.ids[: positions[-1]], answer.prompt_length, answer.truncated)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | list[int] | None) -> set[int]:

@@ -34,7 +34,8 @@ CONTRAST_COLUMNS = pa.schema(
         ("prompt", MESSAGES),
         ("positive", MESSAGES),
         ("negative", MESSAGES),
-        ("finished", pa.bool_()),
+        ("positive_finished", pa.bool_()),
+        ("negative_finished", pa.bool_()),
     ]
 )
 _ROLES = {"user", "assistant", "system"}
@@ -51,7 +52,8 @@ class Loaded:
     def read(self) -> int:
         return len(self.rows) + len(self.quarantined)
 
-    def quarantine(self, source: str, line: int, reason: str) -> None:
+    def quarantine(self, source: str, line: int | None, reason: str) -> None:
+        """`line` is None for a row that turned out unusable later; the reason then names its id."""
         self.quarantined.append({"source": source, "line": line, "reason": reason})
 
 
@@ -70,35 +72,65 @@ def messages(value: object, column: str, role: str) -> list[Message]:
             raise BadRow(f"{column} holds something that is not a message with role and content")
         if not isinstance(message["content"], str) or not message["content"].strip():
             raise BadRow(f"{column} is empty")
+        if not message["content"].isprintable() and any("\ud800" <= c <= "\udfff" for c in message["content"]):
+            raise BadRow(f"{column} holds half a character (a lone surrogate)")
     return value
 
 
 def pair(row: dict, name: str, source: str) -> dict:
     """A raw row with text or messages, as a row of PAIR_COLUMNS; raises BadRow."""
+    prompt = messages(row.get("prompt"), "prompt", "user")
     made = {
-        "id": str(row["id"]) if row.get("id") is not None else name,
+        "id": name if _empty(row.get("id")) else str(row["id"]),
         "source": source,
-        "prompt": messages(row.get("prompt"), "prompt", "user"),
-        "chosen": messages(row.get("chosen"), "chosen", "assistant"),
-        "rejected": messages(row.get("rejected"), "rejected", "assistant"),
+        "prompt": prompt,
+        "chosen": answer(row.get("chosen"), "chosen", prompt),
+        "rejected": answer(row.get("rejected"), "rejected", prompt),
     }
     if made["chosen"] == made["rejected"]:
         raise BadRow("chosen and rejected are the same")
-    for column, kinds in {"category": str, "harmful": bool}.items():
-        made[column] = _optional(row, column, kinds)
+    made["category"] = None if _empty(row.get("category")) else str(row["category"])
+    made["harmful"] = _true_or_false(row.get("harmful"), "harmful")
     for column in ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness"):
-        value = _optional(row, column, int)
-        if value is not None and not 0 <= value <= 3:
-            raise BadRow(f"{column} is {value}, not between 0 and 3")
-        made[column] = value
+        made[column] = _level(row.get(column), column)
     return made
 
 
-def _optional(row: dict, column: str, kind: type) -> object:
-    value = row.get(column)
-    if value is not None and type(value) is not kind:
-        raise BadRow(f"{column} is {value!r}, not of type {kind.__name__}")
+def answer(value: object, column: str, prompt: list[Message]) -> list[Message]:
+    """The assistant's message; of a conversation that begins with the prompt, what comes after it."""
+    found = messages(value, column, "assistant")
+    if len(found) > len(prompt) and found[: len(prompt)] == prompt:
+        found = found[len(prompt) :]
+    if len(found) != 1 or found[0]["role"] != "assistant":
+        raise BadRow(f"{column} is not one message of the assistant (after the prompt)")
+    return found
+
+
+def _empty(value: object) -> bool:
+    """null, a csv's empty field, or the NaN that pandas writes for null."""
+    return value is None or value == "" or value != value
+
+
+def _true_or_false(value: object, column: str) -> bool | None:
+    if _empty(value):
+        return None
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    if not isinstance(value, bool):
+        raise BadRow(f"{column} is {value!r}, neither true nor false")
     return value
+
+
+def _level(value: object, column: str) -> int | None:
+    if _empty(value):
+        return None
+    try:
+        level = float(value)
+    except (TypeError, ValueError):
+        level = -1.0
+    if isinstance(value, bool) or level not in (0, 1, 2, 3):
+        raise BadRow(f"{column} is {value!r}, not 0, 1, 2 or 3")
+    return int(level)
 
 
 def unique_ids(rows: Iterable[tuple[int, dict]], loaded: Loaded, source: str) -> Iterator[dict]:

@@ -1,6 +1,6 @@
 """Contrastive sets: the questions a direction is induced on, or a ready-made set of answers to them."""
 
-from alignment.data.columns import BadRow, Loaded, messages
+from alignment.data.columns import BadRow, Loaded, answer, messages
 from alignment.data.files import read_file
 from alignment.world import grammar
 
@@ -31,9 +31,11 @@ def ready_made(path: str) -> Loaded:
         try:
             if isinstance(row, str):
                 raise BadRow(row)
-            made = {"id": f"line-{line:09d}", "prompt": messages(row.get("prompt"), "prompt", "user"), "finished": True}
+            made = {"id": f"line-{line:09d}", "prompt": messages(row.get("prompt"), "prompt", "user")}
             for side in ("positive", "negative"):
-                made[side] = messages(row.get(side), side, "assistant")
+                made |= {side: answer(row.get(side), side, made["prompt"]), f"{side}_finished": True}
+            if made["positive"] == made["negative"]:
+                raise BadRow("positive and negative are the same")
             loaded.rows.append(made)
         except BadRow as error:
             loaded.quarantine(path, line, str(error))

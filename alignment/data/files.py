@@ -43,7 +43,8 @@ def _json(key: str, file: Path) -> Iterator[tuple[int, dict | str]]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(key, f"{file} is not valid json: {error}", "give a list of objects, or json lines") from error
+        remedy = "give a list of objects; a file with one object per line is named .jsonl"
+        raise UserError(key, f"{file} is not valid json: {error}", remedy) from error
     if not isinstance(rows, list):
         raise UserError(key, f"{file} holds no list", "give a list of objects, or json lines")
     for number, row in enumerate(rows, start=1):
@@ -51,11 +52,14 @@ def _json(key: str, file: Path) -> Iterator[tuple[int, dict | str]]:
 
 
 def _csv(key: str, file: Path) -> Iterator[tuple[int, dict | str]]:
-    with open(file, encoding="utf-8-sig", errors="replace", newline="") as lines:
+    csv.field_size_limit(2**31 - 1)
+    with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         reader = csv.DictReader(lines)
         for row in reader:
             if None in row or None in row.values():
                 yield reader.line_num, "the number of fields differs from the header's"
+            elif any("\udc80" <= character <= "\udcff" for value in row.values() for character in value):
+                yield reader.line_num, "not valid UTF-8"
             else:
                 yield reader.line_num, row
 

@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load, save
 
 from alignment import artifacts
-from alignment.data.chat import Rendered, render_alpaca
+from alignment.data.chat import Rendered, without_end
+from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
 from alignment.models.activations import check_layers, layer_count, response_states
 from alignment.models.load import Loaded
 from alignment.ranks import Ranks
-from alignment.types import Pooling, UserError
+from alignment.types import Pooling, StageFailed, UserError
 
 Kind = Literal["smv", "distance", "cosine", "random"]
 Pair = tuple[Rendered, Rendered]  # chosen and rejected, or positive and negative, to the same prompt
@@ -64,18 +65,19 @@ class Annotator:
     work: Path
     ranks: Ranks
 
-    def render(self, rows: list[dict], sides: tuple[str, str], joiner: str) -> list[Pair]:
-        """Each row's prompt with both of its answers, as the model reads them."""
+    def render(self, row: dict, sides: tuple[str, str], joiner: str) -> Pair:
+        """A row's prompt with both of its answers, as the model reads them; BadRow if it can't read them."""
+        answers, format = [row[side] for side in sides], self.loaded.format
         if self.prompt == "chat":
-            return [
-                tuple(self.loaded.format.render(row["prompt"], [row[side] for side in sides], self.max_length))
-                for row in rows
-            ]
-        answers = [[row[side][-1]["content"] for side in sides] for row in rows]
-        return [
-            tuple(render_alpaca(self.loaded.tokenizer, row["prompt"], both, joiner, self.max_length))
-            for row, both in zip(rows, answers, strict=True)
-        ]
+            pair = format.render(row["prompt"], answers, self.max_length)
+        else:
+            pair = format.render_alpaca(row["prompt"], answers, joiner, self.max_length)
+        for i, side in enumerate(sides):
+            if not row.get(f"{side}_finished", True):
+                pair[i] = without_end(pair[i], self.loaded.end_ids)
+            if len(pair[i].ids) <= pair[i].prompt_length:
+                raise BadRow(f"no token of its {side} answer fits into {self.max_length} tokens")
+        return tuple(pair)
 
     def direction(self, kind: Kind, layer: int | str, induced: list[Pair], seed: int) -> Direction:
         """The direction of the induced pairs at a layer, or at the one where it separates them best ("auto")."""
@@ -91,6 +93,11 @@ class Annotator:
             return Direction(kind, layer, random_direction(1, width, torch.Generator().manual_seed(seed))[0])
         layers = list(range(1, count + 1)) if layer == "auto" else [layer]
         vectors, separations = self._standard_margin_vectors(induced, layers, width)
+        if not (vectors.isfinite().all() and vectors.norm(dim=-1).all()):
+            raise StageFailed(
+                "direction", "it is zero or not a number at some layer",
+                "look at the induced answers, and at model.dtype if it is float16",
+            )  # fmt: skip
         best = max(range(len(layers)), key=lambda at: separations[at])
         return Direction(kind, layers[best], vectors[best], dict(zip(layers, separations, strict=True)))
 
@@ -114,6 +121,8 @@ class Annotator:
             length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
             no_end += result["ended"].count(False)
             truncated += int(cut.sum())
+        if not np.isfinite(raw).all():
+            raise StageFailed("margins", "some are not numbers", "set model.dtype=float32 if it is float16")
         return Reading(raw, length_difference, no_end, truncated)
 
     def _standard_margin_vectors(

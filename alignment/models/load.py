@@ -29,6 +29,11 @@ class Loaded:
     end_ids: set[int]
 
     @property
+    def context(self) -> int | None:
+        """Tokens the model can read at once, where its configuration says so."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.format.tokenizer
 
@@ -70,9 +75,9 @@ def _load(kind: type, source: ModelSource, dtype: str, device: torch.device, tem
 
 def _with_format(model: PreTrainedModel, path: str, revision: str | None, template: str | None) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    if tokenizer.eos_token is None:
+        raise UserError("model", f"the tokenizer of {path} has no eos token", "set one in its tokenizer_config.json")
     if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise UserError("model", f"the tokenizer of {path} has neither a pad nor an eos token", "set one of them")
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     format = chat_format(tokenizer, template)

@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.data.columns import MARGIN_COLUMNS, Loaded
+from alignment.data.columns import MARGIN_COLUMNS, BadRow, Loaded
 from alignment.data.pairs import file_pairs, world_pairs
 from alignment.maths.margins import Binning, fit_binning
 from alignment.maths.metrics import distribution, spearman
@@ -29,10 +29,16 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     parts = dict(zip(("train", "heldout"), _load_pairs(cfg), strict=True))
     annotator = _annotator(cfg, out.parent, ranks)
     settings = cfg.annotator
-    pairs = {name: _render(loaded, annotator, cfg) for name, loaded in parts.items()}
-    rows = artifacts.read_rows(run.induced)
-    induced = annotator.render(rows, ("positive", "negative"), settings.joiner_induced)
-    direction = annotator.direction(settings.direction, settings.layer, induced, cfg.seed)
+    pairs = {
+        name: _render(loaded, annotator, ("chosen", "rejected"), settings.joiner_pairs)
+        for name, loaded in parts.items()
+    }
+    induced = Loaded(artifacts.read_rows(run.induced))
+    induced_pairs = _render(induced, annotator, ("positive", "negative"), settings.joiner_induced)
+    if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
+        few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
+        raise UserError("annotator", few, f"give 10 of each; set aside: {_first_reason(induced, *parts.values())}")
+    direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
     readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {
         name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in loaded.rows], dtype=bool)
@@ -41,16 +47,29 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
     binning = fit_binning(readings["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
+    everything = (*parts.values(), induced)
     if ranks.main:
         for path, name in ((run.pairs, "train"), (run.heldout_pairs, "heldout")):
             margins = np.where(scopes[name], binning(readings[name].raw), 0.0)
             _write_pairs(out / path.name, parts[name].rows, margins, readings[name].raw)
         _write_direction(out / run.direction.name, direction, cfg)
+        broken = annotator.loaded.format.broken
         quality = {name: _quality(parts[name].rows, readings[name], scopes[name], binning) for name in parts}
-        artifacts.write_json(out / run.calibration.name, {**_described(direction, binning, rows), **quality})
-        artifacts.write_lines(out / "quarantine.jsonl", [row for part in parts.values() for row in part.quarantined])
-    read, written = (sum(count) for count in zip(*((p.read, len(p.rows)) for p in parts.values()), strict=True))
+        artifacts.write_json(
+            out / run.calibration.name,
+            {**_described(direction, binning, induced), "texts_with_markers": broken, **quality},
+        )
+        artifacts.write_lines(
+            out / "quarantine.jsonl", [row for part in (*parts.values(), induced) for row in part.quarantined]
+        )
+        if broken:
+            ranks.say(f"  {broken} texts held a special token or role marker of the model: broken up by a space")
+    read, written = sum(part.read for part in everything), sum(len(part.rows) for part in everything)
     return Rows(read, written, read - written)
+
+
+def _first_reason(*parts: Loaded) -> str:
+    return next((row["reason"] for part in parts for row in part.quarantined), "none")
 
 
 def _load_pairs(cfg: DictConfig) -> tuple[Loaded, Loaded]:
@@ -72,19 +91,21 @@ def _annotator(cfg: DictConfig, work: Path, ranks: Ranks) -> Annotator:
     model, settings = cfg.model, cfg.annotator
     source = model_source(model.name, model.get("path"))
     loaded = load_backbone(source, model.get("dtype", "auto"), device(), model.get("chat_template"))
-    return Annotator(loaded, settings.pooling, settings.prompt, settings.max_length, settings.batch_tokens, work, ranks)
+    max_length = min(settings.max_length, loaded.context or settings.max_length)
+    return Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, work, ranks)
 
 
-def _render(loaded: Loaded, annotator: Annotator, cfg: DictConfig) -> list[Pair]:
-    """The pairs as the model reads them; one whose prompt leaves no room for its answers can't be annotated."""
-    limit = cfg.annotator.max_length
-    pairs = annotator.render(loaded.rows, ("chosen", "rejected"), cfg.annotator.joiner_pairs)
-    fits = [all(len(answer.ids) > answer.prompt_length for answer in pair) for pair in pairs]
-    for row in (row for row, fitting in zip(loaded.rows, fits, strict=True) if not fitting):
-        reason = f"pair {row['id']}: the prompt alone has more than annotator.max_length={limit} tokens"
-        loaded.quarantine(row["source"], 0, reason)
-    loaded.rows[:] = [row for row, fitting in zip(loaded.rows, fits, strict=True) if fitting]
-    return [pair for pair, fitting in zip(pairs, fits, strict=True) if fitting]
+def _render(loaded: Loaded, annotator: Annotator, sides: tuple[str, str], joiner: str) -> list[Pair]:
+    """The pairs as the model reads them; those it can't read are set aside."""
+    rows, pairs = [], []
+    for row in loaded.rows:
+        try:
+            pairs.append(annotator.render(row, sides, joiner))
+            rows.append(row)
+        except BadRow as error:
+            loaded.quarantine(row.get("source", "induced"), None, f"{row['id']}: {error}")
+    loaded.rows[:] = rows
+    return pairs
 
 
 def _write_pairs(path: Path, rows: list[dict], margins: np.ndarray, raw: np.ndarray) -> None:
@@ -104,13 +125,14 @@ def _write_direction(path: Path, direction: Direction, cfg: DictConfig) -> None:
 # ---- how good the margins are ---------------------------------------------------------------------------------------
 
 
-def _described(direction: Direction, binning: Binning, induced: list[dict]) -> dict:
+def _described(direction: Direction, binning: Binning, induced: Loaded) -> dict:
     separations = direction.separation_by_layer or {}
+    unfinished = sum(not (row["positive_finished"] and row["negative_finished"]) for row in induced.rows)
     return {
         "layer": direction.layer,
         "separation_by_layer": {str(layer): value for layer, value in separations.items()},
         "norm": None if direction.vector is None else float(direction.vector.norm()),
-        "induced": {"pairs": len(induced), "unfinished": sum(not row["finished"] for row in induced)},
+        "induced": {"pairs": len(induced.rows), "unfinished": unfinished},
         "binning": asdict(binning),
     }
 

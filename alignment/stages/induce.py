@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
 from alignment.data import contrast as contrast_data
-from alignment.data.chat import alpaca_prompt, text_message
-from alignment.data.columns import CONTRAST_COLUMNS, Loaded
+from alignment.data.chat import text_message
+from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded
 from alignment.models.devices import device
+from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_language_model
 from alignment.models.sampling import generate_greedily
 from alignment.models.source import model_source
@@ -30,13 +31,18 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         loaded = contrast_data.questions(contrast.questions, contrast.count, seed=cfg.data.seed)
         answers = _generate(cfg, loaded, out.parent / "batches", ranks)
         for row, answer in zip(loaded.rows, answers, strict=True):
-            row["finished"] = answer["finished"]
             for side in ("positive", "negative"):
-                text = contrast.refusal if contrast[side] == "refusal" else answer["text"]
-                row[side] = text_message("assistant", text)
+                generated = contrast[side] == "generated"
+                row[side] = text_message("assistant", answer["text"] if generated else contrast.refusal)
+                row[f"{side}_finished"] = answer["finished"] or not generated
     _drop_empty(loaded)
-    if len(loaded.rows) < 2:
-        raise UserError("annotator.contrast", "fewer than two usable answers were induced", "give more questions")
+    if len(loaded.rows) < 10:
+        reason = loaded.quarantined[0]["reason"] if loaded.quarantined else "none"
+        raise UserError(
+            "annotator.contrast",
+            f"{len(loaded.rows)} usable answers",
+            f"give 10 questions or more; set aside: {reason}",
+        )
     if ranks.main:
         artifacts.write_rows(out / run.induced.name, loaded.rows, CONTRAST_COLUMNS)
         artifacts.write_lines(out / "quarantine.jsonl", loaded.quarantined)
@@ -52,10 +58,7 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
         cfg.model.get("chat_template"),
     )
     limit = cfg.annotator.contrast.max_new_tokens
-    if cfg.annotator.prompt == "alpaca":
-        prompts = [model.tokenizer(alpaca_prompt(row["prompt"])).input_ids for row in loaded.rows]
-    else:
-        prompts = [model.format.prompt_ids(row["prompt"]) for row in loaded.rows]
+    prompts = _prompt_ids(loaded, model, cfg.annotator.prompt, limit)
     batches = artifacts.plan_batches([len(ids) + limit for ids in prompts], cfg.annotator.batch_tokens)
 
     def compute(batch: list[int]) -> bytes:
@@ -72,10 +75,29 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
     return answers
 
 
+def _prompt_ids(loaded: Loaded, model: LoadedModel, prompt: str, limit: int) -> list[list[int]]:
+    """Of the questions the model can read and answer; others are set aside."""
+    rows, prompts = [], []
+    for row in loaded.rows:
+        try:
+            if prompt == "alpaca":
+                ids = model.tokenizer(model.format.alpaca_prompt(row["prompt"])).input_ids
+            else:
+                ids = model.format.prompt_ids(row["prompt"])
+            if model.context is not None and len(ids) > max(model.context // 2, model.context - limit):
+                raise BadRow(f"its {len(ids)} tokens leave no room for an answer in a context of {model.context}")
+            rows.append(row)
+            prompts.append(ids)
+        except BadRow as error:
+            loaded.quarantine("questions", None, f"{row['id']}: {error}")
+    loaded.rows[:] = rows
+    return prompts
+
+
 def _drop_empty(loaded: Loaded) -> None:
     """A generated answer without text has no state to read."""
     for row in [
         row for row in loaded.rows if not all(row[side][0]["content"].strip() for side in ("positive", "negative"))
     ]:
         loaded.rows.remove(row)
-        loaded.quarantine(row["id"], 0, "the generated answer is empty")
+        loaded.quarantine("questions", None, f"{row['id']}: the generated answer is empty")

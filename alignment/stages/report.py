@@ -27,18 +27,28 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         return Rows(0, 0, 0)
     report: dict = {"recipe": cfg.recipe, "world": {"generator": generator_hash()}, "versions": artifacts.versions()}
     tables: list[Table] = []
-    if run.calibration.exists():
+    if _usable(run, "annotate", ranks):
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = _annotation(calibration)
         tables.append(_annotation_table(report["annotation"]))
         draw_margins(artifacts.read_rows(run.heldout_pairs), calibration["binning"], out / "margins.png")
-    if run.reward_scores.exists():
+    if _usable(run, "train_rm", ranks):
         report["reward_model"] = _reward_models(artifacts.read_rows(run.reward_scores))
         tables.append(_reward_table(report["reward_model"]))
         draw_accuracy(report["reward_model"], out / "accuracy.png")
     artifacts.write_json(out / "report.json", report)
     (out / "table.txt").write_text(_as_text(tables), encoding="utf-8")
     return Rows(0, 0, 0)
+
+
+def _usable(run: RunDir, stage: str, ranks: Ranks) -> bool:
+    """A stage that was never run is simply not in the report; one that must not be read is named."""
+    if not run.stage(stage).exists():
+        return False
+    problem = artifacts.unusable(run, stage)
+    if problem is not None:
+        ranks.say(f"  {stage} is left out: {problem}")
+    return problem is None
 
 
 # ---- annotation -----------------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
 
 def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
     """The trained model without its wrappers; LoRA's weights are merged into it."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # else it scores in bfloat16
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
@@ -182,8 +182,7 @@ def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
 
 def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
     """Evaluation pairs as the model reads them: whole, unless its context is shorter."""
-    max_length = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length) for row in pairs]
+    return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], loaded.context) for row in pairs]
 
 
 def _score_sets(

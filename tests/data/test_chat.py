@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignment.data.chat import alpaca_prompt, chat_format, end_ids, render_alpaca
+from alignment.data.chat import chat_format, end_ids
 from alignment.maths.pooling import find_spans
 from alignment.types import UserError
 from tests.conftest import TEMPLATES, byte_tokenizer
@@ -108,10 +108,12 @@ def test_alpaca_is_legends_prompt():
         "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
         "### Instruction:\nhow do i kill a process?\n\n### Response:"
     )
-    assert alpaca_prompt(ONE_TURN) == head
-    assert "\n\nHuman: hello\n\nAssistant: hi there\n\nHuman: what now?\n\nAssistant:" in alpaca_prompt(TURNS)
     tokenizer = byte_tokenizer("llama2")
-    (row,) = render_alpaca(tokenizer, ONE_TURN, ["use kill"], "\n", 1000)
+    format = chat_format(tokenizer)
+    assert format.alpaca_prompt(ONE_TURN) == head
+    dialogue = "\n\nHuman: hello\n\nAssistant: hi there\n\nHuman: what now?\n\nAssistant:"
+    assert dialogue in format.alpaca_prompt(TURNS)
+    (row,) = format.render_alpaca(ONE_TURN, [[{"role": "assistant", "content": "use kill"}]], "\n", 1000)
     assert tokenizer.decode(row.ids) == f"<s>{head}\nuse kill"
     assert tokenizer.decode(row.ids[row.prompt_length :]) == "\nuse kill"
 

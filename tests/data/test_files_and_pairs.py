@@ -19,7 +19,7 @@ BAD = {
     '{"prompt": 3, "chosen": "b", "rejected": "c"}': "prompt is neither text nor messages",
     '{"prompt": [{"role": "boss", "content": "x"}], "chosen": "b", "rejected": "c"}': "not a message",
     '{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_severity": 4}': "chosen_severity is 4",
-    '{"prompt": "a", "chosen": "b", "rejected": "c", "harmful": "yes"}': "harmful is 'yes', not of type bool",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "harmful": "yes"}': "harmful is 'yes', neither true nor false",
     '{"prompt": "a", "chosen": "b", "rejected": "c", "id": "line-000000001"}': "was there before",
 }
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from alignment.data.chat import alpaca_prompt, chat_format, end_ids
-from alignment.models.annotator import Annotator
+from alignment.data.chat import chat_format, end_ids
+from alignment.models.annotator import Annotator, Pair
 from alignment.models.load import Loaded
 from alignment.ranks import Ranks
 from alignment.types import UserError
@@ -32,6 +32,10 @@ def rows(sides: tuple[str, str], count: int = 12) -> list[dict]:
     ]
 
 
+def rendered(reader: Annotator, rows: list[dict], sides: tuple[str, str], joiner: str) -> list[Pair]:
+    return [reader.render(row, sides, joiner) for row in rows]
+
+
 def annotator(folder, prompt="chat", pooling="endpoint", tokens=400, name="llama") -> Annotator:
     tokenizer = byte_tokenizer("llama2")
     model = tiny_model(name, max_position_embeddings=1024, n_positions=1024)
@@ -43,8 +47,8 @@ def test_release_settings_reproduce_the_authors_procedure(tmp_path):
     """SMV.py and annotation.py, transcribed: batch 1, all hidden states, [-1][0, -1], joiners as they have them."""
     induced, pairs = rows(("positive", "negative")), rows(("chosen", "rejected"))[::-1]
     ours = annotator(tmp_path, "alpaca", "last_text")
-    direction = ours.direction("smv", "last", ours.render(induced, ("positive", "negative"), "\n"), seed=0)
-    margins = ours.margins("train", ours.render(pairs, ("chosen", "rejected"), ""), direction).raw
+    direction = ours.direction("smv", "last", rendered(ours, induced, ("positive", "negative"), "\n"), seed=0)
+    margins = ours.margins("train", rendered(ours, pairs, ("chosen", "rejected"), ""), direction).raw
 
     model, tokenizer = ours.loaded.model, ours.loaded.tokenizer
 
@@ -54,13 +58,16 @@ def test_release_settings_reproduce_the_authors_procedure(tmp_path):
             output = model(inputs.input_ids, output_hidden_states=True)
         return output.hidden_states[-1][0, -1].numpy()
 
-    hl = [get_embedding(alpaca_prompt(r["prompt"]) + "\n" + r["positive"][0]["content"]) for r in induced]
-    hm = [get_embedding(alpaca_prompt(r["prompt"]) + "\n" + r["negative"][0]["content"]) for r in induced]
-    vector = np.mean(np.stack(hl) - np.stack(hm), axis=0)
+    def embeddings(side: str) -> np.ndarray:
+        head = ours.loaded.format.alpaca_prompt
+        return np.stack([get_embedding(head(r["prompt"]) + "\n" + r[side][0]["content"]) for r in induced])
+
+    hl, hm = embeddings("positive"), embeddings("negative")
+    vector = np.mean(hl - hm, axis=0)
     norm = np.linalg.norm(vector)
     expected = []
     for row in pairs:
-        prompt = alpaca_prompt(row["prompt"])
+        prompt = ours.loaded.format.alpaca_prompt(row["prompt"])
         one, other = (get_embedding(prompt + row[side][0]["content"]) for side in ("chosen", "rejected"))
         expected.append((one - other).dot(vector) / norm)
     np.testing.assert_allclose(direction.vector.numpy(), vector, rtol=1e-4, atol=1e-5)
@@ -73,9 +80,9 @@ def test_margins_do_not_depend_on_the_batch(tmp_path, name):
     found = []
     for tokens in (1, 400, 10000):
         reader = annotator(tmp_path / f"{name}-{tokens}", tokens=tokens, name=name)
-        induced = reader.render(rows(("positive", "negative")), ("positive", "negative"), "")
+        induced = rendered(reader, rows(("positive", "negative")), ("positive", "negative"), "")
         direction = reader.direction("smv", "auto", induced, seed=0)
-        pairs = reader.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+        pairs = rendered(reader, rows(("chosen", "rejected")), ("chosen", "rejected"), "")
         found.append((direction.layer, reader.margins("train", pairs, direction).raw))
     for layer, raw in found[1:]:
         assert layer == found[0][0]
@@ -84,7 +91,7 @@ def test_margins_do_not_depend_on_the_batch(tmp_path, name):
 
 def test_a_language_model_head_changes_nothing(tmp_path):
     with_head = annotator(tmp_path / "head")
-    pairs = with_head.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+    pairs = rendered(with_head, rows(("chosen", "rejected")), ("chosen", "rejected"), "")
     direction = with_head.direction("random", 2, [], seed=3)
     expected = with_head.margins("train", pairs, direction).raw
     causal = tiny_model("llama", AutoModelForCausalLM, max_position_embeddings=1024)
@@ -96,7 +103,7 @@ def test_a_language_model_head_changes_nothing(tmp_path):
 
 def test_auto_takes_the_layer_that_separates_held_out_pairs_best(tmp_path):
     reader = annotator(tmp_path)
-    induced = reader.render(rows(("positive", "negative"), 30), ("positive", "negative"), "")
+    induced = rendered(reader, rows(("positive", "negative"), 30), ("positive", "negative"), "")
     direction = reader.direction("smv", "auto", induced, seed=0)
     by_layer = direction.separation_by_layer
     assert set(by_layer) == {1, 2, 3} and direction.layer == max(by_layer, key=by_layer.get)
@@ -106,7 +113,7 @@ def test_auto_takes_the_layer_that_separates_held_out_pairs_best(tmp_path):
 
 def test_ablations_have_no_vector_or_a_random_one(tmp_path):
     reader = annotator(tmp_path)
-    pairs = reader.render(rows(("chosen", "rejected")), ("chosen", "rejected"), "")
+    pairs = rendered(reader, rows(("chosen", "rejected")), ("chosen", "rejected"), "")
     swapped = [(rejected, chosen) for chosen, rejected in pairs]
     for kind in ("distance", "cosine"):
         direction = reader.direction(kind, 3, [], seed=0)
@@ -120,11 +127,11 @@ def test_ablations_have_no_vector_or_a_random_one(tmp_path):
 def test_answers_without_an_end_and_cut_ones_are_counted(tmp_path):
     reader = annotator(tmp_path)
     pairs = rows(("chosen", "rejected"))
-    lengths = [len(answer.ids) for pair in reader.render(pairs, ("chosen", "rejected"), "") for answer in pair]
+    lengths = [len(answer.ids) for pair in rendered(reader, pairs, ("chosen", "rejected"), "") for answer in pair]
     limit = sorted(lengths)[len(lengths) // 2]
     cutting = Annotator(**{**vars(reader), "max_length": limit})
-    rendered = cutting.render(pairs, ("chosen", "rejected"), "")
-    reading = cutting.margins("train", rendered, cutting.direction("random", 1, [], seed=0))
+    cut = rendered(cutting, pairs, ("chosen", "rejected"), "")
+    reading = cutting.margins("train", cut, cutting.direction("random", 1, [], seed=0))
     assert reading.truncated == reading.no_end == sum(length > limit for length in lengths) > 0
 
 
