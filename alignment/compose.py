@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException, ValidationError
 
-from alignment.config import CONF_DIR, Config, check, register
+from alignment.config import CONF_DIR, Config, check, check_idle, register
 from alignment.types import UserError
 
 
@@ -71,6 +71,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise _in_plain_words(error) from error
     check(cfg)
+    check_idle(cfg, overrides)
     return cfg
 
 

@@ -7,6 +7,7 @@ mistake is answered in a second.
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class Trainer:
     max_length: int = MISSING
     activation_checkpointing: bool = MISSING
     center_rewards_coefficient: float | None = MISSING
-    logging_steps: float = MISSING
+    logging_steps: int = MISSING
     save_steps: int = MISSING
 
 
@@ -176,6 +177,7 @@ CHOICES = {
     "annotator.scope": ("harmful", "harmless", "all"),
     "annotator.binning.method": ("eqfreq", "eqwidth", "kmeans", "quartile", "none"),
     "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
+    "trainer.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
     "trainer.precision": ("auto", "float32", "bfloat16"),
 }
 
@@ -191,7 +193,8 @@ RANGES = {  # both ends allowed; None: no end
     "trainer.batch_size": (1, None),
     "trainer.per_device_batch_size": (1, None),
     "trainer.learning_rate": (0, 1),
-    "trainer.num_train_epochs": (0, None),
+    "trainer.num_train_epochs": (0.001, None),
+    "trainer.logging_steps": (1, None),
     "trainer.weight_decay": (0, None),
     "trainer.max_grad_norm": (0, None),
     "trainer.max_length": (8, None),
@@ -213,6 +216,8 @@ def check(cfg: Config) -> None:
 
 
 def _check_values(cfg: Config) -> None:
+    if not cfg.run.dir.strip():
+        raise UserError("run.dir", "it is empty", "name a folder")
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in choices:
@@ -261,6 +266,8 @@ def _check_annotator(cfg: Config) -> None:
             _no_effect(
                 "annotator.binning.negative", f"margins of direction={annotator.direction} are never negative", "bin"
             )
+    if not (isfinite(binning.low) and isfinite(binning.high)):
+        raise UserError("annotator.binning", "low or high is not finite", "give numbers")
     if not binning.low < binning.high:
         raise UserError(
             "annotator.binning.high", f"{binning.high:g} is not above low={binning.low:g}", "give a larger high"
@@ -275,6 +282,8 @@ def _check_annotator(cfg: Config) -> None:
             "the chat template joins prompt and answer",
             "annotator.prompt=alpaca",
         )
+    if not contrast.refusal.strip():
+        raise UserError("annotator.contrast.refusal", "it is empty", "give the text of a refusal")
     if contrast.file is None:
         if contrast.positive == contrast.negative:
             raise UserError(
@@ -296,6 +305,17 @@ def _check_trainer(cfg: Config) -> None:
             f"{trainer.per_device_batch_size} does not divide batch_size={trainer.batch_size}",
             "give a divisor, or null",
         )
+    if trainer.max_steps == 0 or trainer.max_steps < -1:
+        raise UserError("trainer.max_steps", f"{trainer.max_steps} is out of range", "give 1 or more, or -1 for epochs")
+    if trainer.save_steps % trainer.logging_steps:
+        raise UserError(
+            "trainer.save_steps",
+            f"{trainer.save_steps} is no multiple of logging_steps={trainer.logging_steps}, so a resumed run would log "
+            "other means",
+            "give a multiple",
+        )
+    if any(seed < 0 for seed in cfg.reward_model.seeds):
+        raise UserError("reward_model.seeds", "a seed is negative", "give 0 or more")
     for margins in cfg.reward_model.margins:
         if margins not in ("none", "legend"):
             raise UserError("reward_model.margins", f"{margins!r} is not a choice", "list none, legend or both")
@@ -303,6 +323,35 @@ def _check_trainer(cfg: Config) -> None:
         values = cfg.reward_model[key]
         if not values or len(set(values)) < len(values):
             raise UserError(f"reward_model.{key}", "the list is empty or names something twice", "name each once")
+
+
+# Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
+IDLE = (
+    (
+        lambda cfg: cfg.annotator.contrast.file is not None,
+        [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],
+        "the contrastive set comes from annotator.contrast.file",
+    ),
+    (
+        lambda cfg: cfg.annotator.binning.method in ("quartile", "none"),
+        ["annotator.binning.bins"],
+        "method=quartile has six bins of its own, and method=none has none",
+    ),
+    (
+        lambda cfg: cfg.trainer.max_steps > 0,
+        ["trainer.num_train_epochs"],
+        "trainer.max_steps says when training ends",
+    ),
+)
+
+
+def check_idle(cfg: Config, overrides: list[str]) -> None:
+    """Refuses an override that the other settings leave without effect."""
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for applies, keys, why in IDLE:
+        for key in given:
+            if key in keys and applies(cfg):
+                raise UserError(key, f"it would have no effect: {why}", "leave one of the two out")
 
 
 def _no_effect(key: str, why: str, right: str) -> None:

@@ -21,9 +21,13 @@ STYLE = {
 NONE, LEGEND = "#9aa5b1", "#1f6f8b"  # the colours of the two reward models, everywhere
 
 
-def draw_margins(pairs: list[dict], binning: dict, path: Path) -> None:
-    """One row per true severity gap: where the margins of its pairs lie. Above 0 label and direction agree."""
-    groups = _by_severity_gap(pairs) or {"": [pair["margin_raw"] for pair in pairs]}
+def draw_margins(pairs: list[dict], kind: str | None, binning: dict, path: Path) -> None:
+    """One row per true gap of a kind, "severity" or "helpfulness": where the margins of its pairs lie.
+
+    Above 0 label and direction agree. Where no gap is known (None), one row for all pairs.
+    """
+    groups = {} if kind is None else _by_gap(pairs, kind)
+    groups = groups or {"": [pair["margin_raw"] for pair in pairs]}
     values = np.concatenate([np.array(group) for group in groups.values()])
     grid = np.linspace(values.min(), values.max(), 61)
     with plt.rc_context(STYLE):
@@ -48,19 +52,22 @@ def draw_margins(pairs: list[dict], binning: dict, path: Path) -> None:
             axis.spines["left"].set_visible(False)
             if axis is not axes[-1, 0]:
                 axis.tick_params(bottom=False)
-        axes[0, 0].set_title("Margins of held-out pairs by true severity gap (rejected minus chosen)")
+        known = {"severity": " (rejected minus chosen)", "helpfulness": " (chosen minus rejected)"}
+        axes[0, 0].set_title(f"Margins of held-out pairs by true {kind} gap{known[kind]}" if kind else "Margins")
         for place, text in ((-0.09, "gap"), (-0.02, "pairs")):
             axes[0, 0].text(place, 1.02, text, transform=axes[0, 0].transAxes, ha="right", color="#777777", fontsize=7)
         axes[-1, 0].set_xlabel("margin before binning (dotted: edges of the bins); orange: the label is wrong")
         _save(figure, path)
 
 
-def _by_severity_gap(pairs: list[dict]) -> dict[int, list[float]]:
-    """Raw margins of pairs of harmful prompts by true gap, the largest first."""
+def _by_gap(pairs: list[dict], kind: str) -> dict[int, list[float]]:
+    """Raw margins by true gap, the largest first; severity counts for harmful prompts, helpfulness for others."""
     groups: dict[int, list[float]] = {}
     for pair in pairs:
-        if pair["harmful"] and pair["chosen_severity"] is not None and pair["rejected_severity"] is not None:
-            groups.setdefault(pair["rejected_severity"] - pair["chosen_severity"], []).append(pair["margin_raw"])
+        chosen, rejected = pair[f"chosen_{kind}"], pair[f"rejected_{kind}"]
+        if chosen is not None and rejected is not None and pair["harmful"] is not (kind != "severity"):
+            gap = rejected - chosen if kind == "severity" else chosen - rejected
+            groups.setdefault(gap, []).append(pair["margin_raw"])
     return dict(sorted(groups.items(), reverse=True))
 
 

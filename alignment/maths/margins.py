@@ -77,9 +77,10 @@ def fit_binning(
     Method "none" keeps margins continuous, on the line that takes their 5th percentile to low and their 95th to high.
     """
     values = np.sort(_magnitude(margins, negative))
-    if len(values) < bins or values[0] == values[-1]:
+    wanted = 2 if method in ("quartile", "none") else bins
+    if len(values) < wanted or values[0] == values[-1]:
         problem = (
-            f"{len(values)} training margins can't fill {bins} bins" if len(values) < bins else "they are all equal"
+            f"{len(values)} training margins can't fill {wanted} bins" if len(values) < wanted else "they are all equal"
         )
         raise UserError("margins of the training pairs", problem, "look at the data and annotator.scope")
     if method == "none":

@@ -57,6 +57,7 @@ def _hub_commit(name: str) -> str:
     """The commit that `main` names now; offline, the one in the local cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -67,11 +68,13 @@ def _hub_commit(name: str) -> str:
         return Path(hf_hub_download(name, "config.json")).parent.name
     except GatedRepoError as error:
         raise UserError("model.path", f"{name} asks for permission", "accept its terms and set HF_TOKEN") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError("model.path", f"{name} is neither a folder nor a model on the hub", "check the name") from error
     except LocalEntryNotFoundError as error:
         raise UserError(
             "model.path",
             f"{name} is not a folder, and the hub can't be reached",
             "give a folder, or download it first",
         ) from error
+    except EntryNotFoundError as error:
+        raise UserError("model.path", f"{name} holds no config.json", "name a model in transformers' format") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError("model.path", f"{name} is neither a folder nor a model on the hub", "check the name") from error

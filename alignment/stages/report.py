@@ -31,7 +31,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = _annotation(calibration)
         tables.append(_annotation_table(report["annotation"]))
-        draw_margins(artifacts.read_rows(run.heldout_pairs), calibration["binning"], out / "margins.png")
+        known = next((kind for kind in ("severity", "helpfulness") if calibration["heldout"][kind]), None)
+        draw_margins(artifacts.read_rows(run.heldout_pairs), known, calibration["binning"], out / "margins.png")
     if _usable(run, "train_rm", ranks):
         report["reward_model"] = _reward_models(artifacts.read_rows(run.reward_scores))
         tables.append(_reward_table(report["reward_model"]))

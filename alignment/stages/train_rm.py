@@ -5,6 +5,7 @@ only the margins differ. Then each scores the evaluation pairs it has never seen
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from alignment.trainers.arguments import close_trackers, log_to, lora_config, sh
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
-from alignment.types import StageFailed
+from alignment.types import StageFailed, UserError
 
 PARITY_ROWS = 32
 SCORE_COLUMNS = pa.schema(
@@ -56,15 +57,16 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             scores += artifacts.read_rows(done / "scores.parquet")
     if ranks.main:
         for name in training:
-            shutil.copytree(out.parent / "done" / name / "model", out / name, dirs_exist_ok=True)
+            shutil.copytree(out.parent / "done" / name / "model", out / name, copy_function=os.link)
         artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
         artifacts.write_json(out / run.reward_summary.name, training)
-    dropped = max(summary["pairs_too_long"] for summary in training.values())
-    if dropped:
-        ranks.say(
-            f"  {dropped} of {len(train)} pairs have a text of more than {cfg.trainer.max_length} tokens: left out"
-        )
-    return Rows(len(train), len(train), 0)
+    limit = cfg.trainer.max_length
+    too_long = [train[i] for i in next(iter(training.values()))["pairs_too_long"]]
+    if ranks.main:
+        reason = f"one of its texts has more than trainer.max_length={limit} tokens"
+        lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
+        artifacts.write_lines(out / "quarantine.jsonl", lines)
+    return Rows(len(train), len(train) - len(too_long), len(too_long))
 
 
 def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
@@ -93,7 +95,16 @@ def _train_one(
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
     progress = ProgressBar(f"reward model {margins}, seed {seed}")
-    trainer = _trainer(cfg, loaded, train, margins, seed, done, ranks)
+    columns = _tokenized(loaded, train)
+    lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
+    too_long = [i for i, length in enumerate(lengths) if length > cfg.trainer.max_length]
+    if len(too_long) == len(train):
+        raise UserError("trainer.max_length", f"every pair is longer than {cfg.trainer.max_length} tokens", "raise it")
+    if margins == "legend":
+        columns["margin"] = [row["margin"] for row in train]
+    trainer = _trainer(cfg, loaded, columns, margins, seed, done, ranks)
+    if trainer.dropped_pairs != len(too_long):
+        raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
     try:
@@ -119,7 +130,7 @@ def _train_one(
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         cut = sum(answer.truncated for pairs in rendered.values() for both in pairs for answer in both)
         summary = {
-            "pairs_too_long": trainer.dropped_pairs,
+            "pairs_too_long": too_long,
             "evaluation_answers_cut": cut,
             "parity": parity,
             "history": history,
@@ -133,15 +144,12 @@ def _train_one(
 def _trainer(
     cfg: DictConfig,
     loaded: Loaded,
-    train: list[dict],
+    columns: dict[str, list],
     margins: str,
     seed: int,
     done: Path,
     ranks: Ranks,
 ) -> MarginRewardTrainer:
-    columns = _tokenized(loaded, train)
-    if margins == "legend":
-        columns["margin"] = [row["margin"] for row in train]
     arguments = RewardConfig(
         output_dir=str(done.parent / f"{done.name}.checkpoints"),
         seed=seed,
@@ -149,11 +157,10 @@ def _trainer(
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         **shared_arguments(cfg.trainer, ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"),
     )
-    columns = Dataset.from_dict(columns)
     trainer = MarginRewardTrainer(
         model=loaded.model,
         args=arguments,
-        train_dataset=columns,
+        train_dataset=Dataset.from_dict(columns),
         processing_class=loaded.tokenizer,
         peft_config=lora_config(cfg.lora, "SEQ_CLS", ["score"]),
     )
@@ -202,7 +209,8 @@ def _score_sets(
         return json.dumps(reward_scores(model, both, loaded.tokenizer.pad_token_id).tolist()).encode()
 
     batches = artifacts.plan_batches([2 * max(len(one.ids) for one in both) for both in answers], 16384)
-    for _ in artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count):
+    done = artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count)
+    for _ in ranks.progress(done, "scoring evaluation pairs", len(batches[ranks.rank :: ranks.count])):
         pass
     ranks.wait()
     scored: list[dict] = [{}] * len(rows)

@@ -6,6 +6,7 @@ TRL's RewardTrainer does the rest: data preparation, LoRA, saving, DeepSpeed. Wh
 difference of two rewards, is `reward_gap` here; `margin` is always the data's column.
 """
 
+from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
     """
 
     def __init__(self, *args: Any, train_dataset=None, **kwargs: Any) -> None:
+        if not isinstance(train_dataset, Sized):
+            raise TypeError("MarginRewardTrainer needs a train_dataset of known length: its loss is a mean over pairs")
         super().__init__(*args, train_dataset=train_dataset, **kwargs)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
 

@@ -6,7 +6,6 @@ of the real pairs of the step, and filler has no weight: one rank or many, any a
 """
 
 import math
-from collections.abc import Sized
 
 import torch
 from torch import Tensor
@@ -49,6 +48,4 @@ class PairMean:
 
     def _real_pairs(self, batch: int, size: int) -> int:
         """Of the epoch's `batch`-th batch; accelerate deals batches to ranks in turn and fills up at the end."""
-        if not isinstance(self.train_dataset, Sized):
-            return size
         return min(max(len(self.train_dataset) - batch * size, 0), size)

@@ -78,9 +78,18 @@ def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
 
 def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
     found = run(tmp_path, "trainer.max_length=34", "reward_model.margins=[none]")
-    dropped = json.loads(found.reward_summary.read_text())["none/seed-0"]["pairs_too_long"]
+    dropped = len(json.loads(found.reward_summary.read_text())["none/seed-0"]["pairs_too_long"])
     assert 0 < dropped < 96
-    assert f"{dropped} of 96 pairs have a text of more than 34 tokens: left out" in capsys.readouterr().out
+    assert f"{dropped} of 96 rows quarantined: train_rm/quarantine.jsonl says why" in capsys.readouterr().out
+    lines = (found.root / "train_rm/quarantine.jsonl").read_text().splitlines()
+    assert len(lines) == dropped and "more than trainer.max_length=34 tokens" in lines[0]
+
+
+def test_bfloat16_training_passes_the_parity_gate(tmp_path, world_folder):
+    """Scores are compared in float32 although the trainer computed in bfloat16."""
+    found = run(tmp_path, "trainer.precision=bfloat16", "reward_model.margins=[none]")
+    parity = json.loads(found.reward_summary.read_text())["none/seed-0"]["parity"]
+    assert parity["loaded"] <= 1e-4 and 0 < parity["bfloat16"] <= 5e-2
 
 
 @pytest.mark.slow
