@@ -40,4 +40,4 @@ lint: setup
 	$(BIN)/yamllint --strict .
 
 clean:
-	rm -rf .venv build dist runs
+	rm -rf .venv build dist
