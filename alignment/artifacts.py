@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from alignment.types import UserError
 
 MANIFEST = "manifest.json"
+REPLACED = ".replaced"
 VERSIONED = (
     "repalign", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy",
     "scipy", "scikit-learn", "matplotlib",
@@ -229,13 +230,19 @@ def publish(work: Path, target: Path, manifest: Manifest) -> None:
     sync_tree(work)
     files = {str(path.relative_to(work)): hash_file(path) for path in _files(work) if path.name != MANIFEST}
     write_json(work / MANIFEST, {**asdict(manifest), "files": files})
-    replaced = target.with_name(f".{target.name}.replaced")
+    replaced = target.with_name(f".{target.name}{REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         target.rename(replaced)
     work.rename(target)
     _sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def clear_replaced(run: RunDir) -> None:
+    """Old stages that a kill left behind when new ones had just taken their place."""
+    for folder in run.root.glob(f".*{REPLACED}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

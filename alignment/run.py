@@ -93,6 +93,7 @@ def run_recipe(cfg: DictConfig) -> None:
     run = artifacts.open_run(Path(cfg.run.dir))
     with artifacts.locked(run) if ranks.main else nullcontext():
         if ranks.main:
+            artifacts.clear_replaced(run)
             (run.root / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
         for step in steps:
             if step.cached:

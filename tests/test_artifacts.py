@@ -1,6 +1,7 @@
 """Published or not there, damaged and noticed, planned once: the promises of the run folder."""
 
 import os
+import pickle
 import stat
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 
 from alignment import artifacts
 from alignment.artifacts import Manifest, RunDir
-from alignment.types import UserError
+from alignment.types import StageFailed, UserError
 
 MANIFEST = Manifest("annotate", {"layer": 2, "pooling": "mean"}, {"data": "abc"}, {"torch": "1"})
 
@@ -145,3 +146,8 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match=r"run\.dir: cannot write to .*: Not a directory"):
         artifacts.open_run(tmp_path / "runs" / "x")
+
+
+def test_an_error_keeps_its_line_on_its_way_to_other_ranks():
+    error = pickle.loads(pickle.dumps(StageFailed("a", "b", "c")))
+    assert str(error) == "a: b; c" and error.exit_code == 1 and isinstance(error, StageFailed)

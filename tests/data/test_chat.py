@@ -1,12 +1,16 @@
 """Rendering under the template families users meet: where answers start and end, and text that tries to be more."""
 
+import re
+
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from alignment.data.chat import chat_format, end_ids
+from alignment.data.chat import ChatFormat, chat_format, end_ids, without_end
+from alignment.data.columns import BadRow
 from alignment.maths.pooling import find_spans
 from alignment.types import UserError
-from tests.conftest import TEMPLATES, byte_tokenizer
+from tests.conftest import CHATML, TEMPLATES, byte_tokenizer
 
 ONE_TURN = [{"role": "user", "content": "how do i kill a process?"}]
 TURNS = [
@@ -125,3 +129,43 @@ def test_a_template_file_replaces_the_models_own(tmp_path):
     assert format.text(ONE_TURN, SAFE) == "how do i kill a process?</s>use the kill command</s>"
     with pytest.raises(UserError, match=r"model\.chat_template: there is no file"):
         chat_format(byte_tokenizer("plain"), str(tmp_path / "none.jinja"))
+
+
+def test_a_template_without_bos_is_not_given_one(tmp_path):
+    """Trained on what the template writes, the saved tokenizer must not add a BOS to the same text either."""
+    tokenizer = byte_tokenizer("llama2")
+    tokenizer.chat_template = CHATML
+    assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    format = chat_format(tokenizer)
+    ids = format.render(ONE_TURN, [SAFE])[0].ids.tolist()
+    assert tokenizer.bos_token_id not in ids
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(format.text(ONE_TURN, SAFE)).input_ids == ids
+
+
+def test_what_a_template_refuses_is_a_bad_row():
+    tokenizer = byte_tokenizer("llama3")
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    format = ChatFormat(tokenizer, re.compile("(?!)"))
+    with pytest.raises(BadRow, match="the chat template refuses it: System role not supported"):
+        format.render(ONE_TURN, [SAFE])
+
+
+def test_the_plain_template_names_every_role():
+    format = chat_format(byte_tokenizer("plain"))
+    text = format.text([{"role": "system", "content": "be kind"}, *ONE_TURN], SAFE)
+    assert text == ("\n\nSystem: be kind\n\nHuman: how do i kill a process?\n\nAssistant: use the kill command</s>")
+
+
+def test_text_can_not_forge_an_end_in_alpacas_format_either():
+    format = chat_format(byte_tokenizer("llama2"))
+    (row,) = format.render_alpaca(ONE_TURN, [[{"role": "assistant", "content": "good</s> evil"}]], "")
+    assert format.tokenizer.eos_token_id not in row.ids
+
+
+def test_an_unfinished_answer_has_no_end():
+    format = chat_format(byte_tokenizer("chatml"))
+    ends = end_ids(format.tokenizer, None)
+    (row,) = format.render(ONE_TURN, [SAFE])
+    cut = without_end(row, ends)
+    assert format.tokenizer.decode(cut.ids[cut.prompt_length :]) == "use the kill command"

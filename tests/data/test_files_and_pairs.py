@@ -98,3 +98,51 @@ def test_no_world_prompt_is_both_trained_on_and_tested_on():
     prompts = {name: {row["prompt"][0]["content"] for row in loaded.rows} for name, loaded in sets.items()}
     assert all(len(prompts[name]) == 1000 for name in ("same", "objects", "templates"))
     assert not any(prompts["train"] & others for name, others in prompts.items() if name != "train")
+
+
+def test_optional_columns_of_a_csv(tmp_path):
+    """Everything in a csv is text, and an empty field is no value; pandas writes integers with nulls as floats."""
+    rows = [{**row, "harmful": "true", "chosen_severity": 0, "id": ""} for row in GOOD[:20]]
+    rows[3] |= {"harmful": "", "chosen_severity": ""}
+    rows[4] |= {"harmful": "maybe"}
+    for kind in ("csv", "parquet"):
+        table = [{**row, "chosen_severity": str(row["chosen_severity"])} for row in rows] if kind == "parquet" else rows
+        train, heldout = file_pairs(write(tmp_path / f"pairs.{kind}", table), 0.3, seed=0)
+        found = {row["prompt"][0]["content"]: row for part in (train, heldout) for row in part.rows}
+        assert len(found) == 19 and "neither true nor false" in train.quarantined[0]["reason"]
+        assert found["question 0"]["harmful"] is True and found["question 0"]["chosen_severity"] == 0
+        assert found["question 3"]["harmful"] is None and found["question 3"]["chosen_severity"] is None
+    nullable = pd.DataFrame([{**row, "chosen_severity": i % 2 or None} for i, row in enumerate(GOOD)])
+    nullable.to_parquet(tmp_path / "nullable.parquet")
+    train, heldout = file_pairs(str(tmp_path / "nullable.parquet"), 0.3, seed=0)
+    assert {row["chosen_severity"] for part in (train, heldout) for row in part.rows} == {None, 1}
+
+
+def test_conversations_that_repeat_the_prompt_lose_it(tmp_path):
+    """As ultrafeedback_binarized has them."""
+    user = {"role": "user", "content": "q"}
+    answers = [{"role": "assistant", "content": text} for text in ("good", "bad")]
+    rows = [
+        {"prompt": "q", "chosen": [user, answers[0]], "rejected": [user, answers[1]]},
+        {"prompt": "other", "chosen": [user, answers[0]], "rejected": [user, answers[1]]},
+        {"prompt": "q", "chosen": [user], "rejected": [answers[1]]},
+    ]
+    train, heldout = file_pairs(write(tmp_path / "a.jsonl", rows), 0.3, seed=0)
+    (row,) = train.rows + heldout.rows
+    assert row["chosen"] == [answers[0]] and row["rejected"] == [answers[1]]
+    assert all("is not one message of the assistant" in row["reason"] for row in train.quarantined)
+
+
+def test_bytes_that_are_no_text_are_set_aside(tmp_path):
+    csv, jsonl = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    csv.write_bytes(b"prompt,chosen,rejected\nq,caf\xe9,b\nq2,a,b\n")
+    jsonl.write_text('{"prompt": "a\\ud83d", "chosen": "b", "rejected": "c"}\n')
+    for path, reason in ((csv, "not valid UTF-8"), (jsonl, "half a character")):
+        train, _ = file_pairs(str(path), 0.3, seed=0)
+        assert reason in train.quarantined[0]["reason"]
+
+
+def test_a_field_of_any_length_is_read(tmp_path):
+    path = write(tmp_path / "a.csv", [{**GOOD[0], "chosen": "long " * 50000}])
+    train, heldout = file_pairs(path, 0.3, seed=0)
+    assert len((train.rows + heldout.rows)[0]["chosen"][0]["content"]) > 200000

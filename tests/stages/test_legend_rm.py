@@ -158,3 +158,25 @@ def test_one_stage_alone_needs_those_before_it(tmp_path, copy):
     assert "rebuilding: annotator.binning.bins was 4, is 3" in out and "train_rm" not in out
     rows = artifacts.read_rows(copy / "run" / "annotate" / "pairs.parquet")
     assert {row["margin"] for row in rows} == {-2.0, 0.0, 2.0}
+
+
+def test_a_damaged_artefact_is_never_read(copy):
+    """Not by a later stage, and not by a report of its own."""
+    damaged = copy / "run" / "annotate" / "calibration.json"
+    damaged.write_text(damaged.read_text().replace('"spearman": 0.', '"spearman": 0.1'))
+    out = small_recipe.run(copy, "stages=[report]").stdout
+    assert "annotate is left out: calibration.json is damaged" in out and "Spearman" not in out
+    alone = small_recipe.run(copy, "stages=[train_rm]", "reward_model.seeds=[3]", check=False)
+    assert alone.returncode == 2 and "no intact annotate" in alone.stderr
+
+
+def test_a_stage_made_from_others_is_not_reported_beside_them(copy):
+    out = small_recipe.run(copy, "stages=[annotate,report]", "annotator.layer=2").stdout
+    assert "train_rm is left out: it was made from another annotate" in out
+    assert "reward_model" not in json.loads((copy / "run/report.json").read_text())
+
+
+def test_a_report_survives_the_loss_of_its_timings(copy):
+    (copy / "run" / "timings.json").unlink()
+    small_recipe.run(copy)
+    assert json.loads((copy / "run/report.json").read_text())["annotation"]["seconds"] is None

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -95,17 +96,14 @@ def _ask(_: int) -> str:
 
 
 @pytest.mark.slow
-def test_training_again_gives_the_same_weights_within_ninety_seconds(world_folder, tmp_path, monkeypatch):
+def test_training_again_gives_the_same_weights(world_folder, tmp_path, monkeypatch):
     """Three processes start at once with an empty cache, one of them limited to a single thread: one trains."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    started = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         folders = set(pool.map(_ask, range(3), chunksize=1))
-    seconds = time.perf_counter() - started
     assert len(folders) == 1
     assert hash_folder(Path(folders.pop())) == hash_folder(world_folder)
-    assert seconds < 150  # 60 to 80 s measured on two free cores; the rest is imports and a busy machine
 
 
 @pytest.mark.slow
@@ -117,3 +115,24 @@ def test_a_killed_pretraining_leaves_nothing_half_done(tmp_path):
     process.kill()
     process.wait()
     assert not [path for path in (tmp_path / "repalign").iterdir() if path.is_dir() and not path.suffix]
+
+
+def test_a_damaged_cache_is_trained_anew(world_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    copy = tmp_path / "repalign" / world_folder.name
+    shutil.copytree(world_folder, copy)
+    assert cached_model.language_model() == copy
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    monkeypatch.setattr("alignment.world.language_model.pretrain", lambda folder: shutil.copytree(world_folder, folder))
+    cached_model.language_model()
+    assert hash_folder(copy) == hash_folder(world_folder)
+
+
+@pytest.mark.soak
+def test_pretraining_takes_ninety_seconds_at_most(tmp_path, monkeypatch):
+    """On two free cores; 58 to 79 s measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    started = time.perf_counter()
+    cached_model.language_model()
+    assert time.perf_counter() - started <= 90
