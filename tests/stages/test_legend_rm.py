@@ -1,6 +1,7 @@
 """The recipe on a small world, run once as a user would: every file, and what happens on the second call."""
 
 import json
+import re
 import shutil
 
 import jsonschema
@@ -180,3 +181,18 @@ def test_a_report_survives_the_loss_of_its_timings(copy):
     (copy / "run" / "timings.json").unlink()
     small_recipe.run(copy)
     assert json.loads((copy / "run/report.json").read_text())["annotation"]["seconds"] is None
+
+
+def test_the_readmes_python_snippet(run, world_folder, tmp_path, monkeypatch):
+    """As printed there, with this run's pairs, the world's model and two steps."""
+    snippet = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[0]
+    snippet = snippet.replace("Qwen/Qwen3-0.6B", str(world_folder)).replace(
+        'RewardConfig(output_dir="rm")', 'RewardConfig(output_dir="rm", max_steps=2, use_cpu=True, report_to="none")'
+    )
+    snippet = snippet.replace("runs/legend_rm/annotate/pairs.parquet", str(run.pairs))
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(snippet, names)
+    trainer = names["trainer"]
+    assert trainer.state.global_step == 2
+    assert list(trainer.train_dataset["margin"]) == list(names["pairs"]["margin"])
