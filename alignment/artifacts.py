@@ -3,8 +3,7 @@
 A stage writes into a folder aside and the folder is renamed into place once everything in it, the manifest last, has
 reached the disk. So a published stage is complete or it isn't there. The manifest names what the stage was made from
 (configuration, inputs, versions) and the hash of every file; a stage is skipped when all of that still holds, and
-rebuilt when anything differs or a file is damaged. What takes long is cut into planned batches, each a file of its own
-in the stage's work folder: a run that was killed continues at the first one missing.
+rebuilt when anything differs or a file is damaged.
 
 Light on purpose: nothing here imports torch, so that a cached run answers at once.
 """
@@ -17,7 +16,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -303,54 +302,6 @@ def write_lines(path: Path, rows: Iterable[dict]) -> None:
     """Rows as json lines."""
     with atomic_file(path) as file:
         file.write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
-
-
-# ---- planned batches ------------------------------------------------------------------------------------------------
-
-
-def plan_batches(sizes: list[int], budget: int) -> list[list[int]]:
-    """Items in batches of similar size, longest first, each padded to at most `budget` (a larger item gets its own).
-
-    The plan depends on the whole data set and nothing else, and is dealt to ranks batch by batch: so an item always
-    has the same neighbours and padding, and its result is the same bit for bit on any number of ranks.
-    """
-    batches: list[list[int]] = []
-    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        longest = sizes[batches[-1][0]] if batches else 0
-        if batches and (len(batches[-1]) + 1) * longest <= budget:
-            batches[-1].append(item)
-        else:
-            batches.append([item])
-    return batches
-
-
-def finish_batches(
-    folder: Path, batches: list[list[int]], compute: Callable[[list[int]], bytes], rank: int, ranks: int
-) -> Iterator[None]:
-    """Computes this rank's missing batches, one file each; yields after each batch, computed or found."""
-    for number in range(rank, len(batches), ranks):
-        path = batch_path(folder, number)
-        if not _intact(path):
-            content = compute(batches[number])
-            with atomic_file(path) as file:
-                file.write_bytes(hashlib.sha256(content).digest() + content)
-        yield
-
-
-def read_batch(folder: Path, number: int) -> bytes:
-    """What `compute` returned for a batch."""
-    return batch_path(folder, number).read_bytes()[32:]
-
-
-def batch_path(folder: Path, number: int) -> Path:
-    return folder / f"batch-{number:06d}"
-
-
-def _intact(path: Path) -> bool:
-    if not path.exists():
-        return False
-    content = path.read_bytes()
-    return hashlib.sha256(content[32:]).digest() == content[:32]
 
 
 # ---- the run folder itself ------------------------------------------------------------------------------------------

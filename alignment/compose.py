@@ -17,7 +17,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException, ValidationError
 
-from alignment.config import CONF_DIR, Config, check, check_idle, register
+from alignment.config import CONF_DIR, Config, register
+from alignment.rules import check, check_idle
 from alignment.types import UserError
 
 

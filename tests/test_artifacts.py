@@ -84,34 +84,6 @@ def test_what_differs_is_said_in_words():
     assert changed(git_commit="x", rows=artifacts.Rows(1, 1, 0)).key == MANIFEST.key
 
 
-def test_batches_fit_the_budget_hold_everything_once_and_do_not_depend_on_ranks():
-    sizes = [5, 1, 9, 3, 3, 20, 7, 1, 1, 4]
-    batches = artifacts.plan_batches(sizes, budget=12)
-    assert sorted(item for batch in batches for item in batch) == list(range(10))
-    for batch in batches:
-        assert len(batch) * max(sizes[item] for item in batch) <= 12 or len(batch) == 1
-    assert batches[0] == [5]
-
-
-def test_finished_batches_are_not_computed_again_and_damaged_ones_are(tmp_path):
-    batches = [[0, 1], [2], [3]]
-    computed: list[list[int]] = []
-
-    def compute(batch: list[int]) -> bytes:
-        computed.append(batch)
-        return str(batch).encode()
-
-    assert len(list(artifacts.finish_batches(tmp_path, batches, compute, 0, 2))) == 2  # rank 0 of 2: batches 0 and 2
-    assert computed == [[0, 1], [3]]
-    list(artifacts.finish_batches(tmp_path, batches, compute, 0, 1))
-    assert computed == [[0, 1], [3], [2]]
-    path = artifacts.batch_path(tmp_path, 1)
-    path.write_bytes(path.read_bytes()[:-1])
-    list(artifacts.finish_batches(tmp_path, batches, compute, 0, 1))
-    assert computed[3:] == [[2]]
-    assert [artifacts.read_batch(tmp_path, number) for number in range(3)] == [b"[0, 1]", b"[2]", b"[3]"]
-
-
 def test_rows_keep_their_schema(tmp_path):
     schema = pa.schema([("a", pa.int8()), ("b", pa.string())])
     artifacts.write_rows(tmp_path / "x.parquet", [{"a": 1, "b": "ü"}, {"a": None}], schema)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from alignment import artifacts
+from alignment.batches import Finished, compute_in_batches
 from alignment.data.chat import Rendered, without_end
 from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
@@ -113,9 +113,8 @@ class Annotator:
 
         raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
         no_end = truncated = 0
-        batches = self._finish(name, pairs, compute)
-        for number, batch in enumerate(batches):
-            result = json.loads(artifacts.read_batch(self.work / name, number))
+        for batch, content in self._finish(name, pairs, compute):
+            result = json.loads(content)
             cut, lengths = np.array(result["facts"]).T
             raw[batch] = result["raw"]
             length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
@@ -135,25 +134,18 @@ class Annotator:
             positive, negative = self._states(answers, layers)[0].chunk(2)
             return save({"differences": (positive - negative).cpu()})
 
-        def differences(number: int) -> torch.Tensor:
-            return load(artifacts.read_batch(self.work / "induced", number))["differences"]
-
         smv = StandardMarginVector(len(layers), width)
-        batches = self._finish("induced", induced, compute)
-        for number, batch in enumerate(batches):
-            smv.add(differences(number), batch)
-        projections = [smv.heldout_projections(differences(number), batch) for number, batch in enumerate(batches)]
+        done = self._finish("induced", induced, compute)
+        for batch, content in done:
+            smv.add(load(content)["differences"], batch)
+        projections = [smv.heldout_projections(load(content)["differences"], batch) for batch, content in done]
         return smv.vector.float(), separation(torch.cat(projections)).tolist()
 
-    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], bytes]) -> list[list[int]]:
+    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], bytes]) -> Finished:
         """Computes what is missing of the planned batches, both answers of a pair in the same batch."""
         sizes = [2 * max(len(answer.ids) for answer in pair) for pair in pairs]
-        batches = artifacts.plan_batches(sizes, self.batch_tokens)
-        done = artifacts.finish_batches(self.work / name, batches, compute, self.ranks.rank, self.ranks.count)
-        for _ in self.ranks.progress(done, f"reading {name} pairs", len(batches[self.ranks.rank :: self.ranks.count])):
-            pass
-        self.ranks.wait()
-        return batches
+        what = f"reading {name} pairs"
+        return compute_in_batches(self.work / name, what, sizes, self.batch_tokens, compute, self.ranks)
 
     def _states(self, answers: list[Rendered], layers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id

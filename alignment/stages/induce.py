@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
+from alignment.batches import compute_in_batches
 from alignment.data import contrast as contrast_data
 from alignment.data.chat import text_message
 from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded
@@ -59,18 +60,15 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
     )
     limit = cfg.annotator.contrast.max_new_tokens
     prompts = _prompt_ids(loaded, model, cfg.annotator.prompt, limit)
-    batches = artifacts.plan_batches([len(ids) + limit for ids in prompts], cfg.annotator.batch_tokens)
 
     def compute(batch: list[int]) -> bytes:
         return json.dumps([vars(s) for s in generate_greedily(model, [prompts[i] for i in batch], limit)]).encode()
 
-    done = artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count)
-    for _ in ranks.progress(done, "inducing answers", len(batches[ranks.rank :: ranks.count])):
-        pass
-    ranks.wait()
+    sizes = [len(ids) + limit for ids in prompts]
+    done = compute_in_batches(folder, "inducing answers", sizes, cfg.annotator.batch_tokens, compute, ranks)
     answers: list[dict] = [{}] * len(prompts)
-    for number, batch in enumerate(batches):
-        for item, answer in zip(batch, json.loads(artifacts.read_batch(folder, number)), strict=True):
+    for items, content in done:
+        for item, answer in zip(items, json.loads(content), strict=True):
             answers[item] = answer
     return answers
 

@@ -17,6 +17,7 @@ from trl import RewardConfig
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
+from alignment.batches import compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.data.pairs import world_evaluation_pairs
 from alignment.models.card import reward_model_card
@@ -208,15 +209,11 @@ def _score_sets(
         both = [answers[i][side] for side in (0, 1) for i in batch]
         return json.dumps(reward_scores(model, both, loaded.tokenizer.pad_token_id).tolist()).encode()
 
-    batches = artifacts.plan_batches([2 * max(len(one.ids) for one in both) for both in answers], 16384)
-    done = artifacts.finish_batches(folder, batches, compute, ranks.rank, ranks.count)
-    for _ in ranks.progress(done, "scoring evaluation pairs", len(batches[ranks.rank :: ranks.count])):
-        pass
-    ranks.wait()
+    sizes = [2 * max(len(one.ids) for one in both) for both in answers]
     scored: list[dict] = [{}] * len(rows)
-    for number, batch in enumerate(batches):
-        values = json.loads(artifacts.read_batch(folder, number))
-        for i, chosen, rejected in zip(batch, values[: len(batch)], values[len(batch) :], strict=True):
+    for items, content in compute_in_batches(folder, "scoring evaluation pairs", sizes, 16384, compute, ranks):
+        values = json.loads(content)
+        for i, chosen, rejected in zip(items, values[: len(items)], values[len(items) :], strict=True):
             scored[i] = {**_facts(*rows[i]), "chosen_score": chosen, "rejected_score": rejected}
     ranks.wait()
     if ranks.main:

@@ -1,0 +1,66 @@
+"""Planned batches: what inference computes, cut up once for the whole data set, and the unit of resumption.
+
+The plan depends on the sizes of the items and nothing else, and is dealt to ranks batch by batch: so an item always has
+the same neighbours and padding, and its result is the same bit for bit on any number of ranks. Each batch is a file in
+the stage's work folder: a run that was killed continues at the first one missing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.artifacts import atomic_file
+from alignment.ranks import Ranks
+
+DIGEST = 32  # bytes of sha256 before the content
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The batches of a plan, all computed; iterating reads (items, content), one batch at a time."""
+
+    folder: Path
+    batches: list[list[int]]
+
+    def __iter__(self) -> Iterator[tuple[list[int], bytes]]:
+        for number, items in enumerate(self.batches):
+            yield items, _path(self.folder, number).read_bytes()[DIGEST:]
+
+
+def compute_in_batches(
+    folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], bytes], ranks: Ranks
+) -> Finished:
+    """Computes what is missing, each rank its share; returns when all ranks have."""
+    batches = plan_batches(sizes, budget)
+    mine = range(ranks.rank, len(batches), ranks.count)
+    for number in ranks.progress(mine, what, len(mine)):
+        if not _intact(_path(folder, number)):
+            content = compute(batches[number])
+            with atomic_file(_path(folder, number)) as file:
+                file.write_bytes(hashlib.sha256(content).digest() + content)
+    ranks.wait()
+    return Finished(folder, batches)
+
+
+def plan_batches(sizes: list[int], budget: int) -> list[list[int]]:
+    """Items in batches of similar size, longest first, each padded to at most `budget` (a larger item gets its own)."""
+    batches: list[list[int]] = []
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        longest = sizes[batches[-1][0]] if batches else 0
+        if batches and (len(batches[-1]) + 1) * longest <= budget:
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"batch-{number:06d}"
+
+
+def _intact(path: Path) -> bool:
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]

@@ -1,0 +1,204 @@
+"""Which values are allowed, and which settings go together.
+
+A key that has no effect under the other settings is refused, so that nobody believes in an option that does nothing.
+Nothing here imports torch: a mistake is answered in a second.
+"""
+
+from importlib.util import find_spec
+from math import isfinite
+
+from omegaconf import OmegaConf
+
+from alignment.config import STAGES, Config
+from alignment.types import UserError
+
+CHOICES = {
+    "run.tracking": ("none", "wandb", "tensorboard", "trackio"),
+    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
+    "annotator.contrast.positive": ("refusal", "generated"),
+    "annotator.contrast.negative": ("refusal", "generated"),
+    "annotator.direction": ("smv", "distance", "cosine", "random"),
+    "annotator.pooling": ("endpoint", "last_text", "mean"),
+    "annotator.prompt": ("chat", "alpaca"),
+    "annotator.scope": ("harmful", "harmless", "all"),
+    "annotator.binning.method": ("eqfreq", "eqwidth", "kmeans", "quartile", "none"),
+    "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
+    "trainer.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+    "trainer.precision": ("auto", "float32", "bfloat16"),
+}
+
+RANGES = {  # both ends allowed; None: no end
+    "data.pairs": (10, None),
+    "data.evaluation": (10, None),
+    "data.noise": (0, 1 / 3),
+    "annotator.contrast.count": (10, None),
+    "annotator.contrast.max_new_tokens": (1, None),
+    "annotator.binning.bins": (2, 100),
+    "annotator.max_length": (8, None),
+    "annotator.batch_tokens": (1, None),
+    "trainer.batch_size": (1, None),
+    "trainer.per_device_batch_size": (1, None),
+    "trainer.learning_rate": (0, 1),
+    "trainer.num_train_epochs": (0.001, None),
+    "trainer.logging_steps": (1, None),
+    "trainer.weight_decay": (0, None),
+    "trainer.max_grad_norm": (0, None),
+    "trainer.max_length": (8, None),
+    "trainer.warmup_steps": (0, None),
+    "trainer.save_steps": (1, None),
+    "lora.r": (1, None),
+    "lora.alpha": (1, None),
+    "lora.dropout": (0, 1),
+}
+
+
+def check(cfg: Config) -> None:
+    """Refuses values out of range and settings that don't go together; the first mistake found is raised."""
+    _check_values(cfg)
+    _check_tracking(cfg)
+    _check_stages(cfg)
+    _check_annotator(cfg)
+    _check_trainer(cfg)
+
+
+def _check_values(cfg: Config) -> None:
+    if not cfg.run.dir.strip():
+        raise UserError("run.dir", "it is empty", "name a folder")
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in choices:
+            raise UserError(key, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
+    ranges = {**RANGES, "data.heldout": (0.01, 0.5) if cfg.data.name == "file" else (10, None)}
+    for key, (low, high) in ranges.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not ((low is None or value >= low) and (high is None or value <= high)):
+            wanted = f"at least {low}" if high is None else f"between {low:g} and {high:.4g}"
+            raise UserError(key, f"{value} is out of range", f"give a number {wanted}")
+
+
+def _check_tracking(cfg: Config) -> None:
+    if cfg.run.tracking != "none" and find_spec(cfg.run.tracking) is None:
+        name = cfg.run.tracking
+        raise UserError("run.tracking", f"{name} is not installed", f"pip install {name}")
+
+
+def _check_stages(cfg: Config) -> None:
+    for stage in cfg.stages:
+        if stage not in STAGES:
+            raise UserError("stages", f"there is no stage {stage!r}", f"the stages are {', '.join(STAGES)}")
+    if not cfg.stages:
+        raise UserError("stages", "the list is empty", "name the stages to run")
+    in_order = [stage for stage in STAGES if stage in cfg.stages]
+    if list(cfg.stages) != in_order:
+        raise UserError("stages", "they are out of order, or one is named twice", f"write [{','.join(in_order)}]")
+
+
+def _check_annotator(cfg: Config) -> None:
+    annotator, contrast, binning = cfg.annotator, cfg.annotator.contrast, cfg.annotator.binning
+    if annotator.layer not in ("auto", "last") and not (type(annotator.layer) is int and annotator.layer >= 1):
+        raise UserError("annotator.layer", f"{annotator.layer!r} is not a layer", "give auto, last, or a number from 1")
+    if annotator.direction == "random" and annotator.layer == "auto":
+        _no_effect(
+            "annotator.layer", "auto picks the layer by the induced pairs, which a random direction ignores", "a layer"
+        )
+    if annotator.direction in ("distance", "cosine"):
+        if annotator.layer == "auto":
+            _no_effect(
+                "annotator.layer",
+                f"auto picks the layer for an SMV, and direction={annotator.direction} has none",
+                "a layer",
+            )
+        if binning.negative != "bin":
+            _no_effect(
+                "annotator.binning.negative", f"margins of direction={annotator.direction} are never negative", "bin"
+            )
+    if not (isfinite(binning.low) and isfinite(binning.high)):
+        raise UserError("annotator.binning", "low or high is not finite", "give numbers")
+    if not binning.low < binning.high:
+        raise UserError(
+            "annotator.binning.high", f"{binning.high:g} is not above low={binning.low:g}", "give a larger high"
+        )
+    if binning.negative == "keep" and binning.low < 0:
+        raise UserError(
+            "annotator.binning.low", f"{binning.low:g} turns signs round under negative=keep", "give 0 or more"
+        )
+    if annotator.prompt == "chat" and (annotator.joiner_induced or annotator.joiner_pairs):
+        _no_effect(
+            "annotator.joiner_induced and joiner_pairs",
+            "the chat template joins prompt and answer",
+            "annotator.prompt=alpaca",
+        )
+    if not contrast.refusal.strip():
+        raise UserError("annotator.contrast.refusal", "it is empty", "give the text of a refusal")
+    if contrast.file is None:
+        if contrast.positive == contrast.negative:
+            raise UserError(
+                "annotator.contrast", "positive and negative are the same", "make one refusal, the other generated"
+            )
+        if cfg.data.name != "world" and contrast.questions in ("harmful", "harmless"):
+            raise UserError(
+                "annotator.contrast.questions",
+                f"{contrast.questions} stands for the world's questions, and data is {cfg.data.name}",
+                "give a file of prompts (jsonl, csv or parquet with a column prompt or goal)",
+            )
+
+
+def _check_trainer(cfg: Config) -> None:
+    trainer = cfg.trainer
+    if trainer.per_device_batch_size and trainer.batch_size % trainer.per_device_batch_size:
+        raise UserError(
+            "trainer.per_device_batch_size",
+            f"{trainer.per_device_batch_size} does not divide batch_size={trainer.batch_size}",
+            "give a divisor, or null",
+        )
+    if trainer.max_steps == 0 or trainer.max_steps < -1:
+        raise UserError("trainer.max_steps", f"{trainer.max_steps} is out of range", "give 1 or more, or -1 for epochs")
+    if trainer.save_steps % trainer.logging_steps:
+        raise UserError(
+            "trainer.save_steps",
+            f"{trainer.save_steps} is no multiple of logging_steps={trainer.logging_steps}, so a resumed run would log "
+            "other means",
+            "give a multiple",
+        )
+    if any(seed < 0 for seed in cfg.reward_model.seeds):
+        raise UserError("reward_model.seeds", "a seed is negative", "give 0 or more")
+    for margins in cfg.reward_model.margins:
+        if margins not in ("none", "legend"):
+            raise UserError("reward_model.margins", f"{margins!r} is not a choice", "list none, legend or both")
+    for key in ("margins", "seeds"):
+        values = cfg.reward_model[key]
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"reward_model.{key}", "the list is empty or names something twice", "name each once")
+
+
+# Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
+IDLE = (
+    (
+        lambda cfg: cfg.annotator.contrast.file is not None,
+        [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],
+        "the contrastive set comes from annotator.contrast.file",
+    ),
+    (
+        lambda cfg: cfg.annotator.binning.method in ("quartile", "none"),
+        ["annotator.binning.bins"],
+        "method=quartile has six bins of its own, and method=none has none",
+    ),
+    (
+        lambda cfg: cfg.trainer.max_steps > 0,
+        ["trainer.num_train_epochs"],
+        "trainer.max_steps says when training ends",
+    ),
+)
+
+
+def check_idle(cfg: Config, overrides: list[str]) -> None:
+    """Refuses an override that the other settings leave without effect."""
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for applies, keys, why in IDLE:
+        for key in given:
+            if key in keys and applies(cfg):
+                raise UserError(key, f"it would have no effect: {why}", "leave one of the two out")
+
+
+def _no_effect(key: str, why: str, right: str) -> None:
+    raise UserError(key, f"it would have no effect: {why}", f"use {right}")
