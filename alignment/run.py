@@ -284,6 +284,7 @@ def _quiet_libraries() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make training many times slower when a core is shared
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)

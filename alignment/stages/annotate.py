@@ -44,6 +44,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in loaded.rows], dtype=bool)
         for name, loaded in parts.items()
     }
+    if settings.scope != "all" and all(row["harmful"] is None for row in parts["train"].rows):
+        ranks.say(f"  no pair says whether its prompt is harmful: all count as {settings.scope}")
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
     binning = fit_binning(readings["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))

@@ -44,6 +44,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             f"{len(loaded.rows)} usable answers",
             f"give 10 questions or more; set aside: {reason}",
         )
+    _say_what_was_induced(loaded.rows, contrast.refusal, ranks)
     if ranks.main:
         artifacts.write_rows(out / run.induced.name, loaded.rows, CONTRAST_COLUMNS)
         artifacts.write_lines(out / "quarantine.jsonl", loaded.quarantined)
@@ -90,6 +91,16 @@ def _prompt_ids(loaded: Loaded, model: LoadedModel, prompt: str, limit: int) -> 
             loaded.quarantine("questions", None, f"{row['id']}: {error}")
     loaded.rows[:] = rows
     return prompts
+
+
+def _say_what_was_induced(rows: list[dict], refusal: str, ranks: Ranks) -> None:
+    """A direction means what its two sides differ in: one pair to look at, and how many answers were cut off."""
+    cut = sum(not (row["positive_finished"] and row["negative_finished"]) for row in rows)
+    positive, negative = (" ".join(rows[0][side][0]["content"].split())[:70] for side in ("positive", "negative"))
+    ranks.say(f"  {len(rows)} pairs, {cut} with an answer cut off; the first: y+ {positive!r}, y- {negative!r}")
+    distinct = {row[side][0]["content"] for row in rows for side in ("positive", "negative")} - {refusal}
+    if len(distinct) < len(rows) / 4:
+        ranks.say(f"  only {len(distinct)} different generated answers: does this model answer such questions at all?")
 
 
 def _drop_empty(loaded: Loaded) -> None:

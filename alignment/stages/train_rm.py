@@ -48,6 +48,10 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     evaluation = _evaluation_pairs(cfg, run)
     scores: list[dict] = []
     training: dict[str, dict] = {}
+    planned = [f"{margins}/seed-{seed}" for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
+    found = sum((out.parent / "done" / name).exists() for name in planned)
+    if found:
+        ranks.say(f"  {found} of {len(planned)} models are there from an earlier run")
     for seed in cfg.reward_model.seeds:
         for margins in cfg.reward_model.margins:
             name = f"{margins}/seed-{seed}"

@@ -7,6 +7,7 @@ difference of two rewards, is `reward_gap` here; `margin` is always the data's c
 """
 
 from collections.abc import Sized
+from math import isfinite
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
     def __init__(self, *args: Any, train_dataset=None, **kwargs: Any) -> None:
         if not isinstance(train_dataset, Sized):
             raise TypeError("MarginRewardTrainer needs a train_dataset of known length: its loss is a mean over pairs")
+        _check_margins(train_dataset)
         super().__init__(*args, train_dataset=train_dataset, **kwargs)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
 
@@ -57,3 +59,12 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, value in (("accuracy", accuracy), ("reward_gap", gap), ("mean_reward", reward)):
             metrics[name].append(value / count)
+
+
+def _check_margins(pairs: Any) -> None:
+    """One margin that is no number would turn every weight into NaN."""
+    if "margin" not in (getattr(pairs, "column_names", None) or ()):
+        return
+    for row, margin in enumerate(pairs["margin"]):
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not isfinite(margin):
+            raise ValueError(f"train_dataset: the margin of row {row} is {margin!r}, not a finite number")

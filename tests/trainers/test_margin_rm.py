@@ -179,3 +179,9 @@ def test_centering_adds_its_term(tmp_path):
     _, without = train(tmp_path / "without", pairs(24), max_steps=3)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     assert ours[0] != without[0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_a_margin_that_is_no_number_is_refused_before_training(bad, tmp_path):
+    with pytest.raises(ValueError, match="the margin of row 3 is"):
+        train(tmp_path, pairs(8, [0.0, 1.0, 2.0, bad, 0.5, 0.5, 0.5, 0.5]))
