@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
@@ -85,6 +85,7 @@ def run_recipe(cfg: DictConfig) -> None:
     """Runs, or with run.plan=true only plans, the stages of a composed configuration."""
     ranks = Ranks.here()
     steps = ranks.from_main(lambda: plan(cfg, RunDir(Path(cfg.run.dir))))
+    ranks.from_main(lambda: _require_same_settings(cfg, RunDir(Path(cfg.run.dir))))
     if cfg.run.plan:
         ranks.say(_plan_table(steps))
         return
@@ -129,8 +130,7 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
         stage = STAGES[name]
         made_from = {what: _fingerprint(what, cfg) for what in stage.inputs}
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads}
-        config = {key: _plain(OmegaConf.select(cfg, key)) for key in stage.config}
-        manifest = Manifest(name, _flat(config), made_from, versions)
+        manifest = Manifest(name, _settings(cfg, name), made_from, versions)
         keys[name] = manifest.key
         why = _why_run(run.stage(name), manifest)
         steps.append(Step(name, why is None, why or "up to date", manifest))
@@ -149,6 +149,25 @@ def _why_run(folder: Path, wanted: Manifest) -> str | None:
 def _published_key(run: RunDir, stage: str) -> str:
     """The key of a stage that this run only reads; empty when it isn't there, or must not be read."""
     return "" if artifacts.unusable(run, stage) else Manifest.read(run.stage(stage)).key
+
+
+def _settings(cfg: DictConfig, stage: str) -> dict:
+    """The settings that shape a stage's result."""
+    return _flat({key: _plain(OmegaConf.select(cfg, key)) for key in STAGES[stage].config})
+
+
+def _require_same_settings(cfg: DictConfig, run: RunDir) -> None:
+    """A stage that is only read must have been made with the settings of this call, or its record would be wrong."""
+    for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads):
+        if read in cfg.stages or artifacts.unusable(run, read):
+            continue
+        published, wanted = Manifest.read(run.stage(read)), _settings(cfg, read)
+        if published.config != wanted:
+            difference = artifacts.difference(published, replace(published, config=wanted))
+            raise UserError(
+                "stages", f"{read} was made with other settings: {difference} in this call",
+                f"add {read} to stages, or give the settings it was made with",
+            )  # fmt: skip
 
 
 def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:

@@ -197,3 +197,11 @@ def test_the_readmes_python_snippet(run, world_folder, tmp_path, monkeypatch):
     trainer = names["trainer"]
     assert trainer.state.global_step == 2
     assert list(trainer.train_dataset["margin"]) == list(names["pairs"]["margin"])
+
+
+@pytest.mark.parametrize("stages", ["stages=[train_rm]", "stages=[report]", "stages=[report] run.plan=true"])
+def test_a_stage_made_with_other_settings_is_not_taken_for_this_call(copy, stages):
+    before = (copy / "run/config.yaml").read_text()
+    done = small_recipe.run(copy, *stages.split(), "annotator.layer=3", check=False)
+    assert done.returncode == 2 and "annotate was made with other settings: annotator.layer was" in done.stderr
+    assert (copy / "run/config.yaml").read_text() == before
