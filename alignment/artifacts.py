@@ -86,6 +86,53 @@ class RunDir:
         """What the trainers did: rows used and dropped, parity, loss by step."""
         return self.root / "train_rm" / "training.json"
 
+    # fit_reward
+    @property
+    def hybrid_reward(self) -> Path:
+        """The hybrid reward as HybridReward.load reads it."""
+        return self.root / "fit_reward" / "reward"
+
+    @property
+    def hybrid_report(self) -> Path:
+        """How good each gate, layer and confidence is on pairs kept from training."""
+        return self.root / "fit_reward" / "hybrid.json"
+
+    # build_pairs
+    @property
+    def samples(self) -> Path:
+        """id, prompt, sample, text, finished, score: everything that was sampled."""
+        return self.root / "build_pairs" / "samples.parquet"
+
+    @property
+    def built_pairs(self) -> Path:
+        """Pairs of the policy's own samples, as preference data."""
+        return self.root / "build_pairs" / "pairs.parquet"
+
+    @property
+    def build_counts(self) -> Path:
+        """Prompts asked, left out and why, pairs made."""
+        return self.root / "build_pairs" / "build.json"
+
+    # train_sft, train_dpo, train_cdpo
+    def policy(self, stage: str, system: str, seed: int) -> Path:
+        """One trained policy as from_pretrained loads it."""
+        return self.root / stage / system / f"seed-{seed}" / "policy"
+
+    def trainings(self, stage: str) -> Path:
+        """What was trained: every point of the grid, its validation, and the log by step."""
+        return self.root / stage / "trainings.json"
+
+    # evaluate
+    @property
+    def answers(self) -> Path:
+        """system, seed, set, id, prompt, answer."""
+        return self.root / "evaluate" / "answers.parquet"
+
+    @property
+    def evaluation(self) -> Path:
+        """system -> a list over seeds of set -> rates."""
+        return self.root / "evaluate" / "evaluation.json"
+
     # report
     @property
     def report(self) -> Path:

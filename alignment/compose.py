@@ -19,7 +19,10 @@ from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBas
 
 from alignment.config import CONF_DIR, Config, register
 from alignment.rules import check, check_idle
+from alignment.stages import STAGES
 from alignment.types import UserError
+
+FOR_EVERY_RECIPE = ("recipe", "stages", "seed", "run")  # settings that runner and reports read
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -73,6 +76,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
         raise _in_plain_words(error) from error
     check(cfg)
     check_idle(cfg, overrides)
+    _refuse_unread_keys(cfg, overrides)
     return cfg
 
 
@@ -95,6 +99,17 @@ def _refuse_unknown_keys(cfg: Any, schema: type, prefix: str) -> None:
             node_type = OmegaConf.get_type(node)
             if node_type is not None and is_dataclass(node_type):
                 _refuse_unknown_keys(node, node_type, f"{prefix}{key}.")
+
+
+def _refuse_unread_keys(cfg: DictConfig, overrides: list[str]) -> None:
+    """A setting that no stage of the recipe reads would do nothing (of all its stages, whichever are run now)."""
+    stages = {*OmegaConf.load(CONF_DIR / "recipe" / f"{cfg.recipe}.yaml").stages, *cfg.stages}
+    read = {key for stage in stages for key in STAGES[stage].config} | set(FOR_EVERY_RECIPE)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        related = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in read)
+        if not related and OmegaConf.select(cfg, key) is not None:
+            raise UserError(key, f"it would have no effect: no stage of {cfg.recipe} reads it", "leave it out")
 
 
 def _refuse_missing_keys(cfg: DictConfig) -> None:

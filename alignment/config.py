@@ -21,6 +21,7 @@ class Run:
 @dataclass
 class WorldModel:
     name: str = MISSING
+    answer_tokens: int = MISSING
 
 
 @dataclass
@@ -29,6 +30,7 @@ class LocalModel:
     path: str = MISSING
     dtype: str = MISSING
     chat_template: str | None = MISSING
+    answer_tokens: int = MISSING
 
 
 @dataclass
@@ -127,6 +129,79 @@ class RewardModel:
 
 
 @dataclass
+class Reward:
+    gate: str = MISSING
+    pooling: str = MISSING
+    margin: float = MISSING
+    pairs: int = MISSING
+    max_length: int = MISSING
+    batch_tokens: int = MISSING
+
+
+@dataclass
+class Sampling:
+    name: str = MISSING
+    n: int = MISSING
+    temperature: float = MISSING
+    top_k: int = MISSING
+    top_p: float = MISSING
+    repetition_penalty: float = MISSING
+    max_new_tokens: int = MISSING
+    batch_tokens: int = MISSING
+
+
+@dataclass
+class BuildPairs:
+    scorer: str = MISSING
+    reward_model: str = MISSING
+    pairing: str = MISSING
+    prompts: int | None = MISSING
+    unfinished: bool = MISSING
+
+
+@dataclass
+class Policy:
+    """DPOConfig's own names; ours are systems, seeds, grid_seeds, batch_size, per_device_batch_size and precision."""
+
+    systems: list[str] = MISSING
+    seeds: list[int] = MISSING
+    grid_seeds: int = MISSING
+    beta: list[float] = MISSING
+    learning_rate: list[float] = MISSING
+    batch_size: int = MISSING
+    per_device_batch_size: int | None = MISSING
+    precision: str = MISSING
+    lr_scheduler_type: str = MISSING
+    warmup_steps: float = MISSING
+    num_train_epochs: float = MISSING
+    max_steps: int = MISSING
+    weight_decay: float = MISSING
+    max_grad_norm: float = MISSING
+    max_length: int = MISSING
+    activation_checkpointing: bool = MISSING
+    precompute_ref_log_probs: bool = MISSING
+    logging_steps: int = MISSING
+    save_steps: int = MISSING
+
+
+@dataclass
+class Confidence:
+    name: str = MISSING
+    source: str = MISSING
+    alpha: float = MISSING
+    refit: str = MISSING
+    refit_margin: float = MISSING
+    refit_learning_rate: float = MISSING
+    refit_weight_decay: float = MISSING
+
+
+@dataclass
+class Evaluation:
+    prompts: int = MISSING
+    validation: int = MISSING
+
+
+@dataclass
 class Config:
     recipe: str = MISSING
     stages: list[str] = MISSING
@@ -138,6 +213,12 @@ class Config:
     reward_model: RewardModel = field(default_factory=RewardModel)
     trainer: Trainer = field(default_factory=Trainer)
     lora: Any = MISSING
+    reward: Reward = field(default_factory=Reward)
+    sampling: Sampling = field(default_factory=Sampling)
+    build_pairs: BuildPairs = field(default_factory=BuildPairs)
+    confidence: Confidence = field(default_factory=Confidence)
+    policy: Policy = field(default_factory=Policy)
+    evaluation: Evaluation = field(default_factory=Evaluation)
 
 
 def register() -> None:
@@ -151,8 +232,15 @@ def register() -> None:
         ("data", "file", FileData),
         ("lora", "none", NoAdapters),
         ("lora", "adapters", Adapters),
+        ("confidence", "confidence", Confidence),
+        ("policy", "policy", Policy),
+        ("sampling", "sampling", Sampling),
+        ("reward", "reward", Reward),
     ]:
         store.store(f"{name}_schema", node, group=group)
 
 
-STAGES = ("induce", "annotate", "train_rm", "report")
+STAGES = (
+    "induce", "annotate", "train_rm", "fit_reward", "build_pairs", "train_sft", "train_dpo", "train_cdpo", "evaluate",
+    "best_of_n", "report",
+)  # fmt: skip

@@ -10,6 +10,7 @@ from math import isfinite
 from omegaconf import OmegaConf
 
 from alignment.config import STAGES, Config
+from alignment.policies.systems import SYSTEMS
 from alignment.types import UserError
 
 CHOICES = {
@@ -25,6 +26,17 @@ CHOICES = {
     "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
     "trainer.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
     "trainer.precision": ("auto", "float32", "bfloat16"),
+    "policy.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+    "policy.precision": ("auto", "float32", "bfloat16"),
+    "reward.gate": (
+        "sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer",
+    ),
+    "reward.pooling": ("endpoint", "last_text", "mean"),
+    "build_pairs.scorer": ("hybrid", "reward_model", "judge"),
+    "build_pairs.reward_model": ("legend", "none"),
+    "build_pairs.pairing": ("zip4", "best_worst"),
+    "confidence.source": ("paper", "released", "calibrated", "column"),
+    "confidence.refit": ("margin", "no_margin", "off"),
 }
 
 RANGES = {  # both ends allowed; None: no end
@@ -49,6 +61,33 @@ RANGES = {  # both ends allowed; None: no end
     "lora.r": (1, None),
     "lora.alpha": (1, None),
     "lora.dropout": (0, 1),
+    "reward.margin": (0, 10),
+    "reward.pairs": (20, None),
+    "reward.max_length": (8, None),
+    "reward.batch_tokens": (1, None),
+    "sampling.n": (1, 1000),
+    "sampling.temperature": (0.01, 100),
+    "sampling.top_k": (0, None),
+    "sampling.top_p": (0.001, 1),
+    "sampling.repetition_penalty": (0.1, 10),
+    "sampling.max_new_tokens": (1, None),
+    "sampling.batch_tokens": (1, None),
+    "build_pairs.prompts": (1, None),
+    "confidence.alpha": (0.001, None),
+    "confidence.refit_margin": (0, None),
+    "confidence.refit_learning_rate": (1e-9, None),
+    "confidence.refit_weight_decay": (0, None),
+    "evaluation.prompts": (2, None),
+    "evaluation.validation": (2, None),
+    "policy.batch_size": (1, None),
+    "policy.per_device_batch_size": (1, None),
+    "policy.num_train_epochs": (0.001, None),
+    "policy.logging_steps": (1, None),
+    "policy.save_steps": (1, None),
+    "policy.weight_decay": (0, None),
+    "policy.max_grad_norm": (0, None),
+    "policy.max_length": (8, None),
+    "policy.warmup_steps": (0, None),
 }
 
 
@@ -57,8 +96,12 @@ def check(cfg: Config) -> None:
     _check_values(cfg)
     _check_tracking(cfg)
     _check_stages(cfg)
-    _check_annotator(cfg)
-    _check_trainer(cfg)
+    if {"induce", "annotate"} & set(cfg.stages):
+        _check_annotator(cfg)
+    if "train_rm" in cfg.stages:
+        _check_trainer(cfg)
+    if {"train_sft", "train_dpo", "train_cdpo", "evaluate"} & set(cfg.stages):
+        _check_policy(cfg)
 
 
 def _check_values(cfg: Config) -> None:
@@ -171,6 +214,52 @@ def _check_trainer(cfg: Config) -> None:
             raise UserError(f"reward_model.{key}", "the list is empty or names something twice", "name each once")
 
 
+def _check_policy(cfg: Config) -> None:
+    policy = cfg.policy
+    for system in policy.systems:
+        if system not in SYSTEMS:
+            raise UserError("policy.systems", f"there is no {system!r}", f"the systems are {', '.join(SYSTEMS)}")
+    for key in ("systems", "seeds", "beta", "learning_rate"):
+        if not policy[key] or len(set(policy[key])) < len(policy[key]):
+            raise UserError(f"policy.{key}", "the list is empty or names something twice", "name each once")
+    if any(seed < 0 for seed in policy.seeds):
+        raise UserError("policy.seeds", "a seed is negative", "give 0 or more")
+    if not 1 <= policy.grid_seeds <= len(policy.seeds):
+        raise UserError(
+            "policy.grid_seeds", f"{policy.grid_seeds} of {len(policy.seeds)} seeds", "give 1 or more of them"
+        )
+    for key in ("beta", "learning_rate"):
+        if any(not value > 0 for value in policy[key]):
+            raise UserError(f"policy.{key}", "a value is not above 0", "give positive numbers")
+    if policy.per_device_batch_size and policy.batch_size % policy.per_device_batch_size:
+        raise UserError(
+            "policy.per_device_batch_size",
+            f"{policy.per_device_batch_size} does not divide batch_size={policy.batch_size}",
+            "give a divisor, or null",
+        )
+    if policy.max_steps == 0 or policy.max_steps < -1:
+        raise UserError("policy.max_steps", f"{policy.max_steps} is out of range", "give 1 or more, or -1 for epochs")
+    if policy.save_steps % policy.logging_steps:
+        raise UserError(
+            "policy.save_steps", f"{policy.save_steps} is no multiple of logging_steps={policy.logging_steps}",
+            "give a multiple",
+        )  # fmt: skip
+    trained = [name for name in policy.systems if SYSTEMS[name].stage]
+    for name in trained:
+        stage = SYSTEMS[name].stage
+        if stage not in cfg.stages and "evaluate" not in cfg.stages:
+            raise UserError(
+                "policy.systems", f"{name} is trained by {stage}, which is not run", f"add {stage} to stages"
+            )
+    if len(policy.beta) * len(policy.learning_rate) > 1 and cfg.data.name != "world":
+        raise UserError(
+            "policy.beta and learning_rate", "a grid needs a judge of answers, and only the world has one yet",
+            "give one of each",
+        )  # fmt: skip
+    if cfg.build_pairs.scorer == "judge" and cfg.data.name != "world":
+        raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
+
+
 # Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
 IDLE = (
     (
@@ -182,6 +271,39 @@ IDLE = (
         lambda cfg: cfg.annotator.binning.method in ("quartile", "none"),
         ["annotator.binning.bins"],
         "method=quartile has six bins of its own, and method=none has none",
+    ),
+    (
+        lambda cfg: cfg.policy.max_steps > 0,
+        ["policy.num_train_epochs"],
+        "policy.max_steps says when training ends",
+    ),
+    (
+        lambda cfg: cfg.confidence.source == "column",
+        [
+            f"confidence.{key}"
+            for key in ("alpha", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay")
+        ],
+        "confidence.source=column uses no reward",
+    ),
+    (
+        lambda cfg: cfg.confidence.source == "calibrated",
+        ["confidence.alpha"],
+        "the reward brings its calibrated slope",
+    ),
+    (
+        lambda cfg: cfg.confidence.refit == "off",
+        [f"confidence.{key}" for key in ("refit_margin", "refit_learning_rate", "refit_weight_decay")],
+        "confidence.refit=off",
+    ),
+    (
+        lambda cfg: cfg.confidence.refit == "no_margin",
+        ["confidence.refit_margin"],
+        "confidence.refit=no_margin",
+    ),
+    (
+        lambda cfg: cfg.build_pairs.scorer != "reward_model",
+        ["build_pairs.reward_model"],
+        "build_pairs.scorer is not reward_model",
     ),
     (
         lambda cfg: cfg.trainer.max_steps > 0,

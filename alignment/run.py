@@ -129,7 +129,7 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     for name in cfg.stages:
         stage = STAGES[name]
         made_from = {what: _fingerprint(what, cfg) for what in stage.inputs}
-        made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads}
+        made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, versions)
         keys[name] = manifest.key
         why = _why_run(run.stage(name), manifest)
@@ -158,7 +158,7 @@ def _settings(cfg: DictConfig, stage: str) -> dict:
 
 def _require_same_settings(cfg: DictConfig, run: RunDir) -> None:
     """A stage that is only read must have been made with the settings of this call, or its record would be wrong."""
-    for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads):
+    for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)):
         if read in cfg.stages or artifacts.unusable(run, read):
             continue
         published, wanted = Manifest.read(run.stage(read)), _settings(cfg, read)
@@ -175,7 +175,7 @@ def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
     for step in steps:
         if step.cached or step.stage == "report":
             continue
-        for read in STAGES[step.stage].reads:
+        for read in STAGES[step.stage].reads_with(cfg):
             if read not in cfg.stages and not step.manifest.inputs[f"stage {read}"]:
                 raise UserError(
                     "stages", f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}",

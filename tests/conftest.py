@@ -25,6 +25,8 @@ from transformers import (
     Qwen2Config,
 )
 
+torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other on a busy machine are slow
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 

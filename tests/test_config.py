@@ -18,7 +18,16 @@ from tests.conftest import REPOSITORY
 BASE = "+recipe=legend_rm"
 MISTAKES = {  # command line -> what the one line must say
     "": "recipe: no recipe is chosen; add one of +recipe=",
-    "+recipe=legend": "recipe: there is no 'legend'; choose one of legend_rm",
+    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, legend_rm, table1",
+    "+recipe=legend_rm policy.beta=[1]": "policy.beta: it would have no effect: no stage of legend_rm reads it",
+    "+recipe=cdpo annotator.layer=3": "annotator.layer: it would have no effect: no stage of cdpo reads it",
+    "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, sft",
+    "+recipe=cdpo policy.grid_seeds=2": "policy.grid_seeds: 2 of 1 seeds",
+    "+recipe=cdpo policy.beta=[0.1,0.1]": "policy.beta: the list is empty or names something twice",
+    "+recipe=cdpo policy.beta=[0.0]": "policy.beta: a value is not above 0",
+    "+recipe=cdpo confidence=calibrated confidence.alpha=5": "confidence.alpha: it would have no effect",
+    "+recipe=cdpo build_pairs.reward_model=none": "build_pairs.reward_model: it would have no effect",
+    "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2]": "policy.beta and learning_rate: a grid needs a judge",
     "recipe=legend_rm": "recipe: recipes are added, not overridden; write +recipe=...",
     f"{BASE} annotator.layr=2": "annotator.layr: there is no such key; did you mean annotator.layer?",
     f"{BASE} +annotator.more=2": "annotator.more: there is no such key",
@@ -125,7 +134,7 @@ def test_every_yaml_composes(path, tmp_path):
     elif group == "recipe":
         overrides = [f"+recipe={name}"]
     else:
-        overrides = [BASE, f"{group}={name}", *needed.get(f"{group}/{name}", [])]
+        overrides = ["+recipe=end_to_end", f"{group}={name}", *needed.get(f"{group}/{name}", [])]
     cfg = compose_config(overrides)
     assert cfg.recipe and set(cfg.stages) <= set(STAGE_TABLE)
 

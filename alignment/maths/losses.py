@@ -14,3 +14,12 @@ def margin_ranking_loss(
     """
     gap = chosen - rejected
     return -logsigmoid(gap if margin is None else gap - margin)
+
+
+def confidence_dpo_loss(z: Float[Tensor, " pair"], confidence: Float[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+    """L = -gamma log sigma(z) - (1 - gamma) log sigma(-z), z = beta * (difference of the log-ratios).
+
+    dL/dz = sigma(z) - gamma: a pair is learned until the policy is as sure of it as gamma says (confidence DPO, eq. 5
+    with 1 - epsilon = gamma, eq. 9). gamma = 1 is DPO; a constant gamma is its label smoothing (Mitchell 2023).
+    """
+    return -confidence * logsigmoid(z) - (1 - confidence) * logsigmoid(-z)

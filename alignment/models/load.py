@@ -48,6 +48,18 @@ def load_language_model(source: ModelSource, dtype: str, device: torch.device, t
     return _load(AutoModelForCausalLM, source, dtype, device, template)
 
 
+def load_trainable(source: ModelSource, template: str | None = None) -> Loaded:
+    """With its head, in float32 and on the CPU: for training a policy."""
+    return _load(AutoModelForCausalLM, source, "float32", torch.device("cpu"), template)
+
+
+def load_reward_model(folder: Path, device: torch.device) -> PreTrainedModel:
+    """A trained reward model, in float32: for scoring."""
+    _quiet_if_local(str(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device).eval()
+
+
 def load_reward_base(source: ModelSource, seed: int, template: str | None = None) -> Loaded:
     """The model with a new scalar head, drawn from `seed`, in float32: for training a reward model."""
     path = ready_path(source)

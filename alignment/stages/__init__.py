@@ -4,7 +4,12 @@ A stage module has one public function, run(cfg, run, out, ranks): read artefact
 returns how many rows it read, wrote and quarantined. Publishing, skipping and timing are the runner's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from alignment.policies.systems import SYSTEMS
 
 
 @dataclass(frozen=True)
@@ -12,13 +17,42 @@ class Stage:
     """config: the keys that shape the result (a group stands for all its keys); reads: stages whose files it needs.
 
     inputs: outside things whose content shapes the result: the model, the data, a contrastive set or its questions.
+    only: of `reads`, those that the settings make it read; None is all of them.
     """
 
     does: str
     config: tuple[str, ...]
     reads: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    only: Callable[[DictConfig], set[str]] | None = None
 
+    def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
+        """The stages it reads under these settings."""
+        return self.reads if self.only is None else tuple(name for name in self.reads if name in self.only(cfg))
+
+
+def _scored_by(cfg: DictConfig) -> set[str]:
+    return {"hybrid": {"fit_reward"}, "reward_model": {"train_rm"}, "judge": set()}[cfg.build_pairs.scorer]
+
+
+def _trained_on(stage: str) -> Callable[[DictConfig], set[str]]:
+    """Samples, if one of the stage's systems learns from them; a reward, unless confidences are a column."""
+
+    def only(cfg: DictConfig) -> set[str]:
+        systems = [SYSTEMS[name] for name in cfg.policy.systems if SYSTEMS[name].stage == stage]
+        samples = {"build_pairs"} if any(system.star for system in systems) else set()
+        live = any(system.confidence == "live" for system in systems) and cfg.confidence.source != "column"
+        return samples | ({"fit_reward"} if live else set())
+
+    return only
+
+
+def _evaluated(cfg: DictConfig) -> set[str]:
+    trained = {SYSTEMS[name].stage for name in cfg.policy.systems} - {None}
+    return trained | ({"fit_reward"} if "rs_star" in cfg.policy.systems else set())
+
+
+POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation.validation", "sampling")
 
 STAGES = {
     "induce": Stage(
@@ -36,6 +70,44 @@ STAGES = {
         "reward models with and without margins",
         config=("seed", "model", "data", "reward_model", "trainer", "lora"),
         reads=("annotate",),
+        inputs=("model", "data"),
+    ),
+    "fit_reward": Stage(
+        "a reward on the policy's own activations",
+        config=("seed", "model", "data", "reward"),
+        inputs=("model", "data"),
+    ),
+    "build_pairs": Stage(
+        "samples of the policy, ranked and paired",
+        config=("seed", "model", "data", "sampling", "build_pairs", "evaluation"),
+        reads=("train_rm", "fit_reward"),
+        inputs=("model", "data"),
+        only=_scored_by,
+    ),
+    "train_sft": Stage(
+        "policies fine-tuned on the chosen answers",
+        config=(*POLICY_CONFIG,),
+        inputs=("model", "data"),
+    ),
+    "train_dpo": Stage(
+        "policies by DPO, and by DPO with a fixed confidence",
+        config=(*POLICY_CONFIG,),
+        reads=("build_pairs",),
+        only=_trained_on("train_dpo"),
+        inputs=("model", "data"),
+    ),
+    "train_cdpo": Stage(
+        "policies by confidence DPO",
+        config=(*POLICY_CONFIG, "confidence"),
+        reads=("fit_reward", "build_pairs"),
+        only=_trained_on("train_cdpo"),
+        inputs=("model", "data"),
+    ),
+    "evaluate": Stage(
+        "answers of every policy, and how safe and useful they are",
+        config=("model", "data", "policy.systems", "policy.seeds", "evaluation.prompts", "sampling"),
+        reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
+        only=_evaluated,
         inputs=("model", "data"),
     ),
     "report": Stage("tables and figures", config=("recipe",), reads=("induce", "annotate", "train_rm")),

@@ -10,11 +10,16 @@ from alignment.artifacts import Manifest
 class SealedCheckpoints:
     """Mixin for a Trainer: a checkpoint becomes one to resume from when everything in it is on disk."""
 
+    def save_beside(self, folder: Path) -> None:
+        """For trainers that have more to keep in a checkpoint; the main process writes it."""
+
     def _save_checkpoint(self, model, trial) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            self.save_beside(folder)
+            seal(folder)
 
 
 def seal(folder: Path) -> None:

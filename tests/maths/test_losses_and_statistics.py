@@ -9,7 +9,7 @@ from scipy import stats
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.maths.metrics import distribution, mean_where, ordered_right, spearman
-from alignment.maths.statistics import t_interval
+from alignment.maths.statistics import rate_interval, t_interval
 
 
 def test_margin_loss_by_hand():
@@ -54,3 +54,19 @@ def test_interval_is_students():
     assert interval.mean == pytest.approx(np.mean(values))
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
     assert t_interval([0.5]) == (0.5, None, None)
+
+
+@pytest.mark.parametrize("hits", [0, 3, 20, 50])
+def test_the_interval_of_a_rate_is_wilsons(hits):
+    expected = stats.binomtest(hits, 50).proportion_ci(method="wilson")
+    interval = rate_interval(np.repeat([1.0, 0.0], [hits, 50 - hits]))
+    assert interval == pytest.approx((hits / 50, expected.low, expected.high))
+
+
+def test_shares_that_vary_less_have_a_narrower_interval():
+    """The normal approximation is right far from 0 and 1."""
+    shares = np.random.default_rng(0).beta(5, 5, size=2000)
+    interval = rate_interval(shares)
+    half = 1.96 * shares.std() / np.sqrt(2000)
+    assert (interval.low, interval.high) == pytest.approx((shares.mean() - half, shares.mean() + half), abs=1e-4)
+    assert interval.high - interval.low < np.ptp(rate_interval(np.repeat([1.0, 0.0], 1000))[1:]) / 2

@@ -1,0 +1,42 @@
+"""Noise for sampling that belongs to an answer, not to a run: keyed by seed, prompt, sample, position and token.
+
+    token = argmax_v [ logit_v + G_v ],   G_v = -log(-log U_v)        the Gumbel trick: a draw from softmax(logits)
+
+U_v is a hash of the key, so that an answer doesn't depend on its batch, on the number of ranks, or on where a killed
+run went on. The hash is the finaliser of SplitMix64 (Steele et al. 2014), in int64 arithmetic, which wraps around.
+"""
+
+import hashlib
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+_BITS = 52  # of a double's fraction: the largest (bits + 1/2) / 2^52 is still below 1
+
+
+def row_key(seed: int, prompt: str, sample: int) -> int:
+    """The key of one answer: the `sample`-th to the prompt of this name, under this seed."""
+    digest = hashlib.sha256(f"{seed}/{prompt}/{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+def gumbel(keys: Int[Tensor, " row"], position: int, vocabulary: int) -> Float[Tensor, "row token"]:
+    """The noise of every token at one position of every answer."""
+    tokens = torch.arange(vocabulary, device=keys.device)
+    rows = _mix(keys + torch.tensor(position + 1, device=keys.device) * _GOLDEN)
+    mixed = _mix(rows[:, None] + (tokens + 1) * _GOLDEN)
+    uniform = (_shift(mixed, 64 - _BITS).double() + 0.5) * 2.0**-_BITS
+    return -torch.log(-torch.log(uniform))
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """To the right, zeros coming in: torch's own shift keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,122 @@
+"""One linear SVM per layer on standardised activations, all layers at once.
+
+    min_{w, b}  (|w|^2 + b^2) / 2 + C sum_i max(0, 1 - y_i (w . x_i + b))^2         y = +1 chosen, -1 rejected
+
+x is the standardised state divided by sqrt(width), so that |x| is about 1 and a cost C means the same at any width. The
+bias is penalised like a weight, as liblinear does it. With fewer answers than dimensions the weights lie in the span of
+the answers: everything is computed in a basis of that span, at most one dimension an answer.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignment.types import UserError
+
+RESOLUTION = 1e-7  # a dimension that varies less than this, relative to its size, is constant: float32 can't say more
+NEWTON_STEPS = 50  # measured: 4 to 8 are enough
+HALVINGS = 20
+
+
+class Standard(NamedTuple):
+    """What takes the states of one layer to mean 0 and standard deviation 1; constant dimensions have scale 1."""
+
+    mean: Float[Tensor, " width"]
+    scale: Float[Tensor, " width"]
+
+
+class Probes(NamedTuple):
+    """A linear score per layer: x . weight + bias."""
+
+    weight: Float[Tensor, "layer rank"]
+    bias: Float[Tensor, " layer"]
+
+
+def standard(states: Float[Tensor, "row width"], name: str) -> Standard:
+    """Mean and scale over all answers; a layer that is the same for all of them is refused by its name."""
+    deviation = states.std(dim=0, correction=0)
+    constant = deviation <= RESOLUTION * states.abs().amax(dim=0)
+    if constant.all():
+        raise UserError(name, "it is the same for all answers", "leave the layer out, or read other answers")
+    return Standard(states.mean(dim=0), deviation.masked_fill(constant, 1.0))
+
+
+def span(x: Float[Tensor, "row width"]) -> tuple[Float[Tensor, "row rank"], Float[Tensor, "row rank"] | None]:
+    """Coordinates of the rows in an orthonormal basis of their span, and what takes weights back: x^T @ lift @ weight.
+
+    With fewer dimensions than rows the coordinates are x itself, and there is nothing to take back (None).
+    """
+    if x.shape[1] <= x.shape[0]:
+        return x, None
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    inside = values > 1e-10 * values[-1]
+    root = values.clamp_min(0).sqrt()
+    inverse = torch.where(inside, 1 / root, torch.zeros_like(root))
+    # the symmetric root, which is unique: eigenvectors of equal eigenvalues are not
+    return vectors * (root * inside) @ vectors.T, vectors * inverse @ vectors.T
+
+
+def fit_probes(x: Float[Tensor, "layer row rank"], labels: Float[Tensor, " row"], cost: float) -> Probes:
+    """The SVM of every layer, by Newton's method (Mangasarian 2002).
+
+    Each step is a least-squares fit to the active rows, those with y f < 1; it ends at the exact solution, once a full
+    step leaves them as they are.
+    """
+    layers, rows, _ = x.shape
+    design = torch.cat([x, x.new_ones(layers, rows, 1)], dim=2)
+    # the smaller of two equal systems: rows x rows, or rank x rank
+    gram = design @ design.mT if rows < design.shape[2] else None
+    weight, y_f = design.new_zeros(layers, design.shape[2]), design.new_zeros(layers, rows)
+    for _ in range(NEWTON_STEPS):
+        active = (y_f < 1).to(x.dtype)
+        aim = _least_squares(design, gram, labels, active, cost)
+        y_f_aim = labels * (design @ aim[:, :, None])[:, :, 0]
+        step = _line_search(weight, aim, y_f, y_f_aim, cost)[:, None]
+        weight, y_f = weight + step * (aim - weight), y_f + step * (y_f_aim - y_f)
+        if bool((step == 1).all()) and torch.equal((y_f < 1).to(x.dtype), active):
+            break
+    return Probes(weight[:, :-1], weight[:, -1])
+
+
+def _least_squares(
+    design: Float[Tensor, "layer row rank"],
+    gram: Float[Tensor, "layer row row"] | None,
+    labels: Float[Tensor, " row"],
+    active: Float[Tensor, "layer row"],
+    cost: float,
+) -> Float[Tensor, "layer rank"]:
+    """argmin |w|^2 / 2 + C sum over active rows of (1 - y f)^2."""
+    wanted = (active * labels)[:, :, None].contiguous()
+    if gram is None:
+        hessian = 2 * cost * design.mT @ (active[:, :, None] * design)
+        hessian.diagonal(dim1=1, dim2=2).add_(1)
+        return torch.cholesky_solve(2 * cost * design.mT @ wanted, torch.linalg.cholesky(hessian))[:, :, 0]
+    system = active[:, :, None] * gram * active[:, None, :]
+    system.diagonal(dim1=1, dim2=2).add_(1 / (2 * cost))
+    dual = active[:, :, None] * torch.cholesky_solve(wanted, torch.linalg.cholesky(system))
+    return (design.mT @ dual)[:, :, 0]
+
+
+def _line_search(
+    weight: Float[Tensor, "layer rank"],
+    aim: Float[Tensor, "layer rank"],
+    y_f: Float[Tensor, "layer row"],
+    y_f_aim: Float[Tensor, "layer row"],
+    cost: float,
+) -> Float[Tensor, " layer"]:
+    """The whole step where it doesn't raise the objective, else halved until it doesn't."""
+
+    def objective(step: Tensor) -> Tensor:
+        at, y_f_at = weight + step[:, None] * (aim - weight), y_f + step[:, None] * (y_f_aim - y_f)
+        return at.square().sum(dim=1) / 2 + cost * (1 - y_f_at).clamp_min(0).square().sum(dim=1)
+
+    step = weight.new_ones(len(weight))
+    start = objective(torch.zeros_like(step))
+    for _ in range(HALVINGS):
+        worse = objective(step) > start * (1 + 1e-12)
+        if not worse.any():
+            break
+        step = torch.where(worse, step / 2, step)
+    return step

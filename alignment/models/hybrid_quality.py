@@ -1,0 +1,89 @@
+"""How good a hybrid reward is on pairs it wasn't fitted on, under the labels these pairs have."""
+
+import torch
+from torch import Tensor
+
+from alignment.maths.confidence import (
+    calibration_error,
+    paper_confidence,
+    released_confidence,
+    released_means,
+    saturated_share,
+)
+from alignment.models.hybrid_reward import HybridReward
+
+RELEASED_BATCH = 8  # pairs that share one confidence under "released": the authors' micro-batch
+
+
+@torch.no_grad()
+def describe(reward: HybridReward, chosen: Tensor, rejected: Tensor, seed: int = 0) -> dict:
+    """Of states (pair, layer, width):
+
+    hard, soft, true: share of answers with the right sign, of pairs ordered right, of pairs with both signs right.
+    layers: each probe's precision (of its "chosen" verdicts, None if it gives none), accuracy (signs), pair accuracy,
+    and its mean weight in the gate. ece, saturated_share: of each confidence. scoring: pair accuracy of R, of every
+    layer, of the best and the worst of them in hindsight, of the last, and of one drawn by the seed.
+    """
+    scores = [reward.layer_scores(states) for states in (chosen, rejected)]
+    weights = [reward.gate_weights(one) for one in scores]
+    rewards = [(one * weight).sum(dim=1) for one, weight in zip(scores, weights, strict=True)]
+    by_layer = ordered_right(*scores).mean(dim=0)
+    confidences = {
+        "paper": paper_confidence(*rewards),
+        "released": _released(*rewards),
+        **({} if reward.alpha is None else {"calibrated": paper_confidence(*rewards, reward.alpha)}),
+    }
+    agrees = ordered_right(*rewards)
+    return {
+        "pairs": len(chosen),
+        "hard": float(_right_signs(*rewards).mean()),
+        "soft": float(agrees.mean()),
+        "true": float(((rewards[0] > 0) & (rewards[1] < 0)).double().mean()),
+        "layers": [
+            {
+                "layer": layer + 1,
+                "precision": _precision(scores[0][:, layer], scores[1][:, layer]),
+                "accuracy": float(_right_signs(scores[0][:, layer], scores[1][:, layer]).mean()),
+                "pair_accuracy": float(by_layer[layer]),
+                "gate_weight": float(torch.cat(weights)[:, layer].mean()),
+            }
+            for layer in range(len(by_layer))
+        ],
+        "alpha": reward.alpha,
+        "ece": {name: calibration_error(one, agrees) for name, one in confidences.items()},
+        "saturated_share": {name: saturated_share(one) for name, one in confidences.items()},
+        "scoring": {"hybrid": float(agrees.mean()), **_single_layers(by_layer, seed)},
+    }
+
+
+def ordered_right(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """1 where chosen scores higher, 0 where rejected does, 1/2 where they tie."""
+    return ((chosen - rejected).sign() + 1) / 2
+
+
+def _single_layers(by_layer: Tensor, seed: int) -> dict:
+    drawn = int(torch.randint(len(by_layer), (1,), generator=torch.Generator().manual_seed(seed)))
+    return {
+        "best": float(by_layer.max()),
+        "worst": float(by_layer.min()),
+        "last": float(by_layer[-1]),
+        "random": float(by_layer[drawn]),
+        "random_layer": drawn + 1,
+        "by_layer": by_layer.tolist(),
+    }
+
+
+def _right_signs(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Of all answers; a score of 0 has no sign and is never right."""
+    return torch.cat([chosen > 0, rejected < 0]).double()
+
+
+def _precision(chosen: Tensor, rejected: Tensor) -> float | None:
+    right, wrong = int((chosen > 0).sum()), int((rejected > 0).sum())
+    return right / (right + wrong) if right + wrong else None
+
+
+def _released(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """One confidence per batch, pairs in the order they come; its side is that of the labels, so never below 1/2."""
+    batches = zip(chosen.split(RELEASED_BATCH), rejected.split(RELEASED_BATCH), strict=True)
+    return torch.cat([released_confidence(released_means(c, r)).expand(len(c)) for c, r in batches])

@@ -1,0 +1,245 @@
+"""A reward read off a language model's own activations: a linear probe per layer, and a gate over them.
+
+reward = HybridReward.fit(chosen, rejected)      # states (pair, layer, width), as models/activations.py reads them
+reward.score(states)                             # (n,) of states (n, layer, width)
+reward.save(folder); HybridReward.load(folder)
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from alignment.artifacts import atomic_file, write_json
+from alignment.maths.cross_fitting import FOLDS, fit_gate, fit_start
+from alignment.maths.hybrid import GATES, Gate, Head, gate_weights, hybrid_score
+from alignment.maths.probes import span, standard
+from alignment.types import Pooling, UserError
+
+FORMAT = 1
+TENSORS, SETTINGS = "reward.safetensors", "reward.json"
+DEFAULT_GATE: Gate = "sigmoid_scores"
+FEWEST_PAIRS = 2 * FOLDS
+CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
+
+
+class HybridReward(nn.Module):
+    """R(h) = sum_l w_l s_l with s_l = z_l . weight_l / width + bias_l, z_l the standardised state of layer l.
+
+    The division by width makes weights of one size at any width: an Adam step of 0.01 moves a score by at most 0.01
+    times the mean |z|. All parameters are float64.
+
+    gate: one of maths.hybrid.GATES; `vote` is its matrix or vector, where it has one. layer: what best_layer picks.
+    pooling: where the states were read; whoever scores must read them there. alpha: the slope at which
+    sigma(alpha (R_c - R_r)) is a probability on held-out training pairs, None if never calibrated.
+    meaning: what it was fitted on and how, for people.
+    """
+
+    def __init__(
+        self, mean: Tensor, scale: Tensor, head: Head, pooling: Pooling, alpha: float | None, meaning: dict[str, str]
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("scale", scale.double())
+        self.weight, self.bias = nn.Parameter(head.weight.double()), nn.Parameter(head.bias.double())
+        self.vote = None if head.vote is None else nn.Parameter(head.vote.double())
+        self.gate, self.layer, self.pooling, self.alpha, self.meaning = head.gate, head.layer, pooling, alpha, meaning
+
+    # ---- scoring ----------------------------------------------------------------------------------------------------
+
+    def layer_scores(self, states: Tensor) -> Tensor:
+        """s of every row and layer, float64, of states of any float dtype."""
+        self._check(states)
+        size = max(1, CHUNK // self.weight.numel())
+        probe = self.weight / (self.scale * self.weight.shape[1])
+        offset = self.bias - (self.mean * probe).sum(dim=1)
+        scores = [torch.einsum("nlw,lw->nl", part.double(), probe) for part in states.split(size)]
+        scores = torch.cat(scores) + offset
+        if not bool(scores.isfinite().all()):
+            raise UserError("states", "some are not finite numbers", "read them in float32 or bfloat16")
+        return scores
+
+    def gate_weights(self, layer_scores: Tensor) -> Tensor:
+        """w of every row and layer."""
+        return gate_weights(layer_scores, self.gate, self.vote, self.layer)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """R of every row, differentiable in the parameters and in the states."""
+        scores = self.layer_scores(states)
+        return hybrid_score(scores, self.gate_weights(scores))
+
+    @torch.no_grad()
+    def score(self, states: Tensor) -> Tensor:
+        """R of every row."""
+        return self(states)
+
+    def _check(self, states: Tensor) -> None:
+        wanted = tuple(self.weight.shape)
+        if states.ndim != 3 or tuple(states.shape[1:]) != wanted or not states.is_floating_point():
+            raise UserError(
+                "states", f"they are {states.dtype} of shape {tuple(states.shape)}",
+                f"give floats of shape (n, {wanted[0]}, {wanted[1]})",
+            )  # fmt: skip
+
+    # ---- fitting ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        chosen: Tensor,
+        rejected: Tensor,
+        gate: Gate = DEFAULT_GATE,
+        seed: int = 0,
+        margin: float = 1.0,
+        pooling: Pooling = "endpoint",
+    ) -> "HybridReward":
+        """Fits probes and gate to states (pair, layer, width). The seed deals the pairs into folds, nothing else."""
+        return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling)[gate]
+
+    @classmethod
+    @torch.no_grad()
+    def fit_gates(
+        cls,
+        chosen: Tensor,
+        rejected: Tensor,
+        gates: Sequence[Gate] = GATES,
+        seed: int = 0,
+        margin: float = 1.0,
+        pooling: Pooling = "endpoint",
+    ) -> dict[Gate, "HybridReward"]:
+        """One reward per gate, from the same probes and folds: what they have in common is computed once."""
+        _check_pairs(chosen, rejected)
+        for gate in gates:
+            if gate not in GATES:
+                raise UserError("gate", f"{gate!r} is not a choice", f"choose one of {', '.join(GATES)}")
+        with _one_thread():
+            return cls._fit_gates(chosen, rejected, gates, seed, margin, pooling)
+
+    @classmethod
+    def _fit_gates(
+        cls, chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int, margin: float, pooling: Pooling
+    ) -> dict[Gate, "HybridReward"]:
+        layers, width = chosen.shape[1:]
+        standards, coordinates, lifts = [], [], []
+        for layer in range(layers):
+            states = _both(chosen, rejected, layer)
+            standards.append(standard(states, f"layer {layer + 1} of the states"))
+            x, lift = span((states - standards[-1].mean) / standards[-1].scale / width**0.5)
+            coordinates.append(x)
+            lifts.append(lift)
+        start = fit_start(torch.stack(coordinates), torch.Generator().manual_seed(seed))
+        mean, scale = (torch.stack([one[i] for one in standards]) for i in (0, 1))
+        rewards: dict[Gate, HybridReward] = {}
+        for gate in gates:
+            fitted = fit_gate(start, gate, margin)
+            weight = fitted.head.weight
+            if lifts[0] is not None:
+                weight = (
+                    torch.stack(
+                        [
+                            ((_both(chosen, rejected, layer) - mean[layer]) / scale[layer]).T @ (lifts[layer] @ one)
+                            for layer, one in enumerate(weight)
+                        ]
+                    )
+                    / width**0.5
+                )
+            capped = ", the largest allowed: held-out pairs are all ordered right" if fitted.temperature.capped else ""
+            meaning = {
+                "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{start.cost:g}",
+                "steps": str(fitted.steps), "alpha": f"{fitted.temperature.alpha:.4g}{capped}",
+            }  # fmt: skip
+            head = fitted.head._replace(weight=weight * width**0.5)
+            rewards[gate] = cls(mean, scale, head, pooling, fitted.temperature.alpha, meaning)
+        return rewards
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str) -> None:
+        """Writes reward.safetensors and reward.json; the same reward gives the same bytes."""
+        folder = Path(folder)
+        with atomic_file(folder / TENSORS) as file:
+            file.write_bytes(save({name: value.cpu().contiguous() for name, value in self.state_dict().items()}))
+        layers, width = self.weight.shape
+        write_json(
+            folder / SETTINGS,
+            {
+                "format": FORMAT, "gate": self.gate, "layer": self.layer, "pooling": self.pooling, "alpha": self.alpha,
+                "layers": layers, "width": width, "meaning": self.meaning,
+            },
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "HybridReward":
+        """A saved reward; anything else is refused."""
+        folder = Path(folder)
+        settings = _read_settings(folder)
+        shape, gate = (settings["layers"], settings["width"]), settings["gate"]
+        votes = {"sigmoid_scores": {"vote": shape[:1] * 2}, "softmax_scores": {"vote": shape[:1] * 2},
+                 "static_softmax": {"vote": shape[:1]}}  # fmt: skip
+        wanted = {"mean": shape, "scale": shape, "weight": shape, "bias": shape[:1], **votes.get(gate, {})}
+        try:
+            tensors = load((folder / TENSORS).read_bytes())
+        except OSError as error:
+            raise _no_reward(folder, f"{TENSORS} can't be read") from error
+        except SafetensorError as error:
+            raise _no_reward(folder, f"{TENSORS} is damaged") from error
+        if {name: tuple(value.shape) for name, value in tensors.items()} != wanted:
+            raise _no_reward(folder, f"{TENSORS} doesn't hold what {SETTINGS} says")
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            raise _no_reward(folder, f"{TENSORS} holds numbers that are not finite")
+        head = Head(tensors["weight"], tensors["bias"], tensors.get("vote"), gate, settings["layer"])
+        return cls(tensors["mean"], tensors["scale"], head, settings["pooling"], settings["alpha"], settings["meaning"])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small products: threads gain little, wait for each other on a busy machine, and round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
+    """One layer's states in float64, chosen answers first: never all layers at once."""
+    return torch.cat([chosen[:, layer], rejected[:, layer]]).double()
+
+
+def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
+    if chosen.ndim != 3 or chosen.shape != rejected.shape:
+        shapes = f"their shapes are {tuple(chosen.shape)} and {tuple(rejected.shape)}"
+        raise UserError("chosen and rejected", shapes, "give two tensors (pair, layer, width)")
+    if len(chosen) < FEWEST_PAIRS:
+        raise UserError("chosen and rejected", f"{len(chosen)} pairs are too few", f"give {FEWEST_PAIRS} or more")
+    for name, states in (("chosen", chosen), ("rejected", rejected)):
+        bad = ~states.flatten(1).isfinite().all(dim=1)
+        if bad.any():
+            which = f"pair {int(bad.nonzero()[0])} holds numbers that are not finite"
+            raise UserError(f"{name} states", which, "leave it out, or read the states in float32")
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _no_reward(folder, f"{SETTINGS} can't be read") from error
+    except ValueError as error:
+        raise _no_reward(folder, f"{SETTINGS} is damaged") from error
+    keys = {"format", "gate", "layer", "pooling", "alpha", "layers", "width", "meaning"}
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise _no_reward(folder, f"{SETTINGS} has another format than {FORMAT}")
+    if set(settings) != keys or settings["gate"] not in GATES:
+        raise _no_reward(folder, f"{SETTINGS} doesn't describe a reward")
+    return settings
+
+
+def _no_reward(folder: Path, problem: str) -> UserError:
+    return UserError(str(folder), problem, "give a folder that HybridReward.save wrote")

@@ -1,0 +1,128 @@
+"""Several answers to every prompt, and what a scorer thinks of each: in planned batches, dealt to the ranks."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from alignment.batches import compute_in_batches
+from alignment.data.chat import Rendered, text_message, without_end
+from alignment.data.columns import BadRow
+from alignment.judges.oracle import judge
+from alignment.maths.noise import row_key
+from alignment.models.hybrid_reward import HybridReward
+from alignment.models.load import Loaded
+from alignment.models.sampling import Sample, generate_samples
+from alignment.models.scoring import hybrid_scores, reward_scores
+from alignment.ranks import Ranks
+from alignment.types import Message, StageFailed
+
+Scorer = Callable[[list[Rendered]], Tensor]  # the scores of one batch of answers
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt to be answered: the name that its answers' noise is drawn from, its messages, and its tokens."""
+
+    id: str
+    prompt: list[Message]
+    ids: list[int]
+
+
+def question(loaded: Loaded, name: str, prompt: list[Message], max_new_tokens: int) -> Question:
+    """Raises BadRow if the model can't read the prompt, or has no room for an answer."""
+    ids = loaded.format.prompt_ids(prompt)
+    if loaded.context is not None and len(ids) + max_new_tokens > loaded.context:
+        raise BadRow(
+            f"its {len(ids)} tokens and sampling.max_new_tokens={max_new_tokens} are more than the model's context of "
+            f"{loaded.context}"
+        )
+    return Question(name, prompt, ids)
+
+
+def sample_answers(
+    loaded: Loaded,
+    questions: Sequence[Question],
+    settings: Mapping[str, Any],
+    seed: int,
+    count: int,
+    work: Path,
+    ranks: Ranks,
+) -> list[list[Sample]]:
+    """`count` answers to every question; settings as for generate_samples, and batch_tokens."""
+    rows = [(i, number) for i in range(len(questions)) for number in range(count)]
+
+    def compute(batch: list[int]) -> bytes:
+        asked = [questions[rows[item][0]] for item in batch]
+        keys = [row_key(seed, one.id, rows[item][1]) for one, item in zip(asked, batch, strict=True)]
+        samples = generate_samples(loaded, [one.ids for one in asked], keys, settings)
+        return json.dumps([vars(sample) for sample in samples]).encode()
+
+    sizes = [len(questions[i].ids) + settings["max_new_tokens"] for i, _ in rows]
+    found: dict[int, Sample] = {}
+    for items, content in compute_in_batches(work, "sampling", sizes, settings["batch_tokens"], compute, ranks):
+        found |= {item: Sample(**sample) for item, sample in zip(items, json.loads(content), strict=True)}
+    return [[found[i * count + number] for number in range(count)] for i in range(len(questions))]
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def hybrid_scorer(loaded: Loaded, reward: HybridReward) -> Scorer:
+    """The hybrid reward on the activations of the model that is loaded."""
+    return lambda rows: hybrid_scores(loaded, reward, rows)
+
+
+def reward_model_scorer(loaded: Loaded) -> Scorer:
+    """The reward model that is loaded."""
+    return lambda rows: reward_scores(loaded.model, rows, loaded.tokenizer.pad_token_id)
+
+
+def score_answers(
+    scorer: Scorer,
+    loaded: Loaded,
+    questions: Sequence[Question],
+    samples: Sequence[Sequence[Sample]],
+    batch_tokens: int,
+    work: Path,
+    ranks: Ranks,
+) -> list[np.ndarray]:
+    """The score of every answer, read at the end of its turn, or at its last token where it was cut off."""
+    rows = [
+        answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
+        for one, many in zip(questions, samples, strict=True)
+        for sample, answer in zip(many, _rendered(loaded, one, many), strict=True)
+    ]
+
+    def compute(batch: list[int]) -> bytes:
+        return json.dumps(scorer([rows[i] for i in batch]).tolist()).encode()
+
+    scores = np.zeros(len(rows))
+    sizes = [len(row.ids) for row in rows]
+    for items, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
+        scores[items] = json.loads(content)
+    if not np.isfinite(scores).all():
+        raise StageFailed("scores of samples", "some are not finite numbers", "compute in float32 or bfloat16")
+    return np.split(scores, np.cumsum([len(many) for many in samples])[:-1])
+
+
+def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sample]]) -> list[np.ndarray]:
+    """What the world's oracle would choose: it sees the truth, so this is the best any scorer can do, not a method."""
+    scores = []
+    for one, many in zip(questions, samples, strict=True):
+        verdicts = judge([one.prompt[-1]["content"]] * len(many), [sample.text for sample in many])
+        scores.append(np.array([float(verdict.helpfulness - verdict.severity) for verdict in verdicts]))
+    return scores
+
+
+def usable(sample: Sample, unfinished: bool) -> bool:
+    """Has it a text, and did it come to an end? `unfinished` lets those pass that were cut off."""
+    return bool(sample.text) and (sample.finished or unfinished)
+
+
+def _rendered(loaded: Loaded, one: Question, samples: Sequence[Sample]) -> list[Rendered]:
+    return loaded.format.render(one.prompt, [text_message("assistant", s.text) for s in samples], loaded.context)

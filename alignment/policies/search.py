@@ -1,0 +1,132 @@
+"""The stages that train policies: every system over the same grid, the best point by validation with every seed.
+
+A finished candidate is published in the stage's work folder and never trained again; a candidate in training goes on at
+its last checkpoint. Of candidates off the best point only what they did is kept, not their weights.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alignment import artifacts
+from alignment.artifacts import Manifest, Rows, RunDir
+from alignment.data.pairs import file_pairs, world_pairs
+from alignment.models.devices import device
+from alignment.models.load import load_language_model
+from alignment.models.source import ModelSource, model_source
+from alignment.policies.answers import VALIDATION, answer, rates, validation_prompts
+from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
+from alignment.policies.training import Training, train_policy
+from alignment.ranks import Ranks
+from alignment.types import UserError
+
+OVER_REFUSAL_ALLOWED = 0.05  # above the base model's, for a point of the grid to be preferred
+
+
+def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
+    training = _training(cfg, run, ranks)
+    done, table = out.parent / "done", []
+    read = left_out = 0
+    for system in trained_by(stage, list(cfg.policy.systems)):
+        pairs = _pairs(cfg, run, SYSTEMS[system].star)
+        finished: dict[str, dict] = {}
+
+        def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
+            folder = done / candidate.name
+            if not ranks.from_main(lambda: artifacts.damage(folder) is None):
+                _make(cfg, training, candidate, pairs, folder, ranks)
+            finished[candidate.name] = artifacts.read_json(folder / "training.json")
+            return finished[candidate.name]
+
+        best = _best_point(cfg, system, made, training, done, ranks)
+        chosen = [Candidate(system, best.beta, best.learning_rate, seed) for seed in cfg.policy.seeds]
+        for candidate in chosen:
+            facts = made(candidate)
+            read, left_out = read + len(pairs), left_out + len(facts["pairs_too_long"])
+        for name, facts in finished.items():
+            table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
+        if ranks.main:
+            for candidate in chosen:
+                _keep(done / candidate.name, out / system / f"seed-{candidate.seed}")
+    if ranks.main:
+        artifacts.write_json(out / "trainings.json", table)
+    return Rows(read, read - left_out, left_out)
+
+
+def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
+    source = model_source(cfg.model.name, cfg.model.get("path"))
+    plain = {
+        name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("policy", "confidence", "lora")
+    }  # fmt: skip
+    return Training(
+        source, cfg.model.get("chat_template"), plain["policy"], plain["confidence"], plain["lora"],
+        run.hybrid_reward, cfg.run.tracking, run.logs, ranks,
+    )  # fmt: skip
+
+
+def _pairs(cfg: DictConfig, run: RunDir, star: bool) -> list[dict]:
+    """The policy's own re-ranked samples, or the given training pairs with their noise."""
+    if star:
+        return artifacts.read_rows(run.built_pairs)
+    data = cfg.data
+    if data.name == "world":
+        return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)[0].rows
+    return file_pairs(data.path, data.heldout, seed=data.seed)[0].rows
+
+
+def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, done: Path, ranks: Ranks) -> Candidate:
+    """By the first seeds' validation: the lowest toxic rate among points that don't refuse much more than the base."""
+    points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), cfg.policy.seeds[0])
+    if len(points) == 1:
+        return points[0]
+    base = _validate(cfg, training.source, None, done / "base", cfg.policy.seeds[0], ranks)
+    limit = base["over_refusal"] + OVER_REFUSAL_ALLOWED
+
+    def rank(point: Candidate) -> tuple:
+        found = [
+            made(Candidate(point.system, point.beta, point.learning_rate, seed))[VALIDATION]
+            for seed in cfg.policy.seeds[: cfg.policy.grid_seeds]
+        ]
+        toxic, refused = (sum(one[name] for one in found) / len(found) for name in ("toxic_rate", "over_refusal"))
+        return (refused > limit, toxic if refused <= limit else refused)
+
+    return min(points, key=rank)
+
+
+def _make(
+    cfg: DictConfig, training: Training, candidate: Candidate, pairs: list[dict], folder: Path, ranks: Ranks
+) -> None:
+    """Trains and validates one candidate, into `folder`, which appears when all of it is there."""
+    unfinished = folder.with_name(f".{folder.name}")
+    facts = train_policy(training, candidate, pairs, unfinished)
+    facts[VALIDATION] = None
+    if cfg.data.name == "world":
+        source = ModelSource(str(unfinished / "policy"), None, "")
+        facts[VALIDATION] = _validate(cfg, source, None, unfinished / "answers", candidate.seed, ranks)
+    if ranks.main:
+        shutil.rmtree(unfinished / "answers", ignore_errors=True)
+        artifacts.write_json(unfinished / "training.json", {**facts, **vars(candidate)})
+        artifacts.publish(unfinished, folder, Manifest("policy", {}, {}, {}))
+    ranks.wait()
+
+
+def _validate(
+    cfg: DictConfig, source: ModelSource, template: str | None, work: Path, seed: int, ranks: Ranks
+) -> Mapping[str, float]:
+    if cfg.data.name != "world":
+        raise UserError("policy", "a grid needs a judge, and only the world has one yet", "give one beta and one rate")
+    asked = validation_prompts(cfg.evaluation.validation, seed=cfg.data.seed)
+    loaded = load_language_model(source, "auto", device(), template)
+    answers = answer(loaded, asked, cfg.sampling, seed, 1, work, ranks)
+    return rates(asked, [one[0] for one in answers])[VALIDATION]
+
+
+def _keep(folder: Path, to: Path) -> None:
+    for part in ("policy", "reward"):
+        if (folder / part).is_dir():
+            shutil.copytree(folder / part, to / part, copy_function=os.link)

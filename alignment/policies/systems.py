@@ -1,0 +1,60 @@
+"""The systems that are compared: what each learns from, and how sure it takes the labels to be.
+
+A star, as in the paper's Table 1, means the policy's own samples, re-ranked; without one, the given preference pairs.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class System:
+    """stage: which one trains it (None: nothing is trained). confidence: "live", or a number for every pair."""
+
+    says: str
+    stage: Literal["train_sft", "train_dpo", "train_cdpo"] | None = None
+    star: bool = False
+    confidence: Literal["live"] | float | None = None
+
+
+SYSTEMS = {
+    "base": System("the model as it is"),
+    "sft": System("fine-tuned on the chosen answers", "train_sft"),
+    "dpo": System("DPO on the given pairs", "train_dpo", confidence=1.0),
+    "cdpo": System("confidence DPO on the given pairs", "train_cdpo", confidence="live"),
+    "rs_star": System("the best of n samples by the hybrid reward", star=True),
+    "dpo_star": System("DPO on re-ranked samples", "train_dpo", star=True, confidence=1.0),
+    "fixed_70_star": System("fixed confidence 0.7 on re-ranked samples", "train_dpo", star=True, confidence=0.7),
+    "fixed_80_star": System("fixed confidence 0.8 on re-ranked samples", "train_dpo", star=True, confidence=0.8),
+    "fixed_90_star": System("fixed confidence 0.9 on re-ranked samples", "train_dpo", star=True, confidence=0.9),
+    "cdpo_star": System("confidence DPO on re-ranked samples", "train_cdpo", star=True, confidence="live"),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One training: a system at a point of the grid, with a seed. Fine-tuning on chosen answers knows no beta."""
+
+    system: str
+    beta: float | None
+    learning_rate: float
+    seed: int
+
+    @property
+    def point(self) -> str:
+        beta = "" if self.beta is None else f"beta-{self.beta:g}-"
+        return f"{beta}lr-{self.learning_rate:g}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}/{self.point}/seed-{self.seed}"
+
+
+def grid(system: str, betas: list[float], learning_rates: list[float], seed: int) -> list[Candidate]:
+    """Every point of the grid that means something to the system."""
+    known: list[float | None] = [None] if SYSTEMS[system].stage == "train_sft" else list(betas)
+    return [Candidate(system, beta, rate, seed) for beta in known for rate in learning_rates]
+
+
+def trained_by(stage: str, systems: list[str]) -> list[str]:
+    return [name for name in systems if SYSTEMS[name].stage == stage]

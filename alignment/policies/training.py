@@ -1,0 +1,211 @@
+"""One policy, trained and saved as from_pretrained loads it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from trl import SFTConfig, SFTTrainer
+
+from alignment.data.chat import Rendered
+from alignment.data.columns import BadRow
+from alignment.models.load import Loaded, load_trainable
+from alignment.models.source import ModelSource, ready_path
+from alignment.policies.systems import SYSTEMS, Candidate
+from alignment.ranks import Ranks
+from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
+from alignment.trainers.cdpo import ConfidenceDPOTrainer
+from alignment.trainers.cdpo_config import ConfidenceDPOConfig
+from alignment.trainers.checkpoints import SealedCheckpoints, newest_intact
+from alignment.trainers.progress import ProgressBar
+from alignment.types import UserError
+
+
+class SealedSFTTrainer(SealedCheckpoints, SFTTrainer):
+    """TRL's SFTTrainer with checkpoints that are believed only if they are whole."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all candidates of a stage share. settings: conf/policy; confidence: conf/confidence; reward: a folder."""
+
+    source: ModelSource
+    template: str | None
+    settings: Mapping[str, Any]
+    confidence: Mapping[str, Any]
+    lora: Mapping[str, Any]
+    reward: Path | None
+    tracking: str
+    logs: Path
+    ranks: Ranks
+
+
+def train_policy(training: Training, candidate: Candidate, pairs: list[dict], folder: Path) -> dict[str, Any]:
+    """Trains a candidate into folder/policy; what it did: pairs used, and the log by step."""
+    loaded = load_trainable(training.source, training.template)
+    if training.tracking != "none":
+        log_to(training.logs, candidate.name.replace("/", "-"))
+    rows, too_long = tokenize(loaded, pairs, training.settings["max_length"])
+    if not rows:
+        raise UserError("policy.max_length", f"no pair fits into {training.settings['max_length']} tokens", "raise it")
+    make = _fine_tuner if SYSTEMS[candidate.system].stage == "train_sft" else _preference_trainer
+    trainer = make(training, candidate, loaded, rows, folder)
+    trainer.remove_callback(PrinterCallback)
+    progress = ProgressBar(candidate.name)
+    trainer.add_callback(progress)
+    checkpoint = training.ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), training.ranks.say))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        progress.close()
+        close_trackers(training.tracking)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    save_policy(trainer, loaded, training, folder / "policy")
+    if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:
+        trainer.live.reward.save(folder / "reward")
+    output = Path(trainer.args.output_dir)
+    release(trainer)
+    training.ranks.wait()
+    if training.ranks.main:
+        shutil.rmtree(output, ignore_errors=True)
+    return {"pairs": len(rows), "pairs_too_long": too_long, "history": history}
+
+
+def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[int]]:
+    """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens.
+
+    Pairs with an answer that doesn't fit are left out: what is cut has no end to read.
+    """
+    rows, too_long = [], []
+    for number, pair in enumerate(pairs):
+        try:
+            both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
+        except BadRow:
+            too_long.append(number)
+            continue
+        if max(len(answer.ids) for answer in both) > max_length:
+            too_long.append(number)
+            continue
+        rows.append({**_token_columns(*both), "confidence": pair.get("confidence")})
+    return rows, too_long
+
+
+def _token_columns(chosen: Rendered, rejected: Rendered) -> dict[str, list[int]]:
+    start = min(chosen.prompt_length, rejected.prompt_length)
+    return {
+        "prompt_ids": chosen.ids[:start].tolist(),
+        "chosen_ids": chosen.ids[start:].tolist(),
+        "rejected_ids": rejected.ids[start:].tolist(),
+    }
+
+
+def _preference_trainer(
+    training: Training, candidate: Candidate, loaded: Loaded, rows: list[dict], folder: Path
+) -> ConfidenceDPOTrainer:
+    system, confidence = SYSTEMS[candidate.system], training.confidence
+    if system.confidence == "live":
+        source = {name: value for name, value in confidence.items() if name not in ("name", "source")}
+        source["confidence"] = confidence["source"]
+    else:
+        source = {"confidence": "fixed", "fixed_confidence": system.confidence}
+    columns = [name for name in rows[0] if name != "confidence" or source["confidence"] == "column"]
+    config = ConfidenceDPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        seed=candidate.seed,
+        max_length=training.settings["max_length"],
+        beta=candidate.beta,
+        precompute_ref_log_probs=training.settings["precompute_ref_log_probs"],
+        **source,
+        **_shared(training, candidate),
+    )
+    return ConfidenceDPOTrainer(
+        model=loaded.model,
+        args=config,
+        train_dataset=Dataset.from_list([{name: row[name] for name in columns} for row in rows]),
+        reward=training.reward if config.live else None,
+        processing_class=loaded.tokenizer,
+        peft_config=lora_config(training.lora, "CAUSAL_LM", None),
+    )
+
+
+def _fine_tuner(
+    training: Training, candidate: Candidate, loaded: Loaded, rows: list[dict], folder: Path
+) -> SealedSFTTrainer:
+    columns = [
+        {
+            "input_ids": row["prompt_ids"] + row["chosen_ids"],
+            "labels": [-100] * len(row["prompt_ids"]) + row["chosen_ids"],
+        }
+        for row in rows
+    ]
+    config = SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        seed=candidate.seed,
+        max_length=training.settings["max_length"],
+        **_shared(training, candidate),
+    )
+    return SealedSFTTrainer(
+        model=loaded.model,
+        args=config,
+        train_dataset=Dataset.from_list(columns),
+        processing_class=loaded.tokenizer,
+        peft_config=lora_config(training.lora, "CAUSAL_LM", None),
+    )
+
+
+def _shared(training: Training, candidate: Candidate) -> dict[str, Any]:
+    settings = {**training.settings, "learning_rate": candidate.learning_rate}
+    return shared_arguments(settings, training.ranks.count, training.tracking, candidate.name)
+
+
+# ---- saving and letting go ------------------------------------------------------------------------------------------
+
+
+def save_policy(trainer: Trainer, loaded: Loaded, training: Training, folder: Path) -> None:
+    """Whole weights, gathered where they are split; LoRA's merged; no pickle; the template it was trained with."""
+    if training.lora["name"] == "none":
+        trainer.save_model(str(folder))
+        if training.ranks.main:
+            (folder / "training_args.bin").unlink(missing_ok=True)
+    else:
+        _save_merged(trainer, training, folder)
+    if training.ranks.main:
+        loaded.tokenizer.save_pretrained(folder)
+    training.ranks.wait()
+
+
+def _save_merged(trainer: Trainer, training: Training, folder: Path) -> None:
+    """Adapters are added to a fresh copy of the model: the trained one may be split over the ranks."""
+    adapters = folder.with_name("adapters")
+    trainer.save_model(str(adapters))
+    if training.ranks.main:
+        from peft import PeftModel
+
+        unset_hf_deepspeed_config()  # or from_pretrained would split this copy too
+        base = AutoModelForCausalLM.from_pretrained(
+            ready_path(training.source), revision=training.source.revision, dtype=torch.float32
+        )
+        PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(folder)
+        shutil.rmtree(adapters)
+    training.ranks.wait()
+
+
+def release(trainer: Trainer) -> None:
+    """Frees a trainer's memory, and lets the next stage of this process group have settings of its own.
+
+    accelerate and transformers keep the first DeepSpeed configuration for the whole process; inference stages would
+    load their models in pieces, and the next trainer would find the batch sizes of this one.
+    """
+    deepspeed = trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
+    trainer.accelerator.free_memory()
+    trainer.model = trainer.model_wrapped = None
+    if deepspeed:
+        unset_hf_deepspeed_config()
+        AcceleratorState._reset_state()

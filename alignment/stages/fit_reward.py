@@ -1,0 +1,132 @@
+"""Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have.
+
+The states of all layers are read in planned batches. Every gate is fitted, since they share nearly all of the work, and
+judged on pairs kept from training; the configured one is saved.
+"""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import load, save
+from torch import Tensor
+
+from alignment import artifacts
+from alignment.artifacts import Rows, RunDir
+from alignment.batches import compute_in_batches
+from alignment.data.chat import Rendered
+from alignment.data.columns import BadRow
+from alignment.data.columns import Loaded as LoadedRows
+from alignment.data.pairs import file_pairs, world_evaluation_pairs, world_pairs
+from alignment.maths.hybrid import GATES, Gate
+from alignment.models.activations import check_layers, layer_count, response_states
+from alignment.models.devices import device
+from alignment.models.hybrid_quality import describe, ordered_right
+from alignment.models.hybrid_reward import HybridReward
+from alignment.models.load import Loaded, load_backbone
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.types import UserError
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    settings = cfg.reward
+    source = model_source(cfg.model.name, cfg.model.get("path"))
+    loaded = load_backbone(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    check_layers(loaded.model, loaded.tokenizer.eos_token_id)
+    max_length = min(settings.max_length, loaded.context or settings.max_length)
+    parts = _pairs(cfg)
+    states: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        rendered = _render(part, loaded, max_length, settings.pairs if name == "train" else None)
+        states[name] = _read(name, rendered, loaded, settings, out.parent, ranks)
+    if len(states["train"]) < 20 or not len(states["heldout"]):
+        reason = next((row["reason"] for part in parts.values() for row in part.quarantined), "none")
+        few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
+        raise UserError("fit_reward", few, f"give 20 and 1; set aside: {reason}")
+    if ranks.main:
+        rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
+        rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
+        rewards[settings.gate].save(out / run.hybrid_reward.name)
+        report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
+        artifacts.write_json(out / run.hybrid_report.name, report)
+        artifacts.write_lines(out / "quarantine.jsonl", [row for part in parts.values() for row in part.quarantined])
+    read, written = sum(part.read for part in parts.values()), sum(len(part.rows) for part in parts.values())
+    return Rows(read, written, read - written)
+
+
+def _pairs(cfg: DictConfig) -> dict[str, LoadedRows]:
+    """Training pairs, and pairs kept from training: labelled alike, and, in the world, without noise for comparison."""
+    data = cfg.data
+    if data.name == "world":
+        train, heldout = world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)
+        return {"train": train, "heldout": heldout, **world_evaluation_pairs(data.evaluation, seed=data.seed)}
+    train, heldout = file_pairs(data.path, data.heldout, seed=data.seed)
+    return {"train": train, "heldout": heldout}
+
+
+def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None) -> list[tuple[Rendered, Rendered]]:
+    """The first pairs that can be read whole; those that can't are set aside."""
+    rows, pairs = [], []
+    for row in part.rows:
+        if len(pairs) == most:
+            break
+        try:
+            both = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length)
+            if any(answer.truncated or len(answer.ids) <= answer.prompt_length for answer in both):
+                raise BadRow(f"an answer doesn't fit into {max_length} tokens")
+            pairs.append(tuple(both))
+            rows.append(row)
+        except BadRow as error:
+            part.quarantine(row["source"], None, f"{row['id']}: {error}")
+    part.rows[:] = rows
+    return pairs
+
+
+def _read(
+    name: str, pairs: list[tuple[Rendered, Rendered]], loaded: Loaded, settings: DictConfig, work: Path, ranks: Ranks
+) -> Tensor:
+    """(pair, 2, layer, width) states of chosen and rejected answers."""
+    layers = range(1, layer_count(loaded.model) + 1)
+    pad_id = loaded.tokenizer.pad_token_id
+
+    def compute(batch: list[int]) -> bytes:
+        answers = [pairs[i][side] for side in (0, 1) for i in batch]
+        states, _ = response_states(loaded.model, answers, layers, settings.pooling, loaded.end_ids, pad_id)
+        return save({"states": torch.stack(states.cpu().chunk(2), dim=1)})
+
+    sizes = [2 * max(len(answer.ids) for answer in both) for both in pairs]
+    done = compute_in_batches(work / name, f"reading {name} pairs", sizes, settings.batch_tokens, compute, ranks)
+    width = loaded.model.config.get_text_config().hidden_size
+    states = torch.empty(len(pairs), 2, len(layers), width)
+    for batch, content in done:
+        states[batch] = load(content)["states"]
+    return states
+
+
+def _quality(rewards: dict[Gate, HybridReward], gate: Gate, states: dict[str, Tensor], seed: int) -> dict:
+    """Of every gate, and of the saved one in full, on held-out pairs with the noise they have.
+
+    `clean` is for the reader alone: the world's evaluation pairs have true labels, and nothing is chosen by them.
+    """
+    described = {name: describe(reward, *states["heldout"].unbind(1), seed) for name, reward in rewards.items()}
+    short = ("hard", "soft", "true", "alpha", "ece", "saturated_share")
+    evaluation = {name: both.unbind(1) for name, both in states.items() if name not in ("train", "heldout")}
+    return {
+        **described[gate],
+        "gate": gate,
+        "pooling": rewards[gate].pooling,
+        "pair_accuracy": {name: found["soft"] for name, found in described.items()},
+        "by_gate": {
+            name: {**{key: found[key] for key in short}, "fitted": rewards[name].meaning}
+            for name, found in described.items()
+        },
+        "clean": {
+            name: {one: _pair_accuracy(reward, *both) for one, reward in rewards.items()}
+            for name, both in evaluation.items()
+        },
+    }
+
+
+def _pair_accuracy(reward: HybridReward, chosen: Tensor, rejected: Tensor) -> float:
+    return float(ordered_right(reward.score(chosen), reward.score(rejected)).mean())

@@ -1,0 +1,13 @@
+"""Stage train_cdpo: confidence DPO, the hybrid reward re-fitted on every batch."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignment.artifacts import Rows, RunDir
+from alignment.policies.search import train_systems
+from alignment.ranks import Ranks
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    return train_systems("train_cdpo", cfg, run, out, ranks)

@@ -1,0 +1,13 @@
+"""Stage train_dpo: DPO, and DPO with one confidence for every pair."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignment.artifacts import Rows, RunDir
+from alignment.policies.search import train_systems
+from alignment.ranks import Ranks
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    return train_systems("train_dpo", cfg, run, out, ranks)

@@ -1,0 +1,13 @@
+"""Stage train_sft: the baseline that is fine-tuned on the chosen answers."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignment.artifacts import Rows, RunDir
+from alignment.policies.search import train_systems
+from alignment.ranks import Ranks
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    return train_systems("train_sft", cfg, run, out, ranks)

@@ -1,0 +1,291 @@
+"""Confidence DPO: each pair is learned as far as a reward on the policy's own activations is sure of it.
+
+    L = -gamma log sigma(z) - (1 - gamma) log sigma(-z),   z = beta [log-ratio(y_c) - log-ratio(y_r)]
+
+One forward of the policy gives the log-probabilities and, by hooks, the states at the answers' ends; from those the
+hybrid reward gives gamma, a constant to autograd, and is then re-fitted (live_reward.py). TRL's DPOTrainer does the
+rest: data preparation, the reference model, LoRA, saving, DeepSpeed and FSDP.
+"""
+
+from collections.abc import Sequence, Sized
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from alignment.data.chat import end_ids
+from alignment.maths.confidence import paper_confidence, released_confidence, released_means
+from alignment.maths.losses import confidence_dpo_loss
+from alignment.maths.pooling import find_spans
+from alignment.models.activations import layer_count, reading
+from alignment.models.hybrid_reward import HybridReward
+from alignment.trainers.cdpo_config import ConfidenceDPOConfig
+from alignment.trainers.cdpo_metrics import PairRecord
+from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.live_reward import LiveReward
+from alignment.trainers.pair_mean import PairMean
+from alignment.trainers.reference import ReferenceLogProbs
+from alignment.trainers.start import Start
+from alignment.types import UserError
+
+TOKENS = {"prompt_ids", "chosen_ids", "rejected_ids"}
+OURS = ("real_pairs", "confidence", "cut")  # what our batches hold beside TRL's; no model sees it
+
+
+class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTrainer):
+    """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
+
+    reward: a HybridReward, or the folder of one; None fits one at start on `args.reward_pairs` training pairs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: ConfidenceDPOConfig | None = None,
+        train_dataset: Any = None,
+        reward: HybridReward | str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or ConfidenceDPOConfig()
+        _check_arguments(args, train_dataset, reward, kwargs)
+        if isinstance(reward, str | Path):
+            reward = HybridReward.load(reward)
+        self.live: LiveReward | None = None
+        self.starts_at_reference = kwargs.get("ref_model") is None
+        self._pairs = PairRecord()
+        kwargs.setdefault("data_collator", None)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        if type(self.data_collator) is not DataCollatorForPreference:
+            raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
+        self.data_collator = _Collator(**vars(self.data_collator))
+        self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
+        self._refuse_models()
+        self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
+        if reward is not None:
+            self.take_reward(reward)
+        self.add_callback(Start(self))
+
+    # ---- the loss ----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Tensor:
+        if return_outputs:
+            raise UserError("compute_metrics", "the loss has no logits to give", "leave it out")
+        real_pairs = inputs.pop("real_pairs", None)
+        batch = self.judge(model, inputs, real_pairs)
+        losses = confidence_dpo_loss(self.beta * batch.log_ratio_difference, batch.confidence)
+        if self.live is not None and self.model.training:
+            fit = ~inputs["cut"][:real_pairs]  # filler, and answers cut short, teach the reward nothing
+            self.live.add(batch.chosen_states[:real_pairs][fit], batch.rejected_states[:real_pairs][fit])
+        self._pairs.add(batch, self.beta, real_pairs)
+        if not self.model.training:
+            self._pairs.end_of_evaluation_batch(self.accelerator)
+        return self.step_mean(losses, real_pairs, num_items_in_batch)
+
+    def judge(self, model: torch.nn.Module, inputs: dict[str, Any], real_pairs: int | None = None) -> "Judged":
+        """What the policy says about a batch of pairs, and how sure the reward is of their labels."""
+        live = self.live
+        trl_inputs = {name: value for name, value in inputs.items() if name not in OURS}
+        with nullcontext() if live is None else self._reading(trl_inputs, live.reward.pooling) as reader:
+            log_probs = self._log_probs(model, trl_inputs)
+        if self.precompute_ref_logps:
+            reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
+        else:
+            reference = torch.cat(self.compute_ref_log_probs(self.ref_model or self.model, trl_inputs))
+        chosen, rejected = (log_probs - reference).chunk(2)
+        difference = chosen - rejected
+        if live is None:
+            confidence = self._static_confidence(inputs, difference)
+            return Judged(difference, confidence)
+        states = reader.states
+        rewards, gate_weights = live.rewards(states)
+        confidence = self._live_confidence(rewards, real_pairs)
+        return Judged(difference, confidence.to(difference.dtype), states, rewards, gate_weights)
+
+    def _log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """log pi(y | x) of every row: TRL's forward, which scores the answers without keeping logits."""
+        taken = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        forward = {name: value for name, value in inputs.items() if name not in taken}
+        return model(**forward, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
+
+    def _reading(self, inputs: dict[str, Any], pooling: str):
+        """Hooks on the policy's blocks, open for one forward pass."""
+        spans = find_spans(inputs["input_ids"], inputs["completion_mask"].bool(), self._end_ids, pooling)
+        backbone = self.accelerator.unwrap_model(self.model)
+        return reading(backbone, range(1, layer_count(backbone) + 1), spans)
+
+    # ---- the confidence ----------------------------------------------------------------------------------------------
+
+    def _static_confidence(self, inputs: dict[str, Any], like: Tensor) -> Tensor:
+        if self.args.confidence == "column":
+            return inputs["confidence"].to(like.dtype)
+        return torch.full_like(like, self.args.fixed_confidence)
+
+    def _live_confidence(self, rewards: Tensor, real_pairs: int | None) -> Tensor:
+        chosen, rejected = rewards.chunk(2)
+        if self.args.confidence == "released":
+            sums = self.accelerator.reduce(released_means(chosen[:real_pairs], rejected[:real_pairs]), "sum")
+            return released_confidence(sums, self.args.alpha).expand_as(chosen)
+        alpha = self.live.reward.alpha if self.args.confidence == "calibrated" else self.args.alpha
+        return paper_confidence(chosen, rejected, alpha)
+
+    def take_reward(self, reward: HybridReward) -> None:
+        """Makes a reward the live one, on this rank's device."""
+        args = self.args
+        reward = reward.to(self.accelerator.device)
+        if args.confidence == "calibrated" and reward.alpha is None:
+            raise UserError("confidence", "the given reward was never calibrated", "fit it with HybridReward.fit")
+        self.live = LiveReward(reward, args.refit, args.refit_margin, args.refit_learning_rate, args.refit_weight_decay)
+
+    # ---- steps, logs, checkpoints ------------------------------------------------------------------------------------
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:
+            head_loss = None
+            if self.live is not None:
+                head_loss = self.live.step(lambda sums: self.accelerator.reduce(sums, "sum"))
+            self._metrics["train"].update(
+                {name: [*self._metrics["train"][name], value] for name, value in self._step_metrics(head_loss).items()}
+            )
+        return loss
+
+    def _step_metrics(self, head_loss: float | None) -> dict[str, float]:
+        metrics = self._pairs.summary(self.accelerator)
+        return metrics if head_loss is None else {**metrics, "head_loss": head_loss}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not self.model.training and any(name.startswith("eval_") for name in logs):
+            for name, value in self._pairs.evaluation_summary().items():
+                self._metrics["eval"][name].append(value)
+        super().log(logs, start_time)
+
+    def save_beside(self, folder: Path) -> None:
+        if self.live is not None:
+            self.live.save(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._load_live_reward(Path(checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_live_reward(Path(self.state.best_model_checkpoint))
+
+    def _load_live_reward(self, checkpoint: Path) -> None:
+        """The one seam through which the reward comes back, under DDP, DeepSpeed and FSDP alike."""
+        if not self.args.live:
+            return
+        if self.live is None:
+            self.take_reward(HybridReward.load(checkpoint / "reward"))
+        self.live.load(checkpoint)
+
+    # ---- data and models ---------------------------------------------------------------------------------------------
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: ConfidenceDPOConfig, name: str) -> Any:
+        """Rows that hold token ids already are taken as they are, but for prompts that leave no room for an answer."""
+        if not TOKENS.issubset(dataset.column_names or ()):
+            return super()._prepare_dataset(dataset, processing_class, args, name)
+        if args.max_length is None:
+            return dataset
+        return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "confidence" not in self._signature_columns:
+            self._signature_columns.append("confidence")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.args.live and self.live is None:
+            raise UserError("evaluate", "there is no reward before training begins", "train first, or give reward=")
+        return super().evaluate(*args, **kwargs)
+
+    def _refuse_models(self) -> None:
+        if self._is_vision_dataset:
+            raise UserError("train_dataset", "it holds images", "give text")
+        if self.aux_loss_enabled:
+            raise UserError(
+                "model", "it is a mixture of experts, whose routers' loss this one leaves out",
+                "set router_aux_loss_coef=0 in its configuration",
+            )  # fmt: skip
+        peft = getattr(self.model, "peft_config", {})
+        if any(getattr(config, "is_prompt_learning", False) for config in peft.values()):
+            raise UserError("peft_config", "learned prompts move the positions that are read", "use LoRA")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch of pairs: the policy's log-ratio differences and the confidence in the labels.
+
+    states, rewards and gate weights, of a live source: chosen rows first, then rejected ones.
+    """
+
+    log_ratio_difference: Tensor
+    confidence: Tensor
+    states: Tensor | None = None
+    rewards: Tensor | None = None
+    gate_weights: Tensor | None = None
+
+    @property
+    def chosen_states(self) -> Tensor:
+        return self.states[: len(self.confidence)]
+
+    @property
+    def rejected_states(self) -> Tensor:
+        return self.states[len(self.confidence) :]
+
+
+@dataclass
+class _Collator(DataCollatorForPreference):
+    """TRL's batch, with the confidence column and which pairs lost the end of an answer to max_length."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        if "confidence" in examples[0]:
+            batch["confidence"] = torch.tensor([float(example["confidence"]) for example in examples])
+        limit = self.max_length or float("inf")
+        batch["cut"] = torch.tensor(
+            [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit for row in examples]
+        )
+        return batch
+
+
+def _check_arguments(args: Any, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:
+    """What can't work is refused before a model is loaded."""
+    if not isinstance(args, ConfidenceDPOConfig):
+        raise UserError("args", f"{type(args).__name__} is not a ConfidenceDPOConfig", "use ConfidenceDPOConfig")
+    if not isinstance(train_dataset, Sized):
+        raise UserError("train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset")
+    if others.get("compute_metrics") is not None:
+        raise UserError("compute_metrics", "the loss has no logits to give", "leave it out; the log has the metrics")
+    if reward is not None and not args.live:
+        raise UserError("reward", f"confidence={args.confidence!r} uses none", "leave one of the two out")
+    if reward is not None:
+        for name in ("gate", "pooling"):
+            if getattr(args, name) is not None:
+                raise UserError(name, "it would have no effect: the given reward has its own", "leave it out")
+    if args.confidence == "column":
+        _check_column(train_dataset)
+
+
+def _check_column(pairs: Any) -> None:
+    if "confidence" not in (getattr(pairs, "column_names", None) or ()):
+        raise UserError("train_dataset", "it has no column `confidence`", "add one, or choose another confidence")
+    values: Sequence = pairs["confidence"]
+    for row, value in enumerate(values):
+        known = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if not known or not 0 <= value <= 1:
+            raise UserError("train_dataset", f"the confidence of row {row} is {value!r}", "give numbers from 0 to 1")

@@ -1,0 +1,148 @@
+"""The settings of confidence DPO: DPOConfig's, and ours. What would have no effect is refused."""
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from trl import DPOConfig
+
+from alignment.types import UserError
+
+LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
+CONFIDENCES = (*LIVE, "column", "fixed")
+REFITS = ("margin", "no_margin", "off")
+
+# Fields of DPOConfig and TrainingArguments that our loss or the mean over pairs doesn't know: only their default goes.
+REFUSED = {
+    "loss_type": "the loss is confidence DPO's",
+    "loss_weights": "there is one loss",
+    "ld_alpha": "log-probabilities are summed over the whole answer",
+    "f_divergence_type": "the divergence is the reverse KL",
+    "f_alpha_divergence_coef": "the divergence is the reverse KL",
+    "label_smoothing": "confidence takes its place; confidence='fixed' and fixed_confidence=1-smoothing is the same",
+    "use_weighting": "pairs are weighted by their confidence alone",
+    "discopop_tau": "the loss is confidence DPO's",
+    "router_aux_loss_coef": "the loss has no term for routers",
+    "padding_free": "TRL ignores it",
+    "truncation_mode": "a pair that is too long is cut at its end",
+    "sync_ref_model": "confidence says how far to go from a fixed reference",
+    "ref_model_mixup_alpha": "the reference stays as it is",
+    "ref_model_sync_steps": "the reference stays as it is",
+    "pad_token": "TRL no longer reads it; set the tokenizer's",
+    "use_liger_kernel": "it replaces the forward that scores the answers",
+    "label_smoothing_factor": "it is for labels of classes",
+    "auto_find_batch_size": "the mean over pairs needs to know the batch size",
+    "dataloader_drop_last": "the last, short batch is weighted by its pairs",
+}
+# Fields of DPOConfig that TRL's own code reads as before.
+INHERITED = (
+    "model_init_kwargs", "trust_remote_code", "disable_dropout", "dataset_num_proc", "max_length",
+    "pad_to_multiple_of", "precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading",
+)  # fmt: skip
+READ = ("beta",)
+
+
+@dataclass
+class ConfidenceDPOConfig(DPOConfig):
+    """DPOConfig with the confidence of a pair and the re-fit of the hybrid reward.
+
+    confidence: where gamma comes from.
+        "paper"       sigma(alpha (R_c - R_r)), pair by pair (eq. 8). The default.
+        "released"    the authors' code: one value for a micro-batch, from squashed means, never below 0.5. Depends on
+                      how pairs fall into micro-batches, and says so at start.
+        "calibrated"  pair by pair, with the alpha that makes gamma a probability on held-out pairs (ours)
+        "column"      the data set's column `confidence`, in [0, 1]
+        "fixed"       `fixed_confidence` for every pair; 1.0 is vanilla DPO
+    alpha: eq. 8's, 7.5 (the paper's appendix A.3; "calibrated" has its own).
+    fixed_confidence: with confidence="fixed"; the authors' baseline is 0.9.
+    gate, pooling: of the hybrid reward that is fitted when none is given; None takes HybridReward.fit's defaults. A
+        given reward brings its own.
+    reward_pairs: how many training pairs a reward is fitted on when none is given: 1,000, as the authors'.
+    refit: one Adam step on the reward after each optimiser step, on the pairs of that step.
+        "margin"      on -log sigma(R_c - R_r - refit_margin), as the released code. The default.
+        "no_margin"   the same without margin (the paper's section 3.4)
+        "off"         the reward stays as it was fitted
+    refit_margin: mu = 1 (the paper's appendix A.3).
+    refit_learning_rate, refit_weight_decay: Adam's, 0.01 and 0.01 (released code).
+    """
+
+    confidence: str = field(default="paper", metadata={"help": "Where the confidence of a pair comes from."})
+    alpha: float = field(default=7.5, metadata={"help": "Slope of the confidence in the reward gap (eq. 8)."})
+    fixed_confidence: float | None = field(default=None, metadata={"help": "The confidence of every pair."})
+    gate: str | None = field(default=None, metadata={"help": "Gate of the hybrid reward fitted at start."})
+    pooling: str | None = field(default=None, metadata={"help": "Where an answer's states are read."})
+    reward_pairs: int = field(default=1000, metadata={"help": "Training pairs a reward is fitted on at start."})
+    refit: str = field(default="margin", metadata={"help": "How the reward follows the policy."})
+    refit_margin: float = field(default=1.0, metadata={"help": "Margin of the re-fit's loss (eq. 7)."})
+    refit_learning_rate: float = field(default=0.01, metadata={"help": "Adam's, for the reward."})
+    refit_weight_decay: float = field(default=0.01, metadata={"help": "Adam's, for the reward."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_unread()
+        _choice("confidence", self.confidence, CONFIDENCES)
+        _choice("refit", self.refit, REFITS)
+        _choice("pooling", self.pooling, (None, "endpoint", "last_text", "mean"))
+        if not self.beta > 0:
+            raise UserError("beta", f"{self.beta} is not above 0", "give a positive number, as 0.1")
+        if not self.alpha > 0:
+            raise UserError("alpha", f"{self.alpha} is not above 0", "give a positive number, as 7.5")
+        if self.refit_margin < 0 or self.refit_learning_rate <= 0 or self.refit_weight_decay < 0:
+            raise UserError("refit", "its margin, learning rate or weight decay is negative", "give 1.0, 0.01 and 0.01")
+        if self.reward_pairs < 20:
+            raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
+        self._check_source()
+
+    @property
+    def live(self) -> bool:
+        """Does the confidence come from the hybrid reward?"""
+        return self.confidence in LIVE
+
+    def _check_source(self) -> None:
+        if self.confidence == "fixed":
+            if self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1:
+                raise UserError(
+                    "fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9"
+                )
+        elif self.fixed_confidence is not None:
+            _no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
+        if not self.live:
+            for name in (
+                "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
+            ):  # fmt: skip
+                if not self._is_default(name):
+                    _no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
+        if self.confidence not in ("paper", "released") and not self._is_default("alpha"):
+            _no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
+        if self.refit == "off":
+            for name in ("refit_learning_rate", "refit_weight_decay"):
+                if not self._is_default(name):
+                    _no_effect(name, "refit='off'")
+        if self.refit != "margin" and not self._is_default("refit_margin"):
+            _no_effect("refit_margin", f"refit={self.refit!r} has no margin")
+
+    def _refuse_unread(self) -> None:
+        for name, why in REFUSED.items():
+            if not self._is_default(name):
+                _no_effect(name, why)
+        if self.accelerator_config is not None:
+            for name in ("split_batches", "dispatch_batches"):
+                if getattr(self.accelerator_config, name, None):
+                    _no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
+
+    def _is_default(self, name: str) -> bool:
+        return getattr(self, name) == _default(type(self), name)
+
+
+def _default(config: type, name: str) -> Any:
+    found = next(one for one in fields(config) if one.name == name)
+    return found.default if found.default is not MISSING else found.default_factory()
+
+
+def _choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        known = ", ".join(str(choice) for choice in choices)
+        raise UserError(name, f"{value!r} is not a choice", f"choose one of {known}")
+
+
+def _no_effect(name: str, why: str) -> None:
+    raise UserError(name, f"it would have no effect: {why}", "leave it at its default")

@@ -1,0 +1,72 @@
+"""What is logged of the pairs of a step: collected over micro-batches, gathered once, summarised over real pairs."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from alignment.maths.confidence import saturated_share
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from alignment.trainers.cdpo import Judged
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+class PairRecord:
+    """Rows of (confidence, DPO gap, hybrid gap, gate weights by layer) of the pairs seen since the last summary."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+        self._evaluated: list[Tensor] = []
+
+    def add(self, batch: "Judged", beta: float, real_pairs: int | None) -> None:
+        """One micro-batch; only its real pairs count."""
+        columns = [batch.confidence.detach(), beta * batch.log_ratio_difference.detach()]
+        if batch.rewards is not None:
+            chosen, rejected = batch.rewards.chunk(2)
+            columns.append(chosen - rejected)
+        rows = torch.stack([column.double() for column in columns], dim=1)
+        if batch.gate_weights is not None:
+            chosen, rejected = batch.gate_weights.chunk(2)
+            rows = torch.cat([rows, (chosen + rejected) / 2], dim=1)
+        self._rows.append(rows[:real_pairs])
+
+    def summary(self, accelerator: "Accelerator") -> dict[str, float]:
+        """Of the step's real pairs on all ranks."""
+        rows = torch.cat(self._rows)
+        self._rows = []
+        padded = accelerator.pad_across_processes(rows, dim=0, pad_index=torch.nan)
+        gathered = accelerator.gather(padded)
+        return _summary(gathered[~gathered[:, 0].isnan()])
+
+    def end_of_evaluation_batch(self, accelerator: "Accelerator") -> None:
+        """Gathers a batch of an evaluation, without the rows that fill up its last batch."""
+        self._evaluated.append(accelerator.gather_for_metrics(self._rows.pop()))
+
+    def evaluation_summary(self) -> dict[str, float]:
+        rows, self._evaluated = self._evaluated, []
+        return _summary(torch.cat(rows)) if rows else {}
+
+
+def _summary(rows: Tensor) -> dict[str, float]:
+    confidence, dpo_gap = rows[:, 0], rows[:, 1]
+    metrics = {
+        "confidence": confidence.mean(),
+        **{f"confidence_q{100 * level:02.0f}": confidence.quantile(level) for level in QUANTILES},
+        "saturated_share": saturated_share(confidence),
+        "dpo_gap": dpo_gap.mean(),
+        "dpo_accuracy": _ordered_right(dpo_gap),
+    }
+    if rows.shape[1] > 2:
+        metrics |= {"hybrid_gap": rows[:, 2].mean(), "hybrid_accuracy": _ordered_right(rows[:, 2])}
+        weights = rows[:, 3:].mean(dim=0)
+        metrics |= {f"gate_weight_{layer}": weight for layer, weight in enumerate(weights, start=1)}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _ordered_right(gap: Tensor) -> Tensor:
+    """Share of pairs whose chosen answer is ahead; a tie is half a hit."""
+    return ((gap.sign() + 1) / 2).mean()

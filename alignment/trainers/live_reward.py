@@ -1,0 +1,106 @@
+"""A hybrid reward that follows the policy: it judges every batch, and is re-fitted on it.
+
+One Adam step per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks): gradients are
+summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result doesn't depend on
+how the batch was cut up, and every rank's copy stays the same. Nothing here touches the policy: states come detached.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alignment.maths.losses import margin_ranking_loss
+from alignment.models.hybrid_reward import HybridReward
+from alignment.types import StageFailed
+
+FILE = "live_reward.safetensors"
+
+
+class LiveReward:
+    """The reward, Adam's state, and the gradient sums of the step in progress.
+
+    refit: "margin" asks for a gap of `margin` (eq. 7), "no_margin" for none, "off" leaves the reward as it is.
+    """
+
+    def __init__(
+        self, reward: HybridReward, refit: str, margin: float, learning_rate: float, weight_decay: float
+    ) -> None:
+        self.reward, self.refit = reward, refit
+        self.margin = margin if refit == "margin" else 0.0
+        self._parameters = list(reward.parameters())
+        self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, weight_decay=weight_decay)
+        self._forget()
+
+    @torch.no_grad()
+    def rewards(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """R and the gate's weights of each row of (row, layer, width), the head as it stood when the step began."""
+        scores = self.reward.layer_scores(states)
+        weights = self.reward.gate_weights(scores)
+        return (weights * scores).sum(dim=1), weights
+
+    def add(self, chosen: Tensor, rejected: Tensor) -> None:
+        """Adds a micro-batch's pairs to the step."""
+        if len(chosen) == 0:
+            return
+        with torch.enable_grad():
+            rewards = self.reward(torch.cat([chosen, rejected]).double())
+            margin = torch.full_like(rewards[: len(chosen)], self.margin)
+            loss = margin_ranking_loss(*rewards.chunk(2), margin).sum()
+            gradients = torch.autograd.grad(loss, self._parameters)
+        self._sums = [total + gradient for total, gradient in zip(self._sums, gradients, strict=True)]
+        self._loss, self._pairs = self._loss + loss.detach(), self._pairs + len(chosen)
+
+    def step(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> float | None:
+        """Ends the optimiser step: Adam on the mean gradient. The mean loss of its pairs; None if there were none."""
+        flat = torch.cat([*(total.flatten() for total in self._sums), self._loss.view(1), self._pairs.view(1)])
+        flat = sum_over_ranks(flat)
+        pairs, loss = flat[-1], flat[-2]
+        self._forget()
+        if pairs == 0:
+            return None
+        if self.refit != "off":
+            sizes = [parameter.numel() for parameter in self._parameters]
+            for parameter, total in zip(self._parameters, flat[:-2].split(sizes), strict=True):
+                parameter.grad = (total / pairs).view_as(parameter)
+            self._adam.step()
+            self._adam.zero_grad(set_to_none=True)
+        return float(loss / pairs)
+
+    def _forget(self) -> None:
+        self._sums = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._loss = self._pairs = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
+
+    def save(self, folder: Path) -> None:
+        """The reward as HybridReward.load reads it, and Adam's state beside it."""
+        self.reward.save(folder / "reward")
+        tensors = {
+            f"{number}.{name}": value.contiguous()
+            for number, state in self._adam.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        save_file(tensors, folder / FILE, metadata={"refit": json.dumps([self.refit, self.margin])})
+
+    def load(self, folder: Path) -> None:
+        """Goes on exactly where `save` stopped."""
+        path = folder / FILE
+        if not path.is_file():
+            raise StageFailed(str(folder), f"it holds no {FILE}", "resume from a checkpoint of ConfidenceDPOTrainer")
+        saved = HybridReward.load(folder / "reward")
+        if (saved.gate, saved.pooling) != (self.reward.gate, self.reward.pooling):
+            raise StageFailed(
+                str(folder), f"its reward is {saved.gate} at the {saved.pooling}, this one {self.reward.gate} at the "
+                f"{self.reward.pooling}", "resume with the settings it was made with",
+            )  # fmt: skip
+        self.reward.load_state_dict(saved.state_dict())
+        self.reward.alpha, self.reward.layer = saved.alpha, saved.layer
+        state: dict[int, dict[str, Tensor]] = {}
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (a file, not a dict)
+                number, _, what = name.partition(".")
+                state.setdefault(int(number), {})[what] = file.get_tensor(name)
+        self._adam.load_state_dict({"state": state, "param_groups": self._adam.state_dict()["param_groups"]})

@@ -1,0 +1,212 @@
+"""What happens once, before the first step: a reward is fitted if none was given, the objective is said, and checked.
+
+The check runs what training runs, with the wrapped model and one micro-batch. At step 0 policy and reference agree,
+so z = 0 and the loss is log 2 whatever beta and gamma are; the log-ratio difference is therefore shifted by 1. It
+leaves no trace: losses with and without it are the same bit for bit.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from transformers import TrainerCallback
+
+from alignment.maths.losses import confidence_dpo_loss
+from alignment.maths.pooling import find_spans
+from alignment.models.activations import layer_count, reading
+from alignment.models.hybrid_reward import HybridReward
+from alignment.trainers.live_reward import LiveReward
+from alignment.types import StageFailed, UserError
+
+if TYPE_CHECKING:
+    from alignment.trainers.cdpo import ConfidenceDPOTrainer
+
+SAME_POLICY = 1e-2  # nats a log-ratio may be off at step 0: bfloat16 and other kernels, never another model
+
+
+class Start(TrainerCallback):
+    """Runs when training begins, on every rank."""
+
+    def __init__(self, trainer: "ConfidenceDPOTrainer") -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self._trainer
+        if args.live and trainer.live is None:
+            trainer.take_reward(fit_reward(trainer))
+        if state.is_world_process_zero:
+            print(objective(trainer), flush=True)
+        check(trainer)
+
+
+def objective(trainer: "ConfidenceDPOTrainer") -> str:
+    """The objective with its numbers, as it will be optimised."""
+    args = trainer.args
+    gamma = {
+        "paper": f"γ = σ({args.alpha:g} (R_c - R_r)) per pair",
+        "released": f"γ = max(σ({args.alpha:g} (mean σ(R_c) - mean σ(R_r))), 1/2) per micro-batch of all ranks: "
+        "results depend on its size",
+        "column": "γ = the column `confidence`, per pair",
+        "fixed": f"γ = {args.fixed_confidence} for every pair" + (" (DPO)" if args.fixed_confidence == 1 else ""),
+    }
+    if trainer.live is not None and args.confidence == "calibrated":
+        gamma["calibrated"] = f"γ = σ({trainer.live.reward.alpha:.3g} (R_c - R_r)) per pair, calibrated"
+    said = (
+        "  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), "
+        f"z = {args.beta:g} (log-ratio of y_c - of y_r)\n  {gamma[args.confidence]}"
+    )
+    if trainer.live is None:
+        return said
+    refit = {
+        "margin": f"re-fitted each step on -log σ(R_c - R_r - {args.refit_margin:g})",
+        "no_margin": "re-fitted each step on -log σ(R_c - R_r)",
+        "off": "not re-fitted",
+    }[args.refit]
+    if args.refit != "off":
+        refit += f" by Adam, rate {args.refit_learning_rate:g}, weight decay {args.refit_weight_decay:g}"
+    reward = trainer.live.reward
+    return f"{said}; R: {reward.gate} over {reward.weight.shape[0]} layers at the {reward.pooling}, {refit}"
+
+
+# ---- the reward -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def fit_reward(trainer: "ConfidenceDPOTrainer") -> HybridReward:
+    """A hybrid reward on the first training pairs that max_length leaves whole, as the policy now stands.
+
+    Forward passes go through the wrapped model (ZeRO-3 and FSDP gather weights there), dealt to the ranks in turn.
+    """
+    args = trainer.args
+    pooling = args.pooling or "endpoint"
+    limit = args.max_length or float("inf")
+    pairs = trainer.train_dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+    whole = []
+    for i, row in enumerate(pairs):
+        if len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= limit:
+            whole.append(i)
+        if len(whole) == args.reward_pairs:
+            break
+    if len(whole) < 20:
+        raise UserError("train_dataset", f"{len(whole)} pairs fit into max_length", "give 20 or more, or a reward")
+    model, size = trainer.model_wrapped, args.per_device_train_batch_size
+    was_training = model.training
+    model.eval()
+    found: list[Tensor] = []
+    ranks, rank = args.world_size, args.process_index
+    for start in range(0, len(whole), size * ranks):
+        mine = whole[start + rank * size : start + (rank + 1) * size]
+        batch = _batch(trainer, mine or whole[:1])  # a rank without rows must still take part in the forward
+        states = policy_states(trainer, model, batch, pooling)
+        if mine:
+            found.append(states.float())
+    model.train(was_training)
+    states = torch.cat(found) if found else None
+    return _fit_on_main(trainer, states, pooling, len(whole), size)
+
+
+def policy_states(trainer: "ConfidenceDPOTrainer", model: torch.nn.Module, batch: dict, pooling: str) -> Tensor:
+    """(pair, 2, layer, width): the states of chosen and rejected answers."""
+    backbone = trainer.accelerator.unwrap_model(trainer.model)
+    spans = find_spans(batch["input_ids"], batch["completion_mask"].bool(), trainer._end_ids, pooling)
+    with (
+        reading(backbone, range(1, layer_count(backbone) + 1), spans) as reader,
+        trainer.compute_loss_context_manager(),
+    ):
+        trainer._log_probs(model, batch)
+    return torch.stack(reader.states.chunk(2), dim=1)
+
+
+def _fit_on_main(
+    trainer: "ConfidenceDPOTrainer", states: Tensor | None, pooling: str, count: int, size: int
+) -> HybridReward:
+    """Gathers the states, fits on the main process, and gives every rank the same reward."""
+    accelerator, ranks = trainer.accelerator, trainer.args.world_size
+    rounds = -(-count // (size * ranks))
+    shape = [None if states is None else tuple(states.shape[1:])]
+    gathered = []
+    broadcast_object_list(shape)
+    for i in range(rounds):
+        here = states[i * size : (i + 1) * size] if states is not None else torch.zeros(0, *shape[0])
+        filler = here.new_full((size - len(here), *shape[0]), torch.nan)
+        gathered.append(accelerator.gather(torch.cat([here, filler]).to(accelerator.device)).cpu())
+    everything = torch.cat(gathered)
+    everything = everything[~everything.flatten(1)[:, 0].isnan()]
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            gate = {} if trainer.args.gate is None else {"gate": trainer.args.gate}
+            seed = trainer.args.seed
+            reward = HybridReward.fit(everything[:, 0], everything[:, 1], seed=seed, pooling=pooling, **gate)
+            outcome = [(reward, None)]
+        except UserError as error:
+            outcome = [(None, error)]
+    broadcast_object_list(outcome)
+    reward, error = outcome[0]
+    if error is not None:
+        raise error
+    return reward
+
+
+def _batch(trainer: "ConfidenceDPOTrainer", rows: list[int]) -> dict[str, Any]:
+    """Training pairs as the loss sees them."""
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in rows])
+    return {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
+
+
+# ---- the check ------------------------------------------------------------------------------------------------------
+
+
+def check(trainer: "ConfidenceDPOTrainer") -> None:
+    """StageFailed if beta, gamma or the re-fit turn out to change nothing, or the reference isn't the policy."""
+    rows = range(min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset)))
+    batch = _batch(trainer, list(rows))
+    model = trainer.model_wrapped
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(), torch.no_grad(), trainer.compute_loss_context_manager():
+        judged = trainer.judge(model, batch)
+    model.train(was_training)
+    difference, gamma, beta = judged.log_ratio_difference.float(), judged.confidence.float(), trainer.beta
+    if trainer.state.global_step == 0 and trainer.starts_at_reference and difference.abs().max() > SAME_POLICY:
+        raise StageFailed(
+            "reference model",
+            f"at step 0 its log-ratios to the policy are up to {float(difference.abs().max()):.2g}, not 0",
+            "the model was changed after it was loaded: save it and give its folder, or pass ref_model",
+        )
+    loss, slope = _loss_and_slope(difference + 1, gamma, beta)
+    for what, changed in (
+        ("beta", _loss_and_slope(difference + 1, gamma, 2 * beta)),
+        ("the confidence", _loss_and_slope(difference + 1, torch.where(gamma > 0.25, gamma / 2, gamma + 0.5), beta)),
+    ):
+        if torch.equal(loss, changed[0]) or torch.equal(slope, changed[1]):
+            raise StageFailed("objective", f"{what} does not change the loss and its gradient", "report this")
+    if trainer.live is not None and trainer.live.refit != "off":
+        _check_refit(trainer, batch, judged)
+
+
+def _loss_and_slope(difference: Tensor, gamma: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        at = difference.detach().clone().requires_grad_()
+        losses = confidence_dpo_loss(beta * at, gamma)
+        (slope,) = torch.autograd.grad(losses.sum(), at)
+    return losses.detach(), slope
+
+
+def _check_refit(trainer: "ConfidenceDPOTrainer", batch: dict[str, Any], judged: Any) -> None:
+    """One step on a copy of the reward must change what it thinks of these pairs."""
+    fit = ~batch["cut"]
+    if not fit.any():
+        return
+    args = trainer.args
+    trial = LiveReward(
+        copy.deepcopy(trainer.live.reward), args.refit, args.refit_margin, args.refit_learning_rate,
+        args.refit_weight_decay,
+    )  # fmt: skip
+    before, _ = trial.rewards(judged.states)
+    trial.add(judged.chosen_states[fit], judged.rejected_states[fit])
+    trial.step(lambda sums: sums)
+    if torch.equal(before, trial.rewards(judged.states)[0]):
+        raise StageFailed("reward", "one step of its re-fit changes nothing", "raise refit_learning_rate")

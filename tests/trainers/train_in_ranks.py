@@ -1,0 +1,47 @@
+"""Confidence DPO in the ranks that are there: python tests/trainers/train_in_ranks.py OUT POLICY key=value...
+
+Run by test_cdpo_in_ranks.py under torchrun and accelerate; writes losses, and the reward's parameters, to OUT.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from alignment.models.hybrid_reward import HybridReward
+from alignment.ranks import on_cpu
+from tests.conftest import byte_tokenizer
+from tests.trainers.test_cdpo import CPU, ConfidenceDPOConfig, ConfidenceDPOTrainer, Steps, pairs
+
+
+def main(out: Path, policy: Path, settings: dict) -> None:
+    torch.manual_seed(0)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    reward, count = settings.pop("reward", None), settings.pop("pairs", 52)
+    arguments = ConfidenceDPOConfig(
+        output_dir=str(out.with_suffix(".checkpoints")),
+        **{
+            **CPU, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "refit_learning_rate": 1e-3,
+            "num_train_epochs": 3, "beta": 0.3, "use_cpu": on_cpu(), "ddp_backend": "gloo" if several else None,
+            **settings,
+        },
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager", dtype=torch.float32)
+    steps = Steps()
+    trainer = ConfidenceDPOTrainer(
+        model=model, args=arguments, train_dataset=pairs(count), processing_class=byte_tokenizer("chatml"),
+        callbacks=[steps], reward=None if reward is None else HybridReward.load(reward),
+    )  # fmt: skip
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        head = torch.cat([value.detach().flatten() for value in trainer.live.reward.parameters()])
+        found = {name: [logs.get(name) for logs in steps.logs] for name in steps.logs[0]}
+        out.write_text(json.dumps({"logs": found, "head": head.tolist()}))
+
+
+if __name__ == "__main__":
+    given = dict(argument.split("=", 1) for argument in sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), {key: json.loads(value) for key, value in given.items()})
