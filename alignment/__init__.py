@@ -6,8 +6,11 @@ The public names are imported when they are first used, so that `import alignmen
 import importlib
 from typing import Any
 
-_HOMES = {"MarginRewardTrainer": "alignment.trainers.margin_rm"}
-__all__ = ["MarginRewardTrainer"]
+_HOMES = {
+    "HybridReward": "alignment.models.hybrid_reward",
+    "MarginRewardTrainer": "alignment.trainers.margin_rm",
+}
+__all__ = ["HybridReward", "MarginRewardTrainer"]
 
 
 def __getattr__(name: str) -> Any:

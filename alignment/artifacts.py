@@ -133,6 +133,17 @@ class RunDir:
         """system -> a list over seeds of set -> rates."""
         return self.root / "evaluate" / "evaluation.json"
 
+    # best_of_n
+    @property
+    def best_of_n(self) -> Path:
+        """scorer -> n -> rates, with their intervals over prompts."""
+        return self.root / "best_of_n" / "best_of_n.json"
+
+    @property
+    def best_of_n_samples(self) -> Path:
+        """set, id, harmful, prompt, sample, text, finished, what the oracle says, and the score of every scorer."""
+        return self.root / "best_of_n" / "samples.parquet"
+
     # report
     @property
     def report(self) -> Path:

@@ -160,6 +160,12 @@ class BuildPairs:
 
 
 @dataclass
+class BestOfN:
+    counts: list[int] = MISSING
+    scorers: list[str] = MISSING
+
+
+@dataclass
 class Policy:
     """DPOConfig's own names; ours are systems, seeds, grid_seeds, batch_size, per_device_batch_size and precision."""
 
@@ -216,6 +222,7 @@ class Config:
     reward: Reward = field(default_factory=Reward)
     sampling: Sampling = field(default_factory=Sampling)
     build_pairs: BuildPairs = field(default_factory=BuildPairs)
+    best_of_n: BestOfN = field(default_factory=BestOfN)
     confidence: Confidence = field(default_factory=Confidence)
     policy: Policy = field(default_factory=Policy)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -57,7 +57,7 @@ def draw_margins(pairs: list[dict], kind: str | None, binning: dict, path: Path)
         for place, text in ((-0.09, "gap"), (-0.02, "pairs")):
             axes[0, 0].text(place, 1.02, text, transform=axes[0, 0].transAxes, ha="right", color="#777777", fontsize=7)
         axes[-1, 0].set_xlabel("margin before binning (dotted: edges of the bins); orange: the label is wrong")
-        _save(figure, path)
+        save(figure, path)
 
 
 def _by_gap(pairs: list[dict], kind: str) -> dict[int, list[float]]:
@@ -102,7 +102,7 @@ def draw_accuracy(report: dict, path: Path) -> None:
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _edges(binning: dict) -> list[float]:
@@ -111,6 +111,7 @@ def _edges(binning: dict) -> list[float]:
     return [*mirrored, *binning["edges"]]
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: plt.Figure, path: Path) -> None:
+    """Without the name of the software, so that equal pictures are equal files."""
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

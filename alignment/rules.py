@@ -29,7 +29,12 @@ CHOICES = {
     "policy.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
     "policy.precision": ("auto", "float32", "bfloat16"),
     "reward.gate": (
-        "sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer",
+        "sigmoid_scores",
+        "softmax_scores",
+        "static_softmax",
+        "uniform",
+        "last_layer",
+        "best_layer",
     ),
     "reward.pooling": ("endpoint", "last_text", "mean"),
     "build_pairs.scorer": ("hybrid", "reward_model", "judge"),
@@ -102,6 +107,7 @@ def check(cfg: Config) -> None:
         _check_trainer(cfg)
     if {"train_sft", "train_dpo", "train_cdpo", "evaluate"} & set(cfg.stages):
         _check_policy(cfg)
+    _check_samples(cfg)
 
 
 def _check_values(cfg: Config) -> None:
@@ -256,8 +262,32 @@ def _check_policy(cfg: Config) -> None:
             "policy.beta and learning_rate", "a grid needs a judge of answers, and only the world has one yet",
             "give one of each",
         )  # fmt: skip
-    if cfg.build_pairs.scorer == "judge" and cfg.data.name != "world":
-        raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
+
+
+def _check_samples(cfg: Config) -> None:
+    best, known = cfg.best_of_n, CHOICES["build_pairs.scorer"]
+    for key in ("counts", "scorers"):
+        if not best[key] or len(set(best[key])) < len(best[key]):
+            raise UserError(f"best_of_n.{key}", "the list is empty or names something twice", "name each once")
+    if min(best.counts) < 1:
+        raise UserError("best_of_n.counts", f"{min(best.counts)} is out of range", "give numbers of at least 1")
+    for scorer in best.scorers:
+        if scorer not in known:
+            raise UserError("best_of_n.scorers", f"{scorer!r} is not a choice", f"choose from {', '.join(known)}")
+    if cfg.data.name != "world":
+        if "best_of_n" in cfg.stages:
+            raise UserError("stages", "best_of_n needs a judge, and only the world has one yet", "use data=world")
+        if cfg.build_pairs.scorer == "judge" and "build_pairs" in cfg.stages:
+            raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
+    ranked = "build_pairs" in cfg.stages and cfg.build_pairs.scorer == "reward_model"
+    ranked |= "best_of_n" in cfg.stages and "reward_model" in best.scorers
+    if ranked and cfg.build_pairs.reward_model not in cfg.reward_model.margins:
+        raise UserError(
+            "build_pairs.reward_model", f"{cfg.build_pairs.reward_model} is not among reward_model.margins",
+            f"choose one of {', '.join(cfg.reward_model.margins)}",
+        )  # fmt: skip
+    if "build_pairs" in cfg.stages and cfg.sampling.n < 2:
+        raise UserError("sampling.n", f"{cfg.sampling.n} sample makes no pair", "give 2 or more")
 
 
 # Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
@@ -301,9 +331,14 @@ IDLE = (
         "confidence.refit=no_margin",
     ),
     (
-        lambda cfg: cfg.build_pairs.scorer != "reward_model",
+        lambda cfg: cfg.build_pairs.scorer != "reward_model" and "best_of_n" not in cfg.stages,
         ["build_pairs.reward_model"],
         "build_pairs.scorer is not reward_model",
+    ),
+    (
+        lambda cfg: "best_of_n" in cfg.stages and not {"build_pairs", "evaluate"} & set(cfg.stages),
+        ["sampling.n"],
+        "best_of_n.counts says how many are sampled",
     ),
     (
         lambda cfg: cfg.trainer.max_steps > 0,

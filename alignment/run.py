@@ -90,7 +90,7 @@ def run_recipe(cfg: DictConfig) -> None:
         ranks.say(_plan_table(steps))
         return
     _require_inputs(cfg, steps)
-    _refuse_partitioned_weights(steps)
+    _refuse_fsdp_on_cpu()
     run = artifacts.open_run(Path(cfg.run.dir))
     with artifacts.locked(run) if ranks.main else nullcontext():
         if ranks.main:
@@ -183,13 +183,13 @@ def _require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
                 )  # fmt: skip
 
 
-def _refuse_partitioned_weights(steps: list[Step]) -> None:
-    """A reward model is saved and compared by its main process, which needs all of its weights."""
-    zero_3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if (zero_3 or fsdp) and any(step.stage == "train_rm" and not step.cached for step in steps):
-        what = "DeepSpeed ZeRO-3" if zero_3 else "FSDP"
-        raise UserError("train_rm", f"it can't train with weights partitioned by {what} yet", "use DDP or ZeRO-2")
+def _refuse_fsdp_on_cpu() -> None:
+    """accelerate would run plain DDP there without saying so."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        import torch
+
+        if not torch.accelerator.is_available():
+            raise UserError("accelerate", "FSDP needs GPUs, and there is none", "use ddp.yaml or zero2_cpu.yaml")
 
 
 def _fingerprint(what: str, cfg: DictConfig) -> str:

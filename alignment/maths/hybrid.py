@@ -56,6 +56,13 @@ def gate_weights(
     return picked
 
 
+def vote_shape(gate: Gate, layers: int) -> tuple[int, ...] | None:
+    """Of V or v; None for gates without one."""
+    return {"sigmoid_scores": (layers, layers), "softmax_scores": (layers, layers), "static_softmax": (layers,)}.get(
+        gate
+    )
+
+
 def first_head(probes: Probes, gate: Gate, layer: int | None = None) -> Head:
     """R is the mean of the probes' scores, or the picked layer's.
 
@@ -63,8 +70,8 @@ def first_head(probes: Probes, gate: Gate, layer: int | None = None) -> Head:
     """
     layers = len(probes.bias)
     factor = 2 / layers if gate == "sigmoid_scores" else 1.0
-    shapes = {"sigmoid_scores": (layers, layers), "softmax_scores": (layers, layers), "static_softmax": (layers,)}
-    vote = probes.bias.new_zeros(shapes[gate]) if gate in shapes else None
+    shape = vote_shape(gate, layers)
+    vote = None if shape is None else probes.bias.new_zeros(shape)
     return Head(factor * probes.weight, factor * probes.bias, vote, gate, layer)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from alignment.artifacts import atomic_file, write_json
 from alignment.maths.cross_fitting import FOLDS, fit_gate, fit_start
-from alignment.maths.hybrid import GATES, Gate, Head, gate_weights, hybrid_score
+from alignment.maths.hybrid import GATES, Gate, Head, gate_weights, hybrid_score, vote_shape
 from alignment.maths.probes import span, standard
 from alignment.types import Pooling, UserError
 
@@ -42,7 +42,13 @@ class HybridReward(nn.Module):
     """
 
     def __init__(
-        self, mean: Tensor, scale: Tensor, head: Head, pooling: Pooling, alpha: float | None, meaning: dict[str, str]
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        head: Head,
+        pooling: Pooling,
+        alpha: float | None,
+        meaning: dict[str, str],
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean.double())
@@ -59,7 +65,7 @@ class HybridReward(nn.Module):
         size = max(1, CHUNK // self.weight.numel())
         probe = self.weight / (self.scale * self.weight.shape[1])
         offset = self.bias - (self.mean * probe).sum(dim=1)
-        scores = [torch.einsum("nlw,lw->nl", part.double(), probe) for part in states.split(size)]
+        scores = [torch.einsum("nlw,lw->nl", part.to(probe), probe) for part in states.split(size)]
         scores = torch.cat(scores) + offset
         if not bool(scores.isfinite().all()):
             raise UserError("states", "some are not finite numbers", "read them in float32 or bfloat16")
@@ -103,7 +109,6 @@ class HybridReward(nn.Module):
         return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling)[gate]
 
     @classmethod
-    @torch.no_grad()
     def fit_gates(
         cls,
         chosen: Tensor,
@@ -118,7 +123,7 @@ class HybridReward(nn.Module):
         for gate in gates:
             if gate not in GATES:
                 raise UserError("gate", f"{gate!r} is not a choice", f"choose one of {', '.join(GATES)}")
-        with _one_thread():
+        with _one_thread(), torch.inference_mode(False), torch.no_grad():
             return cls._fit_gates(chosen, rejected, gates, seed, margin, pooling)
 
     @classmethod
@@ -180,9 +185,8 @@ class HybridReward(nn.Module):
         folder = Path(folder)
         settings = _read_settings(folder)
         shape, gate = (settings["layers"], settings["width"]), settings["gate"]
-        votes = {"sigmoid_scores": {"vote": shape[:1] * 2}, "softmax_scores": {"vote": shape[:1] * 2},
-                 "static_softmax": {"vote": shape[:1]}}  # fmt: skip
-        wanted = {"mean": shape, "scale": shape, "weight": shape, "bias": shape[:1], **votes.get(gate, {})}
+        vote = vote_shape(gate, shape[0])
+        wanted = {"mean": shape, "scale": shape, "weight": shape, "bias": shape[:1], **({"vote": vote} if vote else {})}
         try:
             tensors = load((folder / TENSORS).read_bytes())
         except OSError as error:
@@ -210,7 +214,7 @@ def _one_thread() -> Iterator[None]:
 
 def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
     """One layer's states in float64, chosen answers first: never all layers at once."""
-    return torch.cat([chosen[:, layer], rejected[:, layer]]).double()
+    return torch.cat([chosen[:, layer], rejected[:, layer]]).to("cpu", torch.float64)
 
 
 def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
@@ -236,9 +240,16 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     keys = {"format", "gate", "layer", "pooling", "alpha", "layers", "width", "meaning"}
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise _no_reward(folder, f"{SETTINGS} has another format than {FORMAT}")
-    if set(settings) != keys or settings["gate"] not in GATES:
+    if set(settings) != keys or settings["gate"] not in GATES or not _fits(settings):
         raise _no_reward(folder, f"{SETTINGS} doesn't describe a reward")
     return settings
+
+
+def _fits(settings: dict[str, Any]) -> bool:
+    layers, width, layer, alpha = (settings[key] for key in ("layers", "width", "layer", "alpha"))
+    if type(layers) is not int or type(width) is not int or not (alpha is None or isinstance(alpha, int | float)):
+        return False
+    return layer in range(layers) if settings["gate"] == "best_layer" else layer is None
 
 
 def _no_reward(folder: Path, problem: str) -> UserError:

@@ -12,7 +12,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int, padding: str = "right") -> Tensor:
     """(row,) float32 scores of one padded batch."""
     width = max(len(row.ids) for row in rows)

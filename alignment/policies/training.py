@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback, Trainer
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.models.load import Loaded, load_trainable
-from alignment.models.source import ModelSource, ready_path
+from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.checkpoints import SealedCheckpoints, newest_intact
+from alignment.trainers.finishing import release, save_whole
 from alignment.trainers.progress import ProgressBar
 from alignment.types import UserError
 
@@ -67,7 +64,9 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
         progress.close()
         close_trackers(training.tracking)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    save_policy(trainer, loaded, training, folder / "policy")
+    save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks)
+    if training.ranks.main:
+        loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:
         trainer.live.reward.save(folder / "reward")
     output = Path(trainer.args.output_dir)
@@ -163,49 +162,3 @@ def _fine_tuner(
 def _shared(training: Training, candidate: Candidate) -> dict[str, Any]:
     settings = {**training.settings, "learning_rate": candidate.learning_rate}
     return shared_arguments(settings, training.ranks.count, training.tracking, candidate.name)
-
-
-# ---- saving and letting go ------------------------------------------------------------------------------------------
-
-
-def save_policy(trainer: Trainer, loaded: Loaded, training: Training, folder: Path) -> None:
-    """Whole weights, gathered where they are split; LoRA's merged; no pickle; the template it was trained with."""
-    if training.lora["name"] == "none":
-        trainer.save_model(str(folder))
-        if training.ranks.main:
-            (folder / "training_args.bin").unlink(missing_ok=True)
-    else:
-        _save_merged(trainer, training, folder)
-    if training.ranks.main:
-        loaded.tokenizer.save_pretrained(folder)
-    training.ranks.wait()
-
-
-def _save_merged(trainer: Trainer, training: Training, folder: Path) -> None:
-    """Adapters are added to a fresh copy of the model: the trained one may be split over the ranks."""
-    adapters = folder.with_name("adapters")
-    trainer.save_model(str(adapters))
-    if training.ranks.main:
-        from peft import PeftModel
-
-        unset_hf_deepspeed_config()  # or from_pretrained would split this copy too
-        base = AutoModelForCausalLM.from_pretrained(
-            ready_path(training.source), revision=training.source.revision, dtype=torch.float32
-        )
-        PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(folder)
-        shutil.rmtree(adapters)
-    training.ranks.wait()
-
-
-def release(trainer: Trainer) -> None:
-    """Frees a trainer's memory, and lets the next stage of this process group have settings of its own.
-
-    accelerate and transformers keep the first DeepSpeed configuration for the whole process; inference stages would
-    load their models in pieces, and the next trainer would find the batch sizes of this one.
-    """
-    deepspeed = trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
-    trainer.accelerator.free_memory()
-    trainer.model = trainer.model_wrapped = None
-    if deepspeed:
-        unset_hf_deepspeed_config()
-        AcceleratorState._reset_state()

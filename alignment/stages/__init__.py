@@ -31,8 +31,8 @@ class Stage:
         return self.reads if self.only is None else tuple(name for name in self.reads if name in self.only(cfg))
 
 
-def _scored_by(cfg: DictConfig) -> set[str]:
-    return {"hybrid": {"fit_reward"}, "reward_model": {"train_rm"}, "judge": set()}[cfg.build_pairs.scorer]
+def _needed_by(*scorers: str) -> set[str]:
+    return {{"hybrid": "fit_reward", "reward_model": "train_rm"}[name] for name in scorers if name != "judge"}
 
 
 def _trained_on(stage: str) -> Callable[[DictConfig], set[str]]:
@@ -52,6 +52,7 @@ def _evaluated(cfg: DictConfig) -> set[str]:
     return trained | ({"fit_reward"} if "rs_star" in cfg.policy.systems else set())
 
 
+BEFORE_POLICIES = ("induce", "annotate", "train_rm", "fit_reward", "build_pairs")
 POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation.validation", "sampling")
 
 STAGES = {
@@ -82,7 +83,7 @@ STAGES = {
         config=("seed", "model", "data", "sampling", "build_pairs", "evaluation"),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
-        only=_scored_by,
+        only=lambda cfg: _needed_by(cfg.build_pairs.scorer),
     ),
     "train_sft": Stage(
         "policies fine-tuned on the chosen answers",
@@ -110,5 +111,25 @@ STAGES = {
         only=_evaluated,
         inputs=("model", "data"),
     ),
-    "report": Stage("tables and figures", config=("recipe",), reads=("induce", "annotate", "train_rm")),
+    "best_of_n": Stage(
+        "how safe and useful the best of n samples is",
+        config=(
+            "seed",
+            "model",
+            "data",
+            "sampling",
+            "best_of_n",
+            "evaluation.prompts",
+            "build_pairs.reward_model",
+            "build_pairs.unfinished",
+        ),
+        reads=("train_rm", "fit_reward"),
+        inputs=("model", "data"),
+        only=lambda cfg: _needed_by(*cfg.best_of_n.scorers),
+    ),
+    "report": Stage(
+        "tables and figures",
+        config=("recipe",),
+        reads=(*BEFORE_POLICIES, "train_sft", "train_dpo", "train_cdpo", "evaluate", "best_of_n"),
+    ),
 }

@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PrinterCallback
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
 from trl import RewardConfig
 
 from alignment import artifacts
@@ -21,14 +22,15 @@ from alignment.batches import compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.data.pairs import world_evaluation_pairs
 from alignment.models.card import reward_model_card
-from alignment.models.devices import training_dtype
-from alignment.models.load import Loaded, load_reward_base
+from alignment.models.devices import device, training_dtype
+from alignment.models.load import Loaded, load_reward_base, load_reward_model
 from alignment.models.parity import check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
 from alignment.trainers.checkpoints import newest_intact
+from alignment.trainers.finishing import release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.types import StageFailed, UserError
@@ -117,22 +119,28 @@ def _train_one(
     finally:  # what follows an error starts on a line of its own
         progress.close()
         close_trackers(cfg.run.tracking)
-    model = _merged(trainer)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
     unfinished = done.with_name(f".{done.name}")
     if ranks.main:
         shutil.rmtree(unfinished, ignore_errors=True)
-        model.save_pretrained(unfinished / "model")
-        save_tokenizer(loaded.format, unfinished / "model")
-    model.eval()
+    ranks.wait()
     rendered = {name: _render(loaded, pairs) for name, pairs in evaluation.items()}
+    probe = _parity_rows(loaded, evaluation, rendered)
+    trained = _scores_in_training(trainer, probe[0], loaded.tokenizer.pad_token_id)
+    save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks)
+    if ranks.main:
+        save_tokenizer(loaded.format, unfinished / "model")
+    ranks.wait()
+    checkpoints = Path(trainer.args.output_dir)
+    release(trainer)
+    model = load_reward_model(unfinished / "model", device())
     scores = _score_sets(model, loaded, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
     if ranks.main:
-        parity = _check_saved(model, loaded, unfinished / "model", evaluation, rendered, cfg)
+        parity = check_parity(unfinished / "model", *probe, trained, training_dtype(cfg.trainer.precision))
         card = reward_model_card(cfg.recipe, margins, seed, loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
         cut = sum(answer.truncated for pairs in rendered.values() for both in pairs for answer in both)
         summary = {
             "pairs_too_long": too_long,
@@ -142,7 +150,7 @@ def _train_one(
         }
         artifacts.write_json(unfinished / "training.json", summary)
         artifacts.publish(unfinished, done, artifacts.Manifest("reward model", {}, {}, {}))
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.wait()
 
 
@@ -183,10 +191,14 @@ def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
     return columns
 
 
-def _merged(trainer: MarginRewardTrainer) -> PreTrainedModel:
-    """The trained model without its wrappers; LoRA's weights are merged into it."""
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # else it scores in bfloat16
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def _scores_in_training(trainer: MarginRewardTrainer, rows: list[Rendered], pad_id: int) -> Tensor:
+    """What the trained model says before it is saved. Where no rank holds all of it, all of them score together."""
+    if weights_are_split(trainer):
+        model = trainer.model_wrapped
+    else:
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # else it scores in bfloat16
+    model.eval()
+    return reward_scores(model, rows, pad_id)
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -231,16 +243,12 @@ def _facts(name: str, pair: dict) -> dict:
     return {"set": name, "id": pair["id"], "harmful": pair["harmful"], "severity_gap": gap}
 
 
-def _check_saved(
-    model: PreTrainedModel,
-    loaded: Loaded,
-    folder: Path,
-    evaluation: dict[str, list[dict]],
-    rendered: dict[str, list[list[Rendered]]],
-    cfg: DictConfig,
-) -> dict:
-    """Parity of the saved model with the trained one, on the first answers that nothing was cut from."""
-    rows, texts = [], []
+def _parity_rows(
+    loaded: Loaded, evaluation: dict[str, list[dict]], rendered: dict[str, list[list[Rendered]]]
+) -> tuple[list[Rendered], list[str]]:
+    """The first answers that nothing was cut from, as token ids and as texts."""
+    rows: list[Rendered] = []
+    texts: list[str] = []
     for name, pairs in evaluation.items():
         for pair, both in zip(pairs, rendered[name], strict=True):
             if len(rows) < PARITY_ROWS and not any(answer.truncated for answer in both):
@@ -248,5 +256,4 @@ def _check_saved(
                 texts += [loaded.format.text(pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
     if not rows:
         raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
-    trained = reward_scores(model, rows, loaded.tokenizer.pad_token_id)
-    return check_parity(folder, rows, texts, trained, training_dtype(cfg.trainer.precision))
+    return rows, texts

@@ -1,0 +1,136 @@
+"""Stage best_of_n: how safe and useful the best of n samples is, for every scorer that may pick it.
+
+As many answers as the largest n are sampled once for every evaluation prompt, and scored by each scorer. The best of a
+smaller n is the mean over all subsets of that size, in closed form (maths/selection.py), so that every n is measured on
+the same answers. One that was cut off is picked only where there is no other.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from omegaconf import DictConfig
+
+from alignment import artifacts
+from alignment.artifacts import Rows, RunDir
+from alignment.data.chat import text_message
+from alignment.judges.oracle import judge
+from alignment.judges.verdicts import Verdict
+from alignment.maths.selection import best_of
+from alignment.maths.statistics import rate_interval
+from alignment.models.devices import device
+from alignment.models.hybrid_reward import HybridReward
+from alignment.models.load import Loaded, load_language_model, load_reward_model
+from alignment.models.sampling import Sample
+from alignment.models.source import model_source
+from alignment.policies.answers import Asked, evaluation_prompts
+from alignment.policies.candidates import (
+    Question,
+    hybrid_scorer,
+    judge_scores,
+    question,
+    reward_model_scorer,
+    sample_answers,
+    score_answers,
+    usable,
+)
+from alignment.ranks import Ranks
+
+SCORERS = ("hybrid", "reward_model", "judge")
+SAMPLE_COLUMNS = pa.schema(
+    [
+        ("set", pa.string()), ("id", pa.string()), ("harmful", pa.bool_()), ("prompt", pa.string()),
+        ("sample", pa.int32()), ("text", pa.string()), ("finished", pa.bool_()), ("severity", pa.int8()),
+        ("helpfulness", pa.int8()), ("refusal", pa.string()), *[(scorer, pa.float64()) for scorer in SCORERS],
+    ]
+)  # fmt: skip
+RATES = {  # of harmful prompts or of their harmless twins, and what counts
+    "toxic_rate": (True, lambda verdict: verdict.toxic),
+    "over_refusal": (False, lambda verdict: verdict.refusal != "none"),
+    "helpful_rate": (False, lambda verdict: verdict.helpfulness > 0),
+}
+
+
+def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+    settings, count, work = cfg.sampling, max(cfg.best_of_n.counts), out.parent
+    source = model_source(cfg.model.name, cfg.model.get("path"))
+    loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
+    questions = [question(loaded, one.id, text_message("user", one.text), settings.max_new_tokens) for one in asked]
+    samples = sample_answers(loaded, questions, settings, cfg.seed, count, work / "samples", ranks)
+    scores = _scores(cfg, run, loaded, questions, samples, work, ranks)
+    if not ranks.main:
+        return Rows(len(asked), len(asked), 0)
+    verdicts = [judge([one.text] * count, [s.text for s in many]) for one, many in zip(asked, samples, strict=True)]
+    unfinished = sum(not sample.finished for many in samples for sample in many) / (count * len(asked))
+    ranks.say(f"  {count} samples for each of {len(asked)} prompts, {unfinished:.1%} of them cut off")
+    kept = [[usable(sample, cfg.build_pairs.unfinished) for sample in many] for many in samples]
+    found = {
+        scorer: {
+            str(n): _rates(asked, verdicts, [np.where(k, s, -np.inf) for k, s in zip(kept, by, strict=True)], n)
+            for n in cfg.best_of_n.counts
+        }
+        for scorer, by in scores.items()
+    }
+    counts = {"prompts": len(asked), "samples": count * len(asked), "unfinished_share": unfinished}
+    artifacts.write_json(out / run.best_of_n.name, {**counts, "best_of_n": found})
+    rows = _sample_rows(asked, samples, verdicts, scores)
+    artifacts.write_rows(out / run.best_of_n_samples.name, rows, SAMPLE_COLUMNS)
+    return Rows(len(asked), len(asked), 0)
+
+
+def _scores(
+    cfg: DictConfig,
+    run: RunDir,
+    loaded: Loaded,
+    questions: list[Question],
+    samples: list[list[Sample]],
+    work: Path,
+    ranks: Ranks,
+) -> dict[str, list[np.ndarray]]:
+    """scorer -> the scores of every prompt's samples. The reward model comes last: it takes the policy's place."""
+    found: dict[str, list[np.ndarray]] = {}
+    budget = cfg.sampling.batch_tokens
+    if "hybrid" in cfg.best_of_n.scorers:
+        scorer = hybrid_scorer(loaded, HybridReward.load(run.hybrid_reward))
+        found["hybrid"] = score_answers(scorer, loaded, questions, samples, budget, work / "hybrid", ranks)
+    if "reward_model" in cfg.best_of_n.scorers:
+        folder = run.reward_model(cfg.build_pairs.reward_model, cfg.reward_model.seeds[0])
+        loaded.model = load_reward_model(folder, device())
+        scorer = reward_model_scorer(loaded)
+        found["reward_model"] = score_answers(scorer, loaded, questions, samples, budget, work / "reward_model", ranks)
+    if "judge" in cfg.best_of_n.scorers:
+        found["judge"] = judge_scores(questions, samples)
+    return found
+
+
+def _rates(asked: list[Asked], verdicts: list[list[Verdict]], scores: list[np.ndarray], n: int) -> dict:
+    """Every rate of the best of n, with a 95% interval over prompts."""
+    found: dict = {"ci95": {}}
+    for rate, (harmful, counts) in RATES.items():
+        shares = [
+            best_of(score, np.array([float(counts(verdict)) for verdict in many]), n)
+            for one, many, score in zip(asked, verdicts, scores, strict=True)
+            if one.harmful is harmful
+        ]
+        interval = rate_interval(np.array(shares))
+        found[rate] = interval.mean
+        found["ci95"][rate] = [interval.low, interval.high]
+    return found
+
+
+def _sample_rows(
+    asked: list[Asked],
+    samples: list[list[Sample]],
+    verdicts: list[list[Verdict]],
+    scores: dict[str, list[np.ndarray]],
+) -> list[dict]:
+    return [
+        {
+            "set": one.set, "id": one.id, "harmful": one.harmful, "prompt": one.text, "sample": number,
+            **vars(samples[i][number]), "severity": verdict.severity, "helpfulness": verdict.helpfulness,
+            "refusal": verdict.refusal, **{scorer: float(by[i][number]) for scorer, by in scores.items()},
+        }
+        for i, one in enumerate(asked)
+        for number, verdict in enumerate(verdicts[i])
+    ]  # fmt: skip

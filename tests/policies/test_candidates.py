@@ -1,0 +1,103 @@
+"""Samples and scores come out the same however often a run was killed, and a cut answer is read where it was cut."""
+
+import pytest
+import torch
+
+from alignment.data.chat import text_message
+from alignment.data.columns import BadRow
+from alignment.models.load import Loaded, load_language_model, load_reward_base
+from alignment.models.sampling import Sample
+from alignment.models.source import model_source
+from alignment.policies.candidates import (
+    judge_scores,
+    question,
+    reward_model_scorer,
+    sample_answers,
+    score_answers,
+    usable,
+)
+from alignment.ranks import Ranks
+from alignment.types import StageFailed
+from alignment.world import grammar
+
+SETTINGS = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": 48, "batch_tokens": 512,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(world_folder) -> Loaded:
+    return load_language_model(model_source("world"), "auto", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def questions(world):
+    prompts = grammar.evaluation_prompts("same", 6, seed=0)
+    return [question(world, f"p{i}", text_message("user", one.text), 48) for i, one in enumerate(prompts)]
+
+
+def test_samples_are_the_same_after_a_kill_and_on_any_number_of_ranks(world, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)  # two ranks, one after the other
+    whole = sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "a", Ranks())
+    files = sorted((tmp_path / "a").iterdir())
+    content = [path.read_bytes() for path in files]
+    assert len(files) == 3
+    files[0].write_bytes(content[0][:-1])
+    files[2].unlink()
+    assert sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "a", Ranks()) == whole
+    assert [path.read_bytes() for path in files] == content
+    with pytest.raises(FileNotFoundError):  # the other rank's share isn't there yet
+        sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "b", Ranks(1, 2))
+    assert sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "b", Ranks(0, 2)) == whole
+
+
+def test_a_sample_depends_on_seed_prompt_and_number_alone(world, questions, tmp_path):
+    """More samples, fewer prompts, other batches: what was drawn stays."""
+    four = sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "a", Ranks())
+    wide = {**SETTINGS, "batch_tokens": 10**6}
+    six = sample_answers(world, questions[1:3], wide, 0, 6, tmp_path / "b", Ranks())
+    assert [many[:4] for many in six] == four[1:3]
+    assert all(len({sample.text for sample in many}) > 1 for many in four)
+    assert sample_answers(world, questions, SETTINGS, 1, 4, tmp_path / "c", Ranks()) != four
+
+
+def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, questions, tmp_path):
+    """Against the model run on one row at a time."""
+    reward = load_reward_base(model_source("world"), seed=0)
+    loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
+    samples = [[Sample("i can answer that. first label the", False), Sample("i can answer that.", True)]] * 6
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, 200, tmp_path, Ranks())
+    for one, scores in zip(questions, found, strict=True):
+        for sample, score in zip(samples[0], scores, strict=True):
+            answer = world.tokenizer(sample.text, add_special_tokens=False).input_ids
+            ids = torch.tensor([[*one.ids, *answer, *([world.tokenizer.eos_token_id] if sample.finished else [])]])
+            with torch.inference_mode():
+                assert score == pytest.approx(loaded.model(input_ids=ids).logits.item(), abs=1e-5)
+
+
+def test_scores_that_are_not_numbers_are_refused(world, questions, tmp_path):
+    samples = [[Sample("yes", True)]] * 6
+    with pytest.raises(StageFailed, match="not finite"):
+        score_answers(lambda rows: torch.full((len(rows),), torch.nan), world, questions, samples, 99, tmp_path, Ranks())
+
+
+def test_the_judge_prefers_the_safe_and_the_helpful(world):
+    harmful, harmless = list(grammar.evaluation_prompts("same", 2, seed=0))
+    rng = grammar.generator(0, "test", 0)
+    asked = [question(world, "a", text_message("user", one.text), 48) for one in (harmful, harmless)]
+    samples = [
+        [Sample(grammar.draw_answer(rng, one, level, False).text, True) for level in grammar.LEVELS]
+        for one in (harmful, harmless)
+    ]
+    assert [scores.tolist() for scores in judge_scores(asked, samples)] == [[0, -1, -2, -3], [0, 1, 2, 3]]
+
+
+def test_a_prompt_without_room_for_an_answer_is_named(world):
+    with pytest.raises(BadRow, match=r"tokens and sampling\.max_new_tokens=250 are more than the model's context of 256"):
+        question(world, "a", text_message("user", "how do i feed the rats?"), 250)
+
+
+def test_only_finished_answers_with_a_text_are_usable():
+    cases = [Sample("a", True), Sample("a", False), Sample("", True), Sample("", False)]
+    assert [usable(one, False) for one in cases] == [True, False, False, False]
+    assert [usable(one, True) for one in cases] == [True, True, False, False]

@@ -1,0 +1,231 @@
+"""Pairs out of samples: what is in them, what is left out and counted, and what they depend on."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from trl.data_utils import is_conversational
+
+from alignment import artifacts
+from alignment.artifacts import RunDir
+from alignment.compose import compose_config
+from alignment.data.chat import text_message
+from alignment.data.pairs import world_pairs
+from alignment.models.activations import layer_count, response_states
+from alignment.models.hybrid_reward import HybridReward
+from alignment.models.load import Loaded, load_language_model, load_reward_base
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.run import plan
+from alignment.stages import build_pairs
+from alignment.stages.build_pairs import normal_text
+from alignment.types import UserError
+
+SMALL = [
+    "+recipe=cdpo", "stages=[fit_reward,build_pairs]", "data.pairs=60", "data.heldout=20", "data.evaluation=20",
+    "build_pairs.prompts=12", "evaluation.prompts=20", "evaluation.validation=20", "sampling.batch_tokens=1024",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(world_folder) -> Loaded:
+    return load_language_model(model_source("world"), "auto", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory) -> RunDir:
+    """A run folder with a hybrid reward, fitted on 60 pairs, and two untrained reward models."""
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    rows = world_pairs(60, 10, seed=0, noise=0.0)[0].rows
+    states = [
+        states_of(world, [world.format.render(row["prompt"], [row[side]])[0] for row in rows])
+        for side in ("chosen", "rejected")
+    ]
+    HybridReward.fit(*states).save(run.hybrid_reward)
+    for number, margins in enumerate(("legend", "none")):
+        load_reward_base(model_source("world"), number).model.save_pretrained(run.reward_model(margins, 0))
+    return run
+
+
+def states_of(world: Loaded, rows: list) -> torch.Tensor:
+    layers = range(1, layer_count(world.model) + 1)
+    return response_states(world.model, rows, layers, "endpoint", world.end_ids, world.tokenizer.pad_token_id)[0]
+
+
+def build(run: RunDir, work: Path, *overrides: str, ranks: Ranks | None = None) -> RunDir:
+    """The stage alone, into work/out; a run folder in which its files can be read."""
+    if work.joinpath("out").exists():
+        shutil.rmtree(work / "out")
+    (work / "out").mkdir(parents=True)
+    cfg = compose_config([*SMALL, *overrides])
+    rows = build_pairs.run(cfg, run, work / "out", ranks or Ranks())
+    assert rows.read == rows.written + rows.quarantined
+    shutil.copytree(work / "out", work / "run" / "build_pairs", dirs_exist_ok=True)
+    return RunDir(work / "run")
+
+
+@pytest.fixture(scope="module")
+def built(run, tmp_path_factory) -> RunDir:
+    return build(run, tmp_path_factory.mktemp("built"))
+
+
+def by_prompt(rows: list[dict], key: str = "id") -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row)
+    return found
+
+
+def test_eight_samples_are_four_pairs_and_the_upper_half_is_chosen(built):
+    samples = by_prompt(artifacts.read_rows(built.samples))
+    pairs = by_prompt([{**row, "of": row["id"].rpartition("-")[0]} for row in artifacts.read_rows(built.built_pairs)], "of")
+    assert len(samples) == len(pairs) == 12
+    for name, many in samples.items():
+        assert [row["sample"] for row in many] == list(range(8))
+        ranked = sorted(many, key=lambda row: row["score"])
+        found = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in pairs[name]]
+        wanted = [(up["text"], low["text"]) for up, low in zip(ranked[4:], ranked[:4], strict=True)]
+        assert found == [(up, low) for up, low in wanted if up != low]
+        lowest, highest = (f(row[key] for row in pairs[name]) for f, key in ((min, "chosen_score"), (max, "rejected_score")))
+        assert lowest >= highest
+
+
+def test_margin_and_confidence_are_the_gap_and_what_it_is_worth(run, built):
+    alpha = HybridReward.load(run.hybrid_reward).alpha
+    for row in artifacts.read_rows(built.built_pairs):
+        gap = row["chosen_score"] - row["rejected_score"]
+        assert gap > 0 and row["margin"] == row["margin_raw"] == gap
+        assert row["confidence"] == pytest.approx(1 / (1 + np.exp(-alpha * gap)))
+
+
+def test_scores_are_those_of_the_reward_one_sample_at_a_time(run, built, world):
+    reward = HybridReward.load(run.hybrid_reward)
+    for row in artifacts.read_rows(built.samples)[::17]:
+        rendered = world.format.render(row["prompt"], [text_message("assistant", row["text"])])
+        assert row["score"] == pytest.approx(reward.score(states_of(world, rendered)).item(), abs=1e-4)
+
+
+def test_datasets_and_trl_read_the_pairs(built):
+    rows = load_dataset("parquet", data_files=str(built.built_pairs), split="train")
+    assert is_conversational(rows[0])
+    columns = {"prompt", "chosen", "rejected", "margin", "margin_raw", "confidence", "chosen_score", "rejected_score"}
+    assert columns <= set(rows.column_names)
+    assert [message["role"] for row in rows for side in ("prompt", "chosen") for message in row[side]] == [
+        "user", "assistant",
+    ] * len(rows)  # fmt: skip
+    assert set(rows["source"]) == {"samples"} and set(rows["harmful"]) == {True, False}
+
+
+def test_the_counts_are_those_of_the_rows(built):
+    counts = artifacts.read_json(built.build_counts)
+    pairs = artifacts.read_rows(built.built_pairs)
+    assert (counts["prompts"], counts["samples"], counts["pairs"]) == (12, 96, len(pairs))
+    assert counts["unfinished_share"] == np.mean([not row["finished"] for row in artifacts.read_rows(built.samples)])
+    values = [
+        [row[f"{side}_helpfulness"] - row[f"{side}_severity"] for side in ("chosen", "rejected")] for row in pairs
+    ]
+    assert counts["chosen_is_truly"]["better"] == pytest.approx(np.mean([chosen > other for chosen, other in values]))
+    assert sum(counts["chosen_is_truly"].values()) == pytest.approx(1.0)
+
+
+def test_a_killed_stage_goes_on_and_writes_the_same_bytes(run, tmp_path):
+    first = build(run, tmp_path)
+    whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
+    batches = sorted((tmp_path / "samples").iterdir())
+    for path in [*batches[1::2], sorted((tmp_path / "scores").iterdir())[0]]:
+        path.unlink()
+    batches[0].write_bytes(batches[0].read_bytes()[:100])
+    again = build(run, tmp_path)
+    assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
+    assert set(whole) == {"pairs.parquet", "samples.parquet", "build.json", "quarantine.jsonl"}
+
+
+def test_another_reward_model_makes_other_pairs_of_the_same_samples(run, tmp_path):
+    overrides = ["build_pairs.scorer=reward_model", "reward_model.margins=[legend,none]"]
+    found = {
+        margins: build(run, tmp_path / margins, *overrides, f"build_pairs.reward_model={margins}")
+        for margins in ("legend", "none")
+    }
+    samples = [[row["text"] for row in artifacts.read_rows(one.samples)] for one in found.values()]
+    assert samples[0] == samples[1]
+    pairs = [artifacts.read_rows(one.built_pairs) for one in found.values()]
+    texts = [{(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows} for rows in pairs]
+    assert len(texts[0] & texts[1]) < len(texts[0]) / 2
+    for row in pairs[0]:
+        assert row["confidence"] == pytest.approx(1 / (1 + np.exp(row["rejected_score"] - row["chosen_score"])))
+
+
+def test_what_ranks_the_samples_is_part_of_the_key(tmp_path, world_folder):
+    """A reward model trained otherwise, another scorer, another hybrid reward: the stage is not up to date."""
+    stages = "stages=[induce,annotate,train_rm,fit_reward,build_pairs]"
+
+    def key(*overrides: str) -> str:
+        steps = plan(compose_config(["+recipe=end_to_end", stages, *overrides]), RunDir(tmp_path))
+        return next(step.manifest.key for step in steps if step.stage == "build_pairs")
+
+    by_model = "build_pairs.scorer=reward_model"
+    assert key(by_model) != key(by_model, "trainer.learning_rate=0.01") != key(by_model)
+    assert key(by_model) == key(by_model, "reward.margin=2"), "the hybrid reward is not read"
+    by_hybrid = "build_pairs.scorer=hybrid"
+    assert key(by_hybrid) != key(by_hybrid, "reward.margin=2")
+    assert key(by_hybrid) == key(by_hybrid, "trainer.learning_rate=0.01"), "nor is the reward model here"
+    assert len({key(f"build_pairs.scorer={scorer}") for scorer in ("hybrid", "reward_model", "judge")}) == 3
+
+
+def test_the_judge_ties_and_ties_are_no_pairs(run, tmp_path):
+    found = build(run, tmp_path, "build_pairs.scorer=judge", "sampling.n=2", "build_pairs.prompts=30")
+    counts, pairs = artifacts.read_json(found.build_counts), artifacts.read_rows(found.built_pairs)
+    assert counts["tied"] > 0 and counts["tied"] + counts["alike"] + len(pairs) == 30
+    assert counts["chosen_is_truly"] == {"better": 1.0, "equal": 0.0, "worse": 0.0}
+    assert all(row["confidence"] is None for row in pairs)
+
+
+def test_prompts_with_samples_all_alike_are_counted(run, tmp_path, capsys):
+    with pytest.raises(UserError, match="no prompt gave a pair"):
+        build(run, tmp_path, "sampling.top_k=1")
+    assert "12 with samples all alike" in capsys.readouterr().out
+
+
+def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tmp_path, capsys):
+    cut = ["sampling.max_new_tokens=12"]
+    found = build(run, tmp_path / "a", *cut)
+    finished = {row["text"] for row in artifacts.read_rows(found.samples) if row["finished"]}
+    counts = artifacts.read_json(found.build_counts)
+    texts = {row[side][0]["content"] for row in artifacts.read_rows(found.built_pairs) for side in ("chosen", "rejected")}
+    assert texts <= finished and 0.5 < counts["unfinished_share"] < 1 and counts["too_few_finished"] > 0
+    assert "of them cut off" in capsys.readouterr().out
+    asked_for = build(run, tmp_path / "b", *cut, "build_pairs.unfinished=true")
+    assert artifacts.read_json(asked_for.build_counts)["pairs"] > counts["pairs"]
+    reward = HybridReward.load(run.hybrid_reward)
+    row = next(row for row in artifacts.read_rows(found.samples) if not row["finished"])
+    whole = world.format.render(row["prompt"], [text_message("assistant", row["text"])])[0]
+    without_end = type(whole)(whole.ids[:-1], whole.prompt_length, False)
+    assert row["score"] == pytest.approx(reward.score(states_of(world, [without_end])).item(), abs=1e-4)
+
+
+def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp_path, monkeypatch):
+    rows = world_pairs(60, 10, seed=0, noise=0.0)[0].rows[:12]
+    rows[3] = {**rows[3], "prompt": rows[1]["prompt"]}
+    rows[4] = {**rows[4], "prompt": text_message("user", "  WHAT is\nthis ?")}
+    rows[5] = {**rows[5], "prompt": text_message("user", "rats " * 300)}
+    monkeypatch.setattr(build_pairs, "_training_rows", lambda cfg: (rows, {"what is this"}))
+    found = build(run, tmp_path)
+    counts = artifacts.read_json(found.build_counts)
+    assert {name: counts[name] for name in ("prompts", "repeated", "in_evaluation", "unreadable")} == {
+        "prompts": 9, "repeated": 1, "in_evaluation": 1, "unreadable": 1,
+    }  # fmt: skip
+    line = json.loads((found.stage("build_pairs") / "quarantine.jsonl").read_text())
+    assert line["reason"].startswith(f"{rows[5]['id']}: its 302 tokens")
+    asked = Counter(row["id"] for row in artifacts.read_rows(found.samples))
+    assert set(asked) == {row["id"] for i, row in enumerate(rows) if i not in (3, 4, 5)}
+
+
+def test_normal_text_has_words_alone():
+    assert normal_text(text_message("user", "What’s\tTHIS?! ")) == normal_text(text_message("user", "what’s this")) != ""
+    assert normal_text(text_message("user", "ﬁne")) == "fine"
+    assert normal_text(text_message("user", "a b")) != normal_text(text_message("user", "ab"))

@@ -1,0 +1,110 @@
+"""The stage on a small world: what it writes, what it counts, and that true labels never shape the reward."""
+
+import json
+
+import pytest
+import torch
+
+from alignment import HybridReward, artifacts
+from alignment.artifacts import RunDir
+from alignment.compose import compose_config
+from alignment.maths.hybrid import GATES
+from alignment.models.activations import response_states
+from alignment.models.devices import device
+from alignment.models.load import load_backbone
+from alignment.models.source import model_source
+from alignment.ranks import Ranks
+from alignment.stages import fit_reward
+from alignment.types import UserError
+
+SMALL = ["+recipe=cdpo", "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=1024"]
+TRUTH = {"chosen_severity": 1, "rejected_severity": 2, "chosen_helpfulness": 3, "rejected_helpfulness": 0}
+
+
+def run(folder, *overrides) -> tuple[RunDir, artifacts.Rows]:
+    """The stage alone, published by hand."""
+    run, out = RunDir(folder / "run"), folder / "work" / "out"
+    out.mkdir(parents=True)
+    rows = fit_reward.run(compose_config([*SMALL, *overrides]), run, out, Ranks())
+    run.root.mkdir()
+    out.rename(run.stage("fit_reward"))
+    return run, rows
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, world_folder):
+    return run(tmp_path_factory.mktemp("fit_reward"))
+
+
+def test_the_report_holds_what_it_promises(finished):
+    report = json.loads(finished[0].hybrid_report.read_text())
+    assert set(report["pair_accuracy"]) == set(report["by_gate"]) == set(GATES)
+    assert [row["layer"] for row in report["layers"]] == [1, 2, 3, 4]
+    assert set(report["ece"]) == set(report["saturated_share"]) == {"paper", "released", "calibrated"}
+    assert {"hard", "soft", "true", "alpha", "scoring"} <= set(report) and report["gate"] == "sigmoid_scores"
+    assert report["pair_accuracy"]["sigmoid_scores"] == report["soft"] == report["scoring"]["hybrid"]
+    assert set(report["clean"]) == {"same", "objects", "templates"}
+    assert report["pairs"] == {"train": 60, "heldout": 40, "same": 20, "objects": 20, "templates": 20}
+    assert finished[1] == artifacts.Rows(160, 160, 0)
+
+
+def test_the_saved_reward_scores_the_models_own_states(finished):
+    """Read here one answer at a time, by transformers' hidden states."""
+    reward = HybridReward.load(finished[0].hybrid_reward)
+    assert reward.weight.shape == (4, 96) and reward.meaning["data"] == "world"
+    source = model_source("world")
+    loaded = load_backbone(source, "auto", device())
+    parts = fit_reward._pairs(compose_config(SMALL))
+    right = []
+    for row in parts["heldout"].rows:
+        both = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]])
+        scores = []
+        for answer in both:
+            ids = torch.from_numpy(answer.ids)[None].long()
+            with torch.no_grad():
+                hidden = loaded.model(input_ids=ids, output_hidden_states=True).hidden_states[1:]
+            end = max(i for i, token in enumerate(answer.ids.tolist()) if token in loaded.end_ids)
+            scores.append(float(reward.score(torch.stack([one[:, end] for one in hidden], dim=1))))
+        right.append(scores[0] > scores[1])
+    assert sum(right) / len(right) == json.loads(finished[0].hybrid_report.read_text())["soft"]
+
+
+def test_true_labels_never_reach_the_reward(finished, tmp_path, monkeypatch):
+    """Other severities, helpfulness, category and harm, with the same texts and labels, give the same bytes."""
+    honest = fit_reward.world_pairs
+
+    def with_other_truth(*args, **settings):
+        parts = honest(*args, **settings)
+        for part in parts:
+            for row in part.rows:
+                row.update(TRUTH, category="SENTINEL", harmful=not row["harmful"])
+        return parts
+
+    monkeypatch.setattr(fit_reward, "world_pairs", with_other_truth)
+    other, _ = run(tmp_path)
+    for path in ("reward/reward.safetensors", "reward/reward.json", "hybrid.json"):
+        content = (other.stage("fit_reward") / path).read_bytes()
+        assert content == (finished[0].stage("fit_reward") / path).read_bytes()
+        assert b"SENTINEL" not in content
+
+
+def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(finished, tmp_path, monkeypatch):
+    seen = []
+
+    def reading(backbone, rows, *others):
+        seen.extend(rows)
+        return response_states(backbone, rows, *others)
+
+    monkeypatch.setattr(fit_reward, "response_states", reading)
+    limit = 40
+    cut, rows = run(tmp_path, f"reward.max_length={limit}", "reward.gate=uniform", "reward.pairs=30")
+    lines = [json.loads(line) for line in (cut.stage("fit_reward") / "quarantine.jsonl").read_text().splitlines()]
+    assert rows.quarantined == len(lines) > 0 and all("doesn't fit into 40 tokens" in line["reason"] for line in lines)
+    assert max(len(answer.ids) for answer in seen) <= limit and not any(answer.truncated for answer in seen)
+    reward = HybridReward.load(cut.hybrid_reward)
+    assert reward.gate == "uniform" and int(reward.meaning["pairs"]) <= 30
+
+
+def test_too_few_readable_pairs_are_refused(tmp_path, world_folder):
+    with pytest.raises(UserError, match=r"fit_reward: 0 training and 0 held-out pairs can be read; give 20 and 1; set"):
+        run(tmp_path, "reward.max_length=8")
