@@ -105,6 +105,29 @@ def draw_accuracy(report: dict, path: Path) -> None:
         save(figure, path)
 
 
+def draw_layers(hybrid: dict, path: Path) -> None:
+    """Each layer's probe on held-out pairs, and the hybrid of all of them as a line across (fit_reward/hybrid.json)."""
+    layers = [row["layer"] for row in hybrid["layers"]]
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6.2, 3.2))
+        for name, label, colour in (
+            ("pair_accuracy", "pairs ordered right, by one layer", NONE),
+            ("precision", 'precision of one layer\'s "chosen"', "#d9a066"),
+        ):
+            values = [np.nan if row[name] is None else 100 * row[name] for row in hybrid["layers"]]
+            axis.plot(layers, values, "o-", color=colour, markersize=3.5, linewidth=1.2, label=label)
+        axis.axhline(100 * hybrid["soft"], color=LEGEND, linewidth=1.6, label="pairs ordered right, by all of them")
+        axis.axhline(50, color="#888888", linewidth=0.6, linestyle=(0, (2, 2)))
+        axis.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlabel(f"layer  (dotted: chance; gate: {hybrid['gate'].replace('_', ' ')})")
+        axis.set_ylabel("held-out pairs or answers, %")
+        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=1, handletextpad=0.4)
+        save(figure, path)
+
+
 def _edges(binning: dict) -> list[float]:
     """Where a margin's bin changes; bins of sizes have their edges on both sides of 0."""
     mirrored = [-edge for edge in binning["edges"]] if binning["negative"] in ("keep", "abs") else []

@@ -8,10 +8,10 @@ from matplotlib import pyplot as plt
 from alignment.figures import STYLE, save
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
-PICKERS = {
-    "hybrid": ("#1f6f8b", "hybrid reward"),
-    "reward_model": ("#c4702f", "margin reward model"),
-    "judge": ("#9aa5b1", "oracle (sees the truth)"),
+PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over it
+    "judge": {"color": "#c5ccd3", "linewidth": 5, "markersize": 7, "label": "an oracle (sees the truth)"},
+    "reward_model": {"color": "#c4702f", "linewidth": 1.6, "markersize": 4, "label": "margin reward model"},
+    "hybrid": {"color": "#1f6f8b", "linewidth": 1.6, "markersize": 4, "label": "hybrid reward"},
 }
 
 
@@ -44,28 +44,25 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
 
 
 def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
-    """Toxic rate of harmful prompts, and helpful rate of their harmless twins, against n, with 95% intervals."""
-    panels = {
-        "toxic_rate": "harmful prompts: toxic answers, %",
-        "helpful_rate": "their harmless twins: helpful answers, %",
-    }
+    """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
+    panels = {"toxic_rate": "harmful prompts: toxic answers, %", "over_refusal": "harmless twins: refusals, %"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.22})
-        for scorer, by_count in found.items():
-            counts = sorted(map(int, by_count))
+        figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2})
+        for scorer, look in PICKERS.items():
+            counts = sorted(map(int, found.get(scorer, {})))
             for axis, rate in zip(axes, panels, strict=True):
-                values = [100 * by_count[str(n)][rate] for n in counts]
-                low, high = zip(*(by_count[str(n)]["ci95"][rate] for n in counts), strict=True)
-                colour, label = PICKERS[scorer]
-                style = "--" if scorer == "judge" else "-"
-                axis.plot(counts, values, style, marker="o", markersize=4, color=colour, linewidth=1.6, label=label)
-                axis.fill_between(counts, 100 * np.array(low), 100 * np.array(high), color=colour, alpha=0.15, lw=0)
+                values = [found[scorer][str(n)] for n in counts]
+                intervals = 100 * np.array([one["ci95"][rate] for one in values]).reshape(-1, 2)
+                if scorer != "judge":
+                    axis.fill_between(counts, *intervals.T, color=look["color"], alpha=0.15, lw=0)
+                axis.plot(counts, [100 * one[rate] for one in values], marker="o", clip_on=False, **look)
         for axis, title in zip(axes, panels.values(), strict=True):
             axis.set_title(title)
             axis.set_xscale("log", base=2)
+            counts = sorted({int(n) for by_count in found.values() for n in by_count})
             axis.set_xticks(counts, counts)
             axis.minorticks_off()
-            axis.set_ylim(0, 100 if axis is axes[1] else None)
+            axis.set_ylim(bottom=0)
             axis.set_xlabel("n: the best of how many samples")
             axis.grid(axis="y", color="#dddddd", linewidth=0.6)
             axis.set_axisbelow(True)

@@ -15,7 +15,7 @@ from alignment.types import UserError
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 
-BASE = "+recipe=legend_rm"
+BASE, BEST = "+recipe=legend_rm", "+recipe=best_of_n"
 MISTAKES = {  # command line -> what the one line must say
     "": "recipe: no recipe is chosen; add one of +recipe=",
     "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, legend_rm, table1",
@@ -74,6 +74,15 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} run.tracking=paper": "run.tracking: 'paper' is not a choice",
     f"{BASE} seed=1,2": "seed: 1,2 is ambiguous",
     f"{BASE} seed": "seed: cannot be read; write key=value",
+    f"{BEST} best_of_n.counts=[]": "best_of_n.counts: the list is empty or names something twice",
+    f"{BEST} best_of_n.counts=[0,2]": "best_of_n.counts: 0 is out of range",
+    f"{BEST} best_of_n.scorers=[chance]": "best_of_n.scorers: 'chance' is not a choice; choose from hybrid",
+    f"{BEST} build_pairs.reward_model=none": "build_pairs.reward_model: none is not among reward_model.margins",
+    f"{BEST} sampling.n=4": "sampling.n: it would have no effect: best_of_n.counts says how many",
+    f"{BEST} data=file data.path=x.jsonl annotator.contrast.file=x.csv": "stages: best_of_n needs a judge",
+    "+recipe=cdpo sampling.n=1": "sampling.n: 1 sample makes no pair",
+    "+recipe=cdpo build_pairs.scorer=model": "build_pairs.scorer: 'model' is not a choice",
+    "+recipe=cdpo sampling.top_p=0": "sampling.top_p: 0.0 is out of range",
     f"-m {BASE} trainer.learning_rate=0.1,7": "trainer.learning_rate: 7.0 is out of range",
 }
 
@@ -176,11 +185,9 @@ def test_every_key_a_stage_depends_on_exists():
                 node = node[part]
 
 
-@pytest.mark.parametrize(
-    "variables", [{"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"ACCELERATE_USE_FSDP": "true"}], ids=str
-)
-def test_partitioned_weights_are_refused_before_anything_runs(variables, tmp_path):
-    done = small_recipe.run(tmp_path, check=False, **variables)
+def test_fsdp_without_gpus_is_refused_before_anything_runs(tmp_path):
+    """accelerate would run plain DDP without saying so."""
+    done = small_recipe.run(tmp_path, check=False, ACCELERATE_USE_FSDP="true")
     assert done.returncode == 2 and not done.stdout
-    assert "train_rm: it can't train with weights partitioned" in done.stderr
+    assert "accelerate: FSDP needs GPUs" in done.stderr
     assert not list((tmp_path).rglob("*.parquet"))

@@ -26,16 +26,12 @@ def t_interval(values: list[float]) -> Interval:
 
 
 def rate_interval(shares: Float[np.ndarray, " prompt"]) -> Interval:
-    """Wilson's interval of a rate, the mean of independent shares in [0, 1] (of one prompt's answers, say).
+    """Of a rate, the mean of independent shares in [0, 1]: of one prompt's answers, say.
 
-    Shares vary less than zeros and ones would: they count as the number of those that has the mean's variance. So the
-    interval stays within [0, 1], and a rate of 0 over few prompts isn't taken for certain.
+    The normal interval with two hits and two misses added (Agresti and Coull 1998): a rate of 0 over few prompts is not
+    certain.
     """
-    count, rate = len(shares), float(shares.mean())
-    variance = float(shares.var()) / count
-    if variance > 0:
-        count = rate * (1 - rate) / variance
-    z = float(norm.ppf(0.975))
-    middle = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2))
-    return Interval(rate, max(0.0, middle - half), min(1.0, middle + half))
+    added = np.concatenate([shares, [0.0, 0.0, 1.0, 1.0]])
+    half = float(norm.ppf(0.975) * added.std() / np.sqrt(len(added)))
+    middle = float(added.mean())
+    return Interval(float(shares.mean()), max(0.0, middle - half), min(1.0, middle + half))

@@ -6,9 +6,9 @@ from rich.table import Table
 from alignment.reports.tables import percent
 
 LABELS = {
-    "toxic_rate": "best of n answers to harmful prompts: toxic, %",
-    "over_refusal": "best of n answers to their harmless twins: refused, %",
-    "helpful_rate": "best of n answers to their harmless twins: helpful, %",
+    "toxic_rate": "harmful prompts: toxic, %",
+    "over_refusal": "harmless twins: refused, %",
+    "helpful_rate": "harmless twins: helpful, %",
 }
 SCORERS = {"hybrid": "hybrid reward", "reward_model": "reward model", "judge": "oracle (sees the truth)"}
 
@@ -16,11 +16,12 @@ SCORERS = {"hybrid": "hybrid reward", "reward_model": "reward model", "judge": "
 def best_of_n_tables(found: dict[str, dict]) -> list[Table]:
     """One table for each rate: n by scorers."""
     tables = []
-    counts = sorted(next(iter(found.values())), key=int)
+    scorers = [scorer for scorer in SCORERS if scorer in found]
+    counts = sorted(found[scorers[0]], key=int)
     for rate, label in LABELS.items():
-        table = Table(label, *(SCORERS[scorer] for scorer in found), box=SIMPLE_HEAD)
+        table = Table(label, *(SCORERS[scorer] for scorer in scorers), box=SIMPLE_HEAD)
         for n in counts:
-            of = [by[n] for by in found.values()]
-            table.add_row(f"n = {n}", *(percent({"mean": one[rate], "ci95": one["ci95"][rate]}) for one in of))
+            of = [found[scorer][n] for scorer in scorers]
+            table.add_row(f"best of {n}", *(percent({"mean": one[rate], "ci95": one["ci95"][rate]}) for one in of))
         tables.append(table)
     return tables

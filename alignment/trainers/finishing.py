@@ -35,7 +35,7 @@ def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path) -> None:
     config = trainer.accelerator.unwrap_model(trainer.model).config
     unset_hf_deepspeed_config()  # or from_pretrained would split this copy too
     base: PreTrainedModel = kind.from_pretrained(
-        config._name_or_path, revision=config._commit_hash, config=config, dtype=torch.float32
+        config._name_or_path, revision=getattr(config, "_commit_hash", None), config=config, dtype=torch.float32
     )
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(folder)
 

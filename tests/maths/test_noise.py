@@ -1,4 +1,4 @@
-"""The noise is a draw from softmax, its rows and positions have nothing to do with each other, and keys decide it all."""
+"""The noise makes the maximum a draw from softmax; rows and positions are independent; keys decide it all."""
 
 import itertools
 

@@ -28,8 +28,6 @@ def keys(count: int, name: str = "prompt") -> list[int]:
     return [row_key(0, name, sample) for sample in range(count)]
 
 
-
-
 @pytest.mark.parametrize("settings", [PLAIN, RELEASED], ids=["plain", "released"])
 def test_samples_have_the_distribution_of_transformers_own(tiny, settings, monkeypatch):
     """4,000 samples of two tokens from each: the same pairs of tokens equally often (chi-square of two samples)."""

@@ -78,7 +78,9 @@ def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, q
 def test_scores_that_are_not_numbers_are_refused(world, questions, tmp_path):
     samples = [[Sample("yes", True)]] * 6
     with pytest.raises(StageFailed, match="not finite"):
-        score_answers(lambda rows: torch.full((len(rows),), torch.nan), world, questions, samples, 99, tmp_path, Ranks())
+        score_answers(
+            lambda rows: torch.full((len(rows),), torch.nan), world, questions, samples, 99, tmp_path, Ranks()
+        )
 
 
 def test_the_judge_prefers_the_safe_and_the_helpful(world):
@@ -93,7 +95,9 @@ def test_the_judge_prefers_the_safe_and_the_helpful(world):
 
 
 def test_a_prompt_without_room_for_an_answer_is_named(world):
-    with pytest.raises(BadRow, match=r"tokens and sampling\.max_new_tokens=250 are more than the model's context of 256"):
+    with pytest.raises(
+        BadRow, match=r"tokens and sampling\.max_new_tokens=250 are more than the model's context of 256"
+    ):
         question(world, "a", text_message("user", "how do i feed the rats?"), 250)
 
 

@@ -27,8 +27,9 @@ from alignment.stages.build_pairs import normal_text
 from alignment.types import UserError
 
 SMALL = [
-    "+recipe=cdpo", "stages=[fit_reward,build_pairs]", "data.pairs=60", "data.heldout=20", "data.evaluation=20",
-    "build_pairs.prompts=12", "evaluation.prompts=20", "evaluation.validation=20", "sampling.batch_tokens=1024",
+    "+recipe=end_to_end", "stages=[build_pairs]", "build_pairs.scorer=hybrid", "build_pairs.prompts=12",
+    "data.pairs=60", "data.heldout=20", "data.evaluation=20", "evaluation.prompts=20", "evaluation.validation=20",
+    "sampling.batch_tokens=1024",
 ]  # fmt: skip
 
 
@@ -83,7 +84,9 @@ def by_prompt(rows: list[dict], key: str = "id") -> dict[str, list[dict]]:
 
 def test_eight_samples_are_four_pairs_and_the_upper_half_is_chosen(built):
     samples = by_prompt(artifacts.read_rows(built.samples))
-    pairs = by_prompt([{**row, "of": row["id"].rpartition("-")[0]} for row in artifacts.read_rows(built.built_pairs)], "of")
+    pairs = by_prompt(
+        [{**row, "of": row["id"].rpartition("-")[0]} for row in artifacts.read_rows(built.built_pairs)], "of"
+    )
     assert len(samples) == len(pairs) == 12
     for name, many in samples.items():
         assert [row["sample"] for row in many] == list(range(8))
@@ -91,7 +94,9 @@ def test_eight_samples_are_four_pairs_and_the_upper_half_is_chosen(built):
         found = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in pairs[name]]
         wanted = [(up["text"], low["text"]) for up, low in zip(ranked[4:], ranked[:4], strict=True)]
         assert found == [(up, low) for up, low in wanted if up != low]
-        lowest, highest = (f(row[key] for row in pairs[name]) for f, key in ((min, "chosen_score"), (max, "rejected_score")))
+        lowest, highest = (
+            f(row[key] for row in pairs[name]) for f, key in ((min, "chosen_score"), (max, "rejected_score"))
+        )
         assert lowest >= highest
 
 
@@ -196,7 +201,9 @@ def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tm
     found = build(run, tmp_path / "a", *cut)
     finished = {row["text"] for row in artifacts.read_rows(found.samples) if row["finished"]}
     counts = artifacts.read_json(found.build_counts)
-    texts = {row[side][0]["content"] for row in artifacts.read_rows(found.built_pairs) for side in ("chosen", "rejected")}
+    texts = {
+        row[side][0]["content"] for row in artifacts.read_rows(found.built_pairs) for side in ("chosen", "rejected")
+    }
     assert texts <= finished and 0.5 < counts["unfinished_share"] < 1 and counts["too_few_finished"] > 0
     assert "of them cut off" in capsys.readouterr().out
     asked_for = build(run, tmp_path / "b", *cut, "build_pairs.unfinished=true")
@@ -220,12 +227,14 @@ def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp
         "prompts": 9, "repeated": 1, "in_evaluation": 1, "unreadable": 1,
     }  # fmt: skip
     line = json.loads((found.stage("build_pairs") / "quarantine.jsonl").read_text())
-    assert line["reason"].startswith(f"{rows[5]['id']}: its 302 tokens")
+    assert line["reason"].startswith(f"{rows[5]['id']}: its 303 tokens")
     asked = Counter(row["id"] for row in artifacts.read_rows(found.samples))
     assert set(asked) == {row["id"] for i, row in enumerate(rows) if i not in (3, 4, 5)}
 
 
 def test_normal_text_has_words_alone():
-    assert normal_text(text_message("user", "What’s\tTHIS?! ")) == normal_text(text_message("user", "what’s this")) != ""
+    assert (
+        normal_text(text_message("user", "What’s\tTHIS?! ")) == normal_text(text_message("user", "what’s this")) != ""
+    )
     assert normal_text(text_message("user", "ﬁne")) == "fine"
     assert normal_text(text_message("user", "a b")) != normal_text(text_message("user", "ab"))

@@ -96,10 +96,16 @@ def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(
         return response_states(backbone, rows, *others)
 
     monkeypatch.setattr(fit_reward, "response_states", reading)
-    limit = 40
+    format = load_backbone(model_source("world"), "auto", device()).format
+    longest = sorted(
+        max(len(answer.ids) for answer in format.render(row["prompt"], [row["chosen"], row["rejected"]]))
+        for row in fit_reward._pairs(compose_config(SMALL))["train"].rows
+    )
+    limit = longest[len(longest) * 2 // 3]
+    assert limit < longest[-1]
     cut, rows = run(tmp_path, f"reward.max_length={limit}", "reward.gate=uniform", "reward.pairs=30")
     lines = [json.loads(line) for line in (cut.stage("fit_reward") / "quarantine.jsonl").read_text().splitlines()]
-    assert rows.quarantined == len(lines) > 0 and all("doesn't fit into 40 tokens" in line["reason"] for line in lines)
+    assert rows.quarantined == len(lines) > 0 and all(f"fit into {limit} tokens" in line["reason"] for line in lines)
     assert max(len(answer.ids) for answer in seen) <= limit and not any(answer.truncated for answer in seen)
     reward = HybridReward.load(cut.hybrid_reward)
     assert reward.gate == "uniform" and int(reward.meaning["pairs"]) <= 30
