@@ -16,52 +16,72 @@ from alignment.maths.hybrid import Gate, Head, JointTraining, first_head, gaps, 
 from alignment.maths.probes import Probes, fit_probes
 
 FOLDS = 5
-COSTS = (0.005, 0.05, 0.5, 5.0)
-STEPS = 100  # of joint training, at most
+COSTS = (0.005, 0.05, 0.5, 5.0, 50.0)
+STEPS = 100  # of training, at most
 PATIENCE = 10  # steps without a lower loss on held-out pairs
 
 
+class Candidate(NamedTuple):
+    """SVMs at one cost: per fold the probes that were fitted on the others, and every answer's scores by its fold's."""
+
+    cost: float
+    fold_probes: list[Probes]
+    scores: Float[Tensor, "2 pair layer"]
+
+    @property
+    def gaps(self) -> Float[Tensor, "pair layer"]:
+        return self.scores[0] - self.scores[1]
+
+
 class Start(NamedTuple):
-    """What all gates start from: probes on all pairs; per fold, probes on the others, and its scores by them."""
+    """What all gates start from."""
 
     x: Float[Tensor, "layer row rank"]  # all chosen answers, then all rejected ones
     folds: list[Tensor]  # numbers of pairs
-    cost: float
-    probes: Probes
-    fold_probes: list[Probes]
-    heldout_scores: Float[Tensor, "2 pair layer"]
+    candidates: list[Candidate]
 
 
 class Fitted(NamedTuple):
     """A head, how it came about, and the gaps R_c - R_r of the training pairs, each by a fit to other folds."""
 
     head: Head
+    cost: float
     steps: int
     temperature: Temperature
     heldout_gaps: Float[Tensor, " pair"]
 
 
 def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) -> Start:
-    """Probes at the cost at which the mean of their scores orders held-out pairs best."""
+    """Deals the pairs into folds, and fits the probes of every fold at every cost."""
     pairs = x.shape[1] // 2
     order = torch.randperm(pairs, generator=generator)
     folds = [order[i::FOLDS].sort().values for i in range(FOLDS)]
-    tried = []
+    candidates = []
     for cost in COSTS:
-        fold_probes = [fit_probes(_without(x, fold), _labels(x, pairs - len(fold)), cost) for fold in folds]
+        fold_probes = [fit_probes(_without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
         scores = x.new_empty(2, pairs, x.shape[0])
         for fold, probes in zip(folds, fold_probes, strict=True):
             scores[:, fold] = torch.stack(layer_scores(_only(x, fold), *probes).chunk(2))
-        tried.append((calibrated_loss((scores[0] - scores[1]).mean(dim=1)), cost, fold_probes, scores))
-    _, cost, fold_probes, scores = min(tried, key=lambda one: one[0])
-    return Start(x, folds, cost, fit_probes(x, _labels(x, pairs), cost), fold_probes, scores)
+        candidates.append(Candidate(cost, fold_probes, scores))
+    return Start(x, folds, candidates)
 
 
-def best_layer(start: Start) -> int:
-    """The layer (from 0) whose probe orders most held-out pairs right; of equals, the one that is surer of them."""
-    apart = start.heldout_scores[0] - start.heldout_scores[1]
-    right = (apart.sign() + 1).mean(dim=0) / 2
-    return max(range(apart.shape[1]), key=lambda layer: (float(right[layer]), -calibrated_loss(apart[:, layer])))
+def choose(start: Start, gate: Gate) -> tuple[Candidate, int | None]:
+    """The cost at which what the gate starts from orders held-out pairs best, and the layer it picks, if it picks one.
+
+    best_layer takes each layer at its own best cost, and of these the one that orders most pairs right.
+    """
+    if gate == "last_layer":
+        return min(start.candidates, key=lambda one: calibrated_loss(one.gaps[:, -1])), None
+    if gate != "best_layer":
+        return min(start.candidates, key=lambda one: calibrated_loss(one.gaps.mean(dim=1))), None
+    found = []
+    for layer in range(len(start.x)):
+        losses = [calibrated_loss(one.gaps[:, layer]) for one in start.candidates]
+        best = start.candidates[losses.index(min(losses))]
+        found.append((-float((best.gaps[:, layer].sign() + 1).mean()), min(losses), layer, best))
+    _, _, layer, best = min(found, key=lambda one: one[:3])
+    return best, layer
 
 
 def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
@@ -69,32 +89,35 @@ def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
 
     On the pairs that probes were fitted on, all layers look perfect: a gate can only learn there which one is louder.
     """
-    layer = best_layer(start) if gate == "best_layer" else None
-    apart = start.heldout_scores[0] - start.heldout_scores[1]
+    best, layer = choose(start, gate)
     picked = {"last_layer": -1, "best_layer": layer}
-    scale = _scale(apart[:, picked[gate]] if gate in picked else apart.mean(dim=1), margin)
-    probes = [*start.fold_probes, start.probes]
+    scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
+    probes = [*best.fold_probes, fit_probes(start.x, _labels(start.x.shape[1] // 2), best.cost)]
     heads = [rescaled(first_head(one, gate, layer), scale) for one in probes]
     if heads[0].vote is not None:
-        heads = _with_votes(heads, start, gate, scale, margin)
+        heads = _with_votes(heads, best.scores, start.folds, margin)
     trainings = [
         *(JointTraining(_without(start.x, fold), head, margin) for fold, head in zip(start.folds, heads, strict=False)),
         JointTraining(start.x, heads[-1], margin),
     ]
     heads, steps, heldout = _stop_early(trainings, start.x, start.folds)
     scale = _scale(heldout, margin)
-    return Fitted(rescaled(heads[-1], scale), steps, fit_temperature(scale * heldout), scale * heldout)
+    temperature = fit_temperature(scale * heldout)
+    return Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, scale * heldout)
 
 
-def _with_votes(heads: list[Head], start: Start, gate: Gate, scale: float, margin: float) -> list[Head]:
+def _with_votes(
+    heads: list[Head], scores: Float[Tensor, "2 pair layer"], folds: list[Tensor], margin: float
+) -> list[Head]:
     """The heads with a gate that was trained on held-out scores, each on those of the folds its probes have seen."""
-    scores = start.heldout_scores.flatten(0, 1).T[:, :, None]
-    identity = Probes(torch.ones_like(scores[:, 0]), torch.zeros_like(scores[:, 0, 0]))
-    head = rescaled(first_head(identity, gate), scale)
-    trainings = [JointTraining(_without(scores, fold), head, margin, ["vote"]) for fold in start.folds]
-    trainings.append(JointTraining(scores, head, margin, ["vote"]))
-    found, _, _ = _stop_early(trainings, scores, start.folds, least=1)
-    return [head._replace(vote=one.vote) for head, one in zip(heads, found, strict=True)]
+    gate = heads[0].gate
+    x = scores.flatten(0, 1).T[:, :, None].contiguous()
+    identity = Probes(torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0, 0]))
+    head = rescaled(first_head(identity, gate), _scale((scores[0] - scores[1]).mean(dim=1), margin))
+    trainings = [JointTraining(_without(x, fold), head, margin, ["vote"]) for fold in folds]
+    trainings.append(JointTraining(x, head, margin, ["vote"]))
+    found, _, _ = _stop_early(trainings, x, folds, least=1)
+    return [one._replace(vote=trained.vote) for one, trained in zip(heads, found, strict=True)]
 
 
 def _stop_early(
@@ -130,8 +153,9 @@ def _scale(apart: Float[Tensor, " pair"], margin: float) -> float:
     return fit_temperature(apart, margin).alpha or 1.0
 
 
-def _labels(x: Tensor, pairs: int) -> Float[Tensor, " row"]:
-    return torch.cat([x.new_ones(pairs), -x.new_ones(pairs)])
+def _labels(pairs: int) -> Float[Tensor, " row"]:
+    one = torch.ones(pairs, dtype=torch.float64)
+    return torch.cat([one, -one])
 
 
 def _only(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from alignment.artifacts import atomic_file, write_json
 from alignment.maths.cross_fitting import FOLDS, fit_gate, fit_start
 from alignment.maths.hybrid import GATES, Gate, Head, gate_weights, hybrid_score, vote_shape
-from alignment.maths.probes import span, standard
+from alignment.maths.probes import Standard, span, standard
 from alignment.types import Pooling, UserError
 
 FORMAT = 1
 TENSORS, SETTINGS = "reward.safetensors", "reward.json"
 DEFAULT_GATE: Gate = "sigmoid_scores"
 FEWEST_PAIRS = 2 * FOLDS
+CAPPED = ", the largest allowed: held-out pairs are all ordered right"
 CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
 
 
@@ -135,32 +136,27 @@ class HybridReward(nn.Module):
         for layer in range(layers):
             states = _both(chosen, rejected, layer)
             standards.append(standard(states, f"layer {layer + 1} of the states"))
-            x, lift = span((states - standards[-1].mean) / standards[-1].scale / width**0.5)
+            x, lift = span(_standardised(states, standards[-1]) / width**0.5)
             coordinates.append(x)
             lifts.append(lift)
         start = fit_start(torch.stack(coordinates), torch.Generator().manual_seed(seed))
-        mean, scale = (torch.stack([one[i] for one in standards]) for i in (0, 1))
+        mean, scale = (torch.stack(values) for values in zip(*standards, strict=True))
         rewards: dict[Gate, HybridReward] = {}
         for gate in gates:
             fitted = fit_gate(start, gate, margin)
-            weight = fitted.head.weight
+            weight = width**0.5 * fitted.head.weight
             if lifts[0] is not None:
-                weight = (
-                    torch.stack(
-                        [
-                            ((_both(chosen, rejected, layer) - mean[layer]) / scale[layer]).T @ (lifts[layer] @ one)
-                            for layer, one in enumerate(weight)
-                        ]
-                    )
-                    / width**0.5
-                )
-            capped = ", the largest allowed: held-out pairs are all ordered right" if fitted.temperature.capped else ""
+                taken_back = []
+                for layer, one in enumerate(fitted.head.weight):
+                    z = _standardised(_both(chosen, rejected, layer), standards[layer])
+                    taken_back.append(z.T @ (lifts[layer] @ one))
+                weight = torch.stack(taken_back)
+            alpha, capped = fitted.temperature
             meaning = {
-                "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{start.cost:g}",
-                "steps": str(fitted.steps), "alpha": f"{fitted.temperature.alpha:.4g}{capped}",
+                "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{fitted.cost:g}",
+                "steps": str(fitted.steps), "alpha": f"{alpha:.4g}{CAPPED if capped else ''}",
             }  # fmt: skip
-            head = fitted.head._replace(weight=weight * width**0.5)
-            rewards[gate] = cls(mean, scale, head, pooling, fitted.temperature.alpha, meaning)
+            rewards[gate] = cls(mean, scale, fitted.head._replace(weight=weight), pooling, alpha, meaning)
         return rewards
 
     # ---- files ------------------------------------------------------------------------------------------------------
@@ -217,6 +213,10 @@ def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
     return torch.cat([chosen[:, layer], rejected[:, layer]]).to("cpu", torch.float64)
 
 
+def _standardised(states: Tensor, by: Standard) -> Tensor:
+    return (states - by.mean) / by.scale
+
+
 def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
     if chosen.ndim != 3 or chosen.shape != rejected.shape:
         shapes = f"their shapes are {tuple(chosen.shape)} and {tuple(rejected.shape)}"
@@ -247,7 +247,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _fits(settings: dict[str, Any]) -> bool:
     layers, width, layer, alpha = (settings[key] for key in ("layers", "width", "layer", "alpha"))
-    if type(layers) is not int or type(width) is not int or not (alpha is None or isinstance(alpha, int | float)):
+    if type(layers) is not int or type(width) is not int or settings["pooling"] not in get_args(Pooling):
+        return False
+    if not (alpha is None or isinstance(alpha, int | float)) or not isinstance(settings["meaning"], dict):
         return False
     return layer in range(layers) if settings["gate"] == "best_layer" else layer is None
 

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.figures import draw_accuracy, draw_margins
+from alignment.figures import draw_accuracy, draw_layers, draw_margins
 from alignment.policy_figures import draw_best_of_n, draw_rewards
 from alignment.ranks import Ranks
 from alignment.reports.best_of_n import best_of_n_tables
+from alignment.reports.hybrid import hybrid, hybrid_tables
 from alignment.reports.margins import annotation, annotation_table
 from alignment.reports.policies import grid_table, policies, policy_tables
 from alignment.reports.reward_models import reward_models, reward_table
@@ -39,6 +40,10 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         report["reward_model"] = reward_models(artifacts.read_rows(run.reward_scores))
         tables.append(reward_table(report["reward_model"]))
         draw_accuracy(report["reward_model"], out / "accuracy.png")
+    if _usable(run, "fit_reward", ranks):
+        report["hybrid"] = hybrid(artifacts.read_json(run.hybrid_report))
+        tables += hybrid_tables(report["hybrid"])
+        draw_layers(report["hybrid"], out / "layers.png")
     trainings = [
         training
         for stage in TRAINED

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from alignment.maths.cross_fitting import best_layer, fit_gate, fit_start
+from alignment.maths.confidence import calibrated_loss
+from alignment.maths.cross_fitting import COSTS, choose, fit_gate, fit_start
 from alignment.maths.hybrid import (
     GATES,
     Head,
@@ -147,7 +148,16 @@ def test_rewards_do_not_drift_away_from_zero():
 
 
 def test_the_best_layer_is_the_planted_one():
-    assert best_layer(fit_start(answers(pairs=100), torch.Generator().manual_seed(0))) == 2
+    best, layer = choose(fit_start(answers(pairs=100), torch.Generator().manual_seed(0)), "best_layer")
+    assert layer == 2 and best.cost in COSTS
+
+
+def test_costs_are_chosen_for_what_the_gate_starts_from():
+    """The last layer alone has its own cost, the one at which it is surest of held-out pairs."""
+    start = fit_start(answers(pairs=60, width=100, strength=2.0), torch.Generator().manual_seed(0))
+    for gate, gaps_of in (("last_layer", lambda one: one.gaps[:, -1]), ("uniform", lambda one: one.gaps.mean(dim=1))):
+        losses = {one.cost: calibrated_loss(gaps_of(one)) for one in start.candidates}
+        assert choose(start, gate)[0].cost == min(losses, key=losses.get) == fit_gate(start, gate, 1.0).cost
 
 
 def test_held_out_scores_are_held_out():
@@ -158,9 +168,10 @@ def test_held_out_scores_are_held_out():
     fitted = fit_gate(start, "uniform", 1.0)
     assert float((gaps(x, fitted.head) > 0).double().mean()) > 0.95
     assert 0.35 < float((fitted.heldout_gaps > 0).double().mean()) < 0.65
-    for fold, probes in zip(start.folds, start.fold_probes, strict=True):
-        rows = x[:, torch.cat([fold, fold + 100])]
-        torch.testing.assert_close(start.heldout_scores[:, fold].flatten(0, 1), layer_scores(rows, *probes))
+    for candidate in start.candidates:
+        for fold, probes in zip(start.folds, candidate.fold_probes, strict=True):
+            rows = x[:, torch.cat([fold, fold + 100])]
+            torch.testing.assert_close(candidate.scores[:, fold].flatten(0, 1), layer_scores(rows, *probes))
 
 
 def test_held_out_pairs_set_scale_and_alpha():

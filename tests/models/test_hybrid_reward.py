@@ -216,6 +216,8 @@ def test_unusable_states_are_refused_in_one_line(fitted):
         (lambda folder: _edit(folder, format=2), "reward.json has another format than 1"),
         (lambda folder: _edit(folder, gate="best"), "reward.json doesn't describe a reward"),
         (lambda folder: _edit(folder, layer=1), "reward.json doesn't describe a reward"),
+        (lambda folder: _edit(folder, pooling="first"), "reward.json doesn't describe a reward"),
+        (lambda folder: _edit(folder, alpha="7.5"), "reward.json doesn't describe a reward"),
         (lambda folder: _edit(folder, width=21), "reward.safetensors doesn't hold what reward.json says"),
         (lambda folder: _edit(folder, gate="uniform"), "reward.safetensors doesn't hold what reward.json says"),
     ],
