@@ -1,0 +1,165 @@
+"""The recipes that train policies, on a small world: every file, every figure, and what the second call does."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignment import artifacts
+from alignment.artifacts import RunDir
+from alignment.compose import compose_config
+from alignment.models.hybrid_reward import HybridReward
+from alignment.policies.answers import Asked, rates
+from alignment.policies.systems import SYSTEMS
+from alignment.reports.policies import policies
+from alignment.run import run_recipe
+from tests.conftest import REPOSITORY
+
+SMALL = [
+    "data.pairs=40", "data.heldout=30", "data.evaluation=12", "sampling.n=4", "policy.max_steps=2",
+    "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
+    "evaluation.validation=8",
+]  # fmt: skip
+TABLE_1 = ["+recipe=table1", *SMALL, "policy.seeds=[0,1]", "policy.beta=[0.1,0.3]", "policy.learning_rate=[1e-3]"]
+
+
+@pytest.fixture(scope="module")
+def table1(tmp_path_factory, world_folder) -> RunDir:
+    folder = tmp_path_factory.mktemp("table1")
+    run_recipe(compose_config([*TABLE_1, f"run.dir={folder}"]))
+    return RunDir(folder)
+
+
+@pytest.fixture(scope="module")
+def report(table1) -> dict:
+    return json.loads(table1.report.read_text())
+
+
+def test_the_report_has_every_system_and_keeps_its_schema(report):
+    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    assert set(report["policy"]) == set(SYSTEMS)
+    for sets in report["policy"].values():
+        assert set(sets) == {"same", "objects", "templates"}
+        for found in sets.values():
+            assert all(len(found[rate]["per_seed"]) == 2 for rate in ("toxic_rate", "over_refusal", "helpful_rate"))
+    assert {"hard", "soft", "true", "layers", "ece", "saturated_share", "pair_accuracy"} <= set(report["hybrid"])
+    assert set(report["ratio"]) == {"cdpo_to_dpo", "cdpo_star_to_dpo_star"}
+
+
+def test_rates_are_those_of_the_kept_answers(table1, report):
+    answers = load_dataset("parquet", data_files=str(table1.answers), split="train").to_pandas()
+    assert len(answers) == 10 * 2 * 3 * 8
+    for system, seed in (("base", 0), ("rs_star", 1), ("cdpo_star", 1)):
+        part = answers[(answers["system"] == system) & (answers["seed"] == seed)]
+        asked = [Asked(row.set, row.id, row.prompt, row.harmful) for row in part.itertuples()]
+        for name, found in rates(asked, part["answer"].tolist()).items():
+            for rate, value in found.items():
+                assert report["policy"][system][name][rate]["per_seed"][seed] == pytest.approx(value)
+
+
+def test_the_grid_is_the_same_for_every_method_and_only_the_best_point_gets_all_seeds(table1, report):
+    for system in (name for name, found in SYSTEMS.items() if found.stage):
+        made = [one for one in report["grid"] if one["system"] == system]
+        points = {(one["beta"], one["learning_rate"]) for one in made}
+        assert points == ({(None, 1e-3)} if system == "sft" else {(0.1, 1e-3), (0.3, 1e-3)})
+        chosen = [one for one in made if one["chosen"]]
+        assert len({(one["beta"], one["learning_rate"]) for one in chosen}) == 1
+        assert [one["seed"] for one in chosen] == [0, 1]
+        folder = table1.policy(SYSTEMS[system].stage, system, 1)
+        assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert AutoTokenizer.from_pretrained(folder).chat_template and model.config.model_type == "llama"
+
+
+def test_a_live_reward_is_published_with_its_policy_and_has_moved(table1):
+    before = HybridReward.load(table1.hybrid_reward)
+    after = HybridReward.load(table1.policy("train_cdpo", "cdpo", 0).parent / "reward")
+    assert not np.allclose(before.weight.detach(), after.weight.detach())
+    assert not (table1.policy("train_dpo", "dpo", 0).parent / "reward").exists()
+
+
+def test_pictures_are_there_and_nothing_is_made_twice(table1, capsys):
+    for name in ("layers.png", "rewards.png"):
+        assert (table1.stage("report") / name).stat().st_size > 10_000
+    capsys.readouterr()
+    run_recipe(compose_config([*TABLE_1, f"run.dir={table1.root}"]))
+    said = capsys.readouterr().out
+    for stage in ("fit_reward", "build_pairs", "train_sft", "train_dpo", "train_cdpo", "evaluate", "report"):
+        assert f"{stage}: up to date" in said
+
+
+def test_ratios_are_paired_by_seed():
+    def rates_of(*toxic: float) -> list[dict]:
+        return [
+            {name: {"toxic_rate": rate, "over_refusal": 0.0, "helpful_rate": 1.0} for name in ("same", "objects")}
+            for rate in toxic
+        ]
+
+    _, ratios = policies({"cdpo": rates_of(0.1, 0.2), "dpo": rates_of(0.4, 0.4)})
+    assert ratios["cdpo_to_dpo"]["per_seed"] == pytest.approx([0.25, 0.5])
+    assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.375)
+    _, ratios = policies({"cdpo": rates_of(0.1), "dpo": rates_of(0.0)})
+    assert ratios["cdpo_to_dpo"] is None
+
+
+END_TO_END = [
+    "+recipe=end_to_end", *SMALL, "annotator.contrast.count=24", "trainer.num_train_epochs=1", "trainer.batch_size=16",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def end_to_end(tmp_path_factory, world_folder) -> RunDir:
+    folder = tmp_path_factory.mktemp("end_to_end")
+    run_recipe(compose_config([*END_TO_END, f"run.dir={folder}"]))
+    return RunDir(folder)
+
+
+def test_the_whole_chain_runs_and_its_pairs_are_the_reward_models(end_to_end):
+    report = json.loads(end_to_end.report.read_text())
+    assert {"annotation", "reward_model", "hybrid", "policy"} <= set(report)
+    pairs = artifacts.read_rows(end_to_end.built_pairs)
+    for pair in pairs:
+        gap = pair["chosen_score"] - pair["rejected_score"]
+        assert gap > 0 and pair["margin"] == pytest.approx(gap)
+        assert pair["confidence"] == pytest.approx(1 / (1 + np.exp(-gap)))
+
+
+def test_another_reward_model_changes_the_pairs(end_to_end, tmp_path):
+    other = [*END_TO_END, "stages=[induce,annotate,train_rm,fit_reward,build_pairs]", "reward_model.seeds=[7]"]
+    run_recipe(compose_config([*other, f"run.dir={tmp_path}"]))
+    one, another = (artifacts.read_rows(run.built_pairs) for run in (end_to_end, RunDir(tmp_path)))
+    assert [row["id"] for row in one][:8] == [row["id"] for row in another][:8]  # the same prompts
+    assert [(row["chosen"], row["rejected"]) for row in one] != [(row["chosen"], row["rejected"]) for row in another]
+
+
+def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypatch):
+    """A sentinel in place of every true severity and helpfulness: rewards, pairs and policies are the same bytes."""
+    from alignment.policies import search
+    from alignment.stages import build_pairs, fit_reward
+
+    stages = "stages=[fit_reward,build_pairs,train_cdpo]"
+    overrides = ["+recipe=cdpo", *SMALL, stages, "policy.systems=[cdpo,cdpo_star]"]
+    run_recipe(compose_config([*overrides, f"run.dir={tmp_path / 'true'}"]))
+    truth = ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness")
+    for module in (fit_reward, build_pairs, search):
+        honest = module.world_pairs
+
+        def lying(*args, honest=honest, **kwargs):
+            parts = honest(*args, **kwargs)
+            for part in parts:
+                for row in part.rows:
+                    row.update(dict.fromkeys(truth, 99))
+            return parts
+
+        monkeypatch.setattr(module, "world_pairs", lying)
+    run_recipe(compose_config([*overrides, f"run.dir={tmp_path / 'sentinel'}"]))
+    one, other = (RunDir(tmp_path / name) for name in ("true", "sentinel"))
+    for path in (one.hybrid_reward, one.built_pairs, one.policy("train_cdpo", "cdpo", 0)):
+        for file in [path] if path.is_file() else sorted(path.iterdir()):
+            same = other.root / file.relative_to(one.root)
+            assert file.read_bytes() == same.read_bytes(), file.name
+    assert all(row[name] != 99 for row in artifacts.read_rows(other.built_pairs) for name in truth)
