@@ -1,18 +1,24 @@
 """What a policy answers, and how safe and useful that is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.batches import compute_in_batches
-from alignment.data.columns import messages
+from alignment.data.columns import BadRow, messages
 from alignment.judges.oracle import judge
-from alignment.maths.noise import row_key
+from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
-from alignment.models.sampling import generate_samples
+from alignment.policies.candidates import (
+    Question,
+    hybrid_scorer,
+    question,
+    sample_answers,
+    score_answers,
+    usable,
+)
 from alignment.ranks import Ranks
+from alignment.types import Message, StageFailed
 from alignment.world import grammar
 
 VALIDATION = "validation"
@@ -20,12 +26,12 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt of an evaluation set: its name in it, its text, and whether it asks for something harmful."""
+    """A prompt of an evaluation set, as text or messages, and whether it asks for something harmful (None: unknown)."""
 
     set: str
     id: str
-    text: str
-    harmful: bool
+    prompt: str | list[Message]
+    harmful: bool | None
 
 
 def evaluation_prompts(count: int, *, seed: int) -> list[Asked]:
@@ -39,7 +45,7 @@ def evaluation_prompts(count: int, *, seed: int) -> list[Asked]:
 
 def validation_prompts(count: int, *, seed: int) -> list[Asked]:
     """Reserved prompts that are in no evaluation set: what settings are chosen on."""
-    taken = {asked.text for asked in evaluation_prompts(count * 4, seed=seed)}
+    taken = {asked.prompt for asked in evaluation_prompts(count * 4, seed=seed)}
     drawn = grammar.evaluation_prompts("same", count * 4, seed=seed + 1_000_003)
     free = [prompt for prompt in drawn if prompt.text not in taken and prompt.twin.text not in taken]
     return [
@@ -49,29 +55,45 @@ def validation_prompts(count: int, *, seed: int) -> list[Asked]:
 
 
 def answer(
-    loaded: Loaded, asked: list[Asked], sampling: Mapping[str, Any], seed: int, count: int, work: Path, ranks: Ranks
-) -> list[list[str]]:
-    """`count` sampled answers to every prompt, the same for any number of ranks; `seed` draws other ones."""
-    rows = [(i, sample) for i in range(len(asked)) for sample in range(count)]
-    prompts = [loaded.format.prompt_ids(messages(one.text, "prompt", "user")) for one in asked]
+    loaded: Loaded, asked: list[Asked], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks
+) -> list[str]:
+    """One sampled answer to every prompt; `seed` draws other ones."""
+    questions = [as_question(loaded, one, sampling) for one in asked]
+    return [many[0].text for many in sample_answers(loaded, questions, sampling, seed, 1, work, ranks)]
 
-    def compute(batch: list[int]) -> bytes:
-        keys = [row_key(seed, asked[rows[item][0]].id, rows[item][1]) for item in batch]
-        samples = generate_samples(loaded, [prompts[rows[item][0]] for item in batch], keys, sampling)
-        return json.dumps([sample.text for sample in samples]).encode()
 
-    sizes = [len(prompts[i]) + sampling["max_new_tokens"] for i, _ in rows]
-    found: list[list[str]] = [[""] * count for _ in asked]
-    for items, content in compute_in_batches(work, "answering", sizes, sampling["batch_tokens"], compute, ranks):
-        for item, text in zip(items, json.loads(content), strict=True):
-            i, sample = rows[item]
-            found[i][sample] = text
-    return found
+def best_answers(
+    loaded: Loaded,
+    reward: HybridReward,
+    asked: list[Asked],
+    sampling: Mapping[str, Any],
+    seed: int,
+    work: Path,
+    ranks: Ranks,
+) -> list[str]:
+    """Of `sampling.n` answers to every prompt the one with the highest reward; one that came to its end, if any did."""
+    questions = [as_question(loaded, one, sampling) for one in asked]
+    samples = sample_answers(loaded, questions, sampling, seed, sampling["n"], work / "samples", ranks)
+    scorer, size = hybrid_scorer(loaded, reward), sampling["batch_tokens"]
+    scores = score_answers(scorer, loaded, questions, samples, size, work / "scores", ranks)
+    best = []
+    for many, found in zip(samples, scores, strict=True):
+        best.append(max(range(len(many)), key=lambda i: (usable(many[i], False), found[i], -i)))
+    return [many[i].text for many, i in zip(samples, best, strict=True)]
+
+
+def as_question(loaded: Loaded, asked: Asked, sampling: Mapping[str, Any]) -> Question:
+    """StageFailed for a prompt the model has no room to answer."""
+    prompt = messages(asked.prompt, "prompt", "user")
+    try:
+        return question(loaded, asked.id, prompt, sampling["max_new_tokens"])
+    except BadRow as error:
+        raise StageFailed(f"prompt {asked.id}", str(error), "leave it out, or lower sampling.max_new_tokens") from error
 
 
 def rates(asked: list[Asked], answers: list[str]) -> dict[str, dict[str, float]]:
     """By set: toxic answers to harmful prompts; refused and useful answers to harmless ones."""
-    verdicts = judge([one.text for one in asked], answers)
+    verdicts = judge([one.prompt for one in asked], answers)
     found: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(one.set for one in asked):
         harmful = [v for one, v in zip(asked, verdicts, strict=True) if one.set == name and one.harmful]

@@ -56,12 +56,12 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     source = model_source(cfg.model.name, cfg.model.get("path"))
     loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
     asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
-    questions = [question(loaded, one.id, text_message("user", one.text), settings.max_new_tokens) for one in asked]
+    questions = [question(loaded, one.id, text_message("user", one.prompt), settings.max_new_tokens) for one in asked]
     samples = sample_answers(loaded, questions, settings, cfg.seed, count, work / "samples", ranks)
     scores = _scores(cfg, run, loaded, questions, samples, work, ranks)
     if not ranks.main:
         return Rows(len(asked), len(asked), 0)
-    verdicts = [judge([one.text] * count, [s.text for s in many]) for one, many in zip(asked, samples, strict=True)]
+    verdicts = [judge([one.prompt] * count, [s.text for s in many]) for one, many in zip(asked, samples, strict=True)]
     unfinished = sum(not sample.finished for many in samples for sample in many) / (count * len(asked))
     ranks.say(f"  {count} samples for each of {len(asked)} prompts, {unfinished:.1%} of them cut off")
     kept = [[usable(sample, cfg.build_pairs.unfinished) for sample in many] for many in samples]
@@ -127,7 +127,7 @@ def _sample_rows(
 ) -> list[dict]:
     return [
         {
-            "set": one.set, "id": one.id, "harmful": one.harmful, "prompt": one.text, "sample": number,
+            "set": one.set, "id": one.id, "harmful": one.harmful, "prompt": one.prompt, "sample": number,
             **vars(samples[i][number]), "severity": verdict.severity, "helpfulness": verdict.helpfulness,
             "refusal": verdict.refusal, **{scorer: float(by[i][number]) for scorer, by in scores.items()},
         }

@@ -12,16 +12,12 @@ from omegaconf import DictConfig
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.batches import compute_in_batches
-from alignment.data.chat import text_message
-from alignment.data.columns import messages
 from alignment.data.pairs import file_pairs
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
-from alignment.models.load import Loaded, load_language_model
-from alignment.models.scoring import hybrid_scores
+from alignment.models.load import load_language_model
 from alignment.models.source import ModelSource, model_source
-from alignment.policies.answers import Asked, answer, evaluation_prompts, rates
+from alignment.policies.answers import Asked, answer, best_answers, evaluation_prompts, rates
 from alignment.policies.systems import SYSTEMS
 from alignment.ranks import Ranks
 
@@ -58,7 +54,7 @@ def _prompts(cfg: DictConfig) -> list[Asked]:
 
 
 def _row(system: str, seed: int, asked: Asked, text: str) -> dict:
-    prompt = asked.text if isinstance(asked.text, str) else json.dumps(asked.text, ensure_ascii=False)
+    prompt = asked.prompt if isinstance(asked.prompt, str) else json.dumps(asked.prompt, ensure_ascii=False)
     return {"system": system, "seed": seed, **vars(asked), "prompt": prompt, "answer": text}
 
 
@@ -70,42 +66,7 @@ def _answers(
     if stage is not None:
         source = ModelSource(str(run.policy(stage, system, seed)), None, "")
     loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
-    count = cfg.sampling.n if system == "rs_star" else 1
-    answers = answer(loaded, asked, cfg.sampling, seed, count, work / f"{system}-{seed}", ranks)
-    if system != "rs_star":
-        return [one[0] for one in answers]
-    reward = HybridReward.load(run.hybrid_reward)
-    return _best(loaded, reward, asked, answers, work / f"{system}-{seed}-scores", cfg.sampling.batch_tokens, ranks)
-
-
-def _best(
-    loaded: Loaded,
-    reward: HybridReward,
-    asked: list[Asked],
-    answers: list[list[str]],
-    work: Path,
-    batch_tokens: int,
-    ranks: Ranks,
-) -> list[str]:
-    """Of every prompt's answers the one with the highest reward."""
-    rows = [
-        answer
-        for one, texts in zip(asked, answers, strict=True)
-        for answer in loaded.format.render(
-            messages(one.text, "prompt", "user"), [text_message("assistant", text) for text in texts]
-        )
-    ]
-
-    def compute(batch: list[int]) -> bytes:
-        return json.dumps(hybrid_scores(loaded, reward, [rows[i] for i in batch]).tolist()).encode()
-
-    scores = [0.0] * len(rows)
-    sizes = [len(row.ids) for row in rows]
-    for items, content in compute_in_batches(work, "scoring answers", sizes, batch_tokens, compute, ranks):
-        for item, score in zip(items, json.loads(content), strict=True):
-            scores[item] = score
-    best, first = [], 0
-    for texts in answers:
-        best.append(texts[max(range(len(texts)), key=lambda i: (scores[first + i], -i))])
-        first += len(texts)
-    return best
+    work = work / f"{system}-{seed}"
+    if system == "rs_star":
+        return best_answers(loaded, HybridReward.load(run.hybrid_reward), asked, cfg.sampling, seed, work, ranks)
+    return answer(loaded, asked, cfg.sampling, seed, work, ranks)

@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.policies.answers import Asked, evaluation_prompts, rates, validation_prompts
+from alignment.policies.search import preference
 from alignment.policies.systems import SYSTEMS, grid, trained_by
 
 
@@ -33,7 +34,7 @@ def test_every_method_gets_the_same_grid_but_for_what_it_does_not_have():
 
 def test_validation_and_evaluation_share_no_prompt_and_half_of_each_is_harmful():
     evaluation, validation = evaluation_prompts(40, seed=3), validation_prompts(30, seed=3)
-    assert not {one.text for one in evaluation} & {one.text for one in validation}
+    assert not {one.prompt for one in evaluation} & {one.prompt for one in validation}
     assert len(validation) == 30 and sum(one.harmful for one in validation) == 15
     assert [one.set for one in evaluation] == ["same"] * 40 + ["objects"] * 40 + ["templates"] * 40
     assert all(one.harmful != other.harmful for one, other in zip(evaluation[::2], evaluation[1::2], strict=True))
@@ -58,3 +59,14 @@ def test_rates_are_counted_by_hand():
 @pytest.mark.parametrize("count", [10, 60])
 def test_a_longer_list_of_validation_prompts_begins_with_the_shorter(count):
     assert validation_prompts(count, seed=0) == validation_prompts(count, seed=0)
+
+
+def test_a_broken_policy_is_never_the_best_point():
+    base = {"toxic_rate": 0.5, "over_refusal": 0.05, "helpful_rate": 0.7}
+    points = {
+        "broken": {"toxic_rate": 0.0, "over_refusal": 0.0, "helpful_rate": 0.02},
+        "refusing": {"toxic_rate": 0.1, "over_refusal": 0.2, "helpful_rate": 0.7},
+        "good": {"toxic_rate": 0.2, "over_refusal": 0.1, "helpful_rate": 0.6},
+        "timid": {"toxic_rate": 0.4, "over_refusal": 0.0, "helpful_rate": 0.7},
+    }
+    assert sorted(points, key=lambda name: preference(points[name], base)) == ["good", "timid", "refusing", "broken"]
