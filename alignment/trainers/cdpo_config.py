@@ -57,12 +57,12 @@ class ConfidenceDPOConfig(DPOConfig):
     gate, pooling: of the hybrid reward that is fitted when none is given; None takes HybridReward.fit's defaults. A
         given reward brings its own.
     reward_pairs: how many training pairs a reward is fitted on when none is given: 1,000, as the authors'.
-    refit: one Adam step on the reward after each optimiser step, on the pairs of that step.
+    refit: one step of AdamW on the reward after each optimiser step, on the pairs of that step.
         "margin"      on -log sigma(R_c - R_r - refit_margin), as the released code. The default.
         "no_margin"   the same without margin (the paper's section 3.4)
         "off"         the reward stays as it was fitted
     refit_margin: mu = 1 (the paper's appendix A.3).
-    refit_learning_rate, refit_weight_decay: Adam's, 0.01 and 0.01 (released code).
+    refit_learning_rate, refit_weight_decay: AdamW's, 0.01 and 0.01 (released code, which has Adam; see live_reward.py).
     """
 
     confidence: str = field(default="paper", metadata={"help": "Where the confidence of a pair comes from."})
@@ -73,8 +73,8 @@ class ConfidenceDPOConfig(DPOConfig):
     reward_pairs: int = field(default=1000, metadata={"help": "Training pairs a reward is fitted on at start."})
     refit: str = field(default="margin", metadata={"help": "How the reward follows the policy."})
     refit_margin: float = field(default=1.0, metadata={"help": "Margin of the re-fit's loss (eq. 7)."})
-    refit_learning_rate: float = field(default=0.01, metadata={"help": "Adam's, for the reward."})
-    refit_weight_decay: float = field(default=0.01, metadata={"help": "Adam's, for the reward."})
+    refit_learning_rate: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
+    refit_weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,11 @@
 """A hybrid reward that follows the policy: it judges every batch, and is re-fitted on it.
 
-One Adam step per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks): gradients are
-summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result doesn't depend on
-how the batch was cut up, and every rank's copy stays the same. Nothing here touches the policy: states come detached.
+One step of AdamW per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks): gradients
+are summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result does not depend
+on how the batch was cut up, and every copy on a rank stays the same. Nothing here touches the policy: states come
+detached.
+The released code has Adam with weight decay 0.01 as part of the gradient. Our weights are divided by the width, so that
+term would be larger than any gradient and pull the reward to zero; decoupled, it does what it does there.
 """
 
 import json
@@ -22,7 +25,7 @@ FILE = "live_reward.safetensors"
 
 
 class LiveReward:
-    """The reward, Adam's state, and the gradient sums of the step in progress.
+    """The reward, AdamW's state, and the gradient sums of the step in progress.
 
     refit: "margin" asks for a gap of `margin` (eq. 7), "no_margin" for none, "off" leaves the reward as it is.
     """
@@ -33,7 +36,7 @@ class LiveReward:
         self.reward, self.refit = reward, refit
         self.margin = margin if refit == "margin" else 0.0
         self._parameters = list(reward.parameters())
-        self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, weight_decay=weight_decay)
+        self._optimiser = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=weight_decay)
         self._forget()
 
     @torch.no_grad()
@@ -56,7 +59,7 @@ class LiveReward:
         self._loss, self._pairs = self._loss + loss.detach(), self._pairs + len(chosen)
 
     def step(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> float | None:
-        """Ends the optimiser step: Adam on the mean gradient. The mean loss of its pairs; None if there were none."""
+        """Ends the optimiser step: AdamW on the mean gradient. The mean loss of its pairs; None if there were none."""
         flat = torch.cat([*(total.flatten() for total in self._sums), self._loss.view(1), self._pairs.view(1)])
         flat = sum_over_ranks(flat)
         pairs, loss = flat[-1], flat[-2]
@@ -67,8 +70,8 @@ class LiveReward:
             sizes = [parameter.numel() for parameter in self._parameters]
             for parameter, total in zip(self._parameters, flat[:-2].split(sizes), strict=True):
                 parameter.grad = (total / pairs).view_as(parameter)
-            self._adam.step()
-            self._adam.zero_grad(set_to_none=True)
+            self._optimiser.step()
+            self._optimiser.zero_grad(set_to_none=True)
         return float(loss / pairs)
 
     def _forget(self) -> None:
@@ -76,11 +79,11 @@ class LiveReward:
         self._loss = self._pairs = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
 
     def save(self, folder: Path) -> None:
-        """The reward as HybridReward.load reads it, and Adam's state beside it."""
+        """The reward as HybridReward.load reads it, and AdamW's state beside it."""
         self.reward.save(folder / "reward")
         tensors = {
             f"{number}.{name}": value.contiguous()
-            for number, state in self._adam.state_dict()["state"].items()
+            for number, state in self._optimiser.state_dict()["state"].items()
             for name, value in state.items()
         }
         save_file(tensors, folder / FILE, metadata={"refit": json.dumps([self.refit, self.margin])})
@@ -103,4 +106,4 @@ class LiveReward:
             for name in file.keys():  # noqa: SIM118 (a file, not a dict)
                 number, _, what = name.partition(".")
                 state.setdefault(int(number), {})[what] = file.get_tensor(name)
-        self._adam.load_state_dict({"state": state, "param_groups": self._adam.state_dict()["param_groups"]})
+        self._optimiser.load_state_dict({"state": state, "param_groups": self._optimiser.state_dict()["param_groups"]})

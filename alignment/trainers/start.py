@@ -65,7 +65,7 @@ def objective(trainer: "ConfidenceDPOTrainer") -> str:
         "off": "not re-fitted",
     }[args.refit]
     if args.refit != "off":
-        refit += f" by Adam, rate {args.refit_learning_rate:g}, weight decay {args.refit_weight_decay:g}"
+        refit += f" by AdamW, rate {args.refit_learning_rate:g}, weight decay {args.refit_weight_decay:g}"
     reward = trainer.live.reward
     return f"{said}; R: {reward.gate} over {reward.weight.shape[0]} layers at the {reward.pooling}, {refit}"
 

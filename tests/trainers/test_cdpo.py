@@ -377,7 +377,7 @@ def test_with_lora_the_reference_is_the_policy_without_adapters(folder, tmp_path
 def test_precomputed_reference_log_probs_are_kept_and_change_nothing(folder, tmp_path):
     _, steps = train(folder, tmp_path / "a", reward=a_reward(), max_steps=5)
     _, pre_steps = train(folder, tmp_path / "b", reward=a_reward(), max_steps=5, precompute_ref_log_probs=True)
-    assert pre_steps.of("loss") == pytest.approx(steps.of("loss"), rel=1e-5)
+    assert pre_steps.of("loss") == pytest.approx(steps.of("loss"), rel=1e-4)
     (kept,) = (tmp_path / "b" / "reference_log_probs").iterdir()
     before = kept.stat().st_mtime_ns
     _, again = train(folder, tmp_path / "b", reward=a_reward(), max_steps=5, precompute_ref_log_probs=True)
@@ -455,7 +455,7 @@ def test_the_check_names_what_does_not_work(folder, tmp_path, monkeypatch):
     with pytest.raises(StageFailed, match="beta does not change"):
         train(folder, tmp_path, reward=a_reward())
     monkeypatch.undo()
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
     with pytest.raises(StageFailed, match="one step of its re-fit changes nothing"):
         train(folder, tmp_path, reward=a_reward())
 
