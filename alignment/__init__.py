@@ -7,10 +7,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "ConfidenceDPOConfig": "alignment.trainers.cdpo_config",
+    "ConfidenceDPOTrainer": "alignment.trainers.cdpo",
     "HybridReward": "alignment.models.hybrid_reward",
     "MarginRewardTrainer": "alignment.trainers.margin_rm",
 }
-__all__ = ["HybridReward", "MarginRewardTrainer"]
+__all__ = ["ConfidenceDPOConfig", "ConfidenceDPOTrainer", "HybridReward", "MarginRewardTrainer"]
 
 
 def __getattr__(name: str) -> Any:

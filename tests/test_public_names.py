@@ -15,10 +15,14 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_public_names_resolve():
     import alignment
+    from alignment.models.hybrid_reward import HybridReward
+    from alignment.trainers.cdpo import ConfidenceDPOTrainer
+    from alignment.trainers.cdpo_config import ConfidenceDPOConfig
     from alignment.trainers.margin_rm import MarginRewardTrainer
 
-    assert alignment.MarginRewardTrainer is MarginRewardTrainer
-    assert "MarginRewardTrainer" in dir(alignment)
+    homes = [ConfidenceDPOConfig, ConfidenceDPOTrainer, HybridReward, MarginRewardTrainer]
+    assert [getattr(alignment, name) for name in alignment.__all__] == homes
+    assert set(alignment.__all__) <= set(dir(alignment))
     with pytest.raises(AttributeError, match="no attribute 'RewardTrainer'"):
         _ = alignment.RewardTrainer
 

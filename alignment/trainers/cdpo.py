@@ -195,10 +195,12 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
 
     # ---- data and models ---------------------------------------------------------------------------------------------
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: ConfidenceDPOConfig, name: str) -> Any:
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: ConfidenceDPOConfig, dataset_name: str
+    ) -> Any:
         """Rows that hold token ids already are taken as they are, but for prompts that leave no room for an answer."""
         if not TOKENS.issubset(dataset.column_names or ()):
-            return super()._prepare_dataset(dataset, processing_class, args, name)
+            return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if args.max_length is None:
             return dataset
         return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)
