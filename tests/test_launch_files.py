@@ -1,0 +1,92 @@
+"""launch/accelerate: accelerate reads every file as we mean it; and every recipe starts from either command."""
+
+import re
+
+import pytest
+import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+from alignment.compose import compose_config
+from alignment.trainers.cdpo_config import ConfidenceDPOConfig
+from tests.conftest import REPOSITORY
+
+FILES = sorted((REPOSITORY / "launch/accelerate").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (REPOSITORY / "conf/recipe").glob("*.yaml"))
+
+
+def launched(name: str, monkeypatch):
+    """What `accelerate launch --config_file` makes of a file: its arguments, and its environment as ours."""
+    file = REPOSITORY / f"launch/accelerate/{name}.yaml"
+    arguments = launch_command_parser().parse_args(["--config_file", str(file), "recipes/cdpo.py"])
+    arguments, defaults, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        _, environment = prepare_deepspeed_cmd_env(arguments)
+    else:
+        environment = prepare_multi_gpu_env(arguments)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    return arguments
+
+
+def test_the_files_are_those_the_readme_names():
+    line = re.search(r"launch/accelerate/ +(.*)", (REPOSITORY / "README.md").read_text()).group(1)
+    assert set(re.findall(r"(?:single|ddp|fsdp2|zero\d(?:_cpu)?)\b", line)) == {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_file_repeats_what_the_trainer_knows(file, monkeypatch):
+    settings = yaml.safe_load(file.read_text())
+    assert settings["mixed_precision"] == "no" and settings["num_machines"] == 1
+    assert not {"downcast_bf16", "gradient_accumulation_steps", "gradient_clipping"} & set(settings)
+    if "deepspeed_config" in settings:
+        assert settings["deepspeed_config"]["gradient_accumulation_steps"] == "auto"
+        assert settings["deepspeed_config"]["gradient_clipping"] == "auto"
+    arguments = launched(file.stem, monkeypatch)
+    assert arguments.num_processes == (1 if file.stem == "single" else 2)
+    assert bool(arguments.use_cpu) == file.stem.endswith("_cpu")
+    assert f"launch/accelerate/{file.name}" in file.read_text()  # the command in its first lines
+
+
+@pytest.mark.parametrize("name", [file.stem for file in FILES if file.stem.startswith("zero")])
+def test_deepspeed_takes_its_numbers_from_the_trainer(name, monkeypatch, tmp_path):
+    launched(name, monkeypatch)
+    plugin = DeepSpeedPlugin()
+    assert plugin.zero_stage == int(name[4])
+    found = plugin.deepspeed_config
+    assert found["train_micro_batch_size_per_gpu"] == found["train_batch_size"] == "auto"
+    assert found["gradient_accumulation_steps"] == found["gradient_clipping"] == "auto"
+    assert not {"optimizer", "scheduler"} & set(found)  # the trainer's own
+    offload = {name: found["zero_optimization"][name]["device"] for name in ("offload_optimizer", "offload_param")}
+    assert offload == {"offload_optimizer": "none", "offload_param": "none"}
+    arguments = ConfidenceDPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=3, gradient_accumulation_steps=5, max_grad_norm=0.7,
+        use_cpu=True, bf16=False, report_to="none",
+    )  # fmt: skip
+    config = HfTrainerDeepSpeedConfig(found)
+    config.trainer_config_process(arguments)
+    assert not config.mismatches
+    found = config.config
+    assert found["train_micro_batch_size_per_gpu"] == 3 and found["gradient_accumulation_steps"] == 5
+    assert found["gradient_clipping"] == 0.7
+
+
+def test_fsdp2_splits_blocks_and_gathers_whole_policies(monkeypatch):
+    arguments = launched("fsdp2", monkeypatch)
+    assert arguments.use_fsdp and not arguments.use_deepspeed
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
+    assert plugin.activation_checkpointing is False and not isinstance(plugin.cpu_offload, CPUOffloadPolicy)
+
+
+def test_every_recipe_has_a_script_and_composes():
+    assert sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.py")) == RECIPES
+    for recipe in RECIPES:
+        assert f'main(recipe="{recipe}")' in (REPOSITORY / f"recipes/{recipe}.py").read_text()
+        assert compose_config([f"+recipe={recipe}"]).recipe == recipe
