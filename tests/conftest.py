@@ -108,7 +108,7 @@ def world_tokenizer(world_folder):
     return AutoTokenizer.from_pretrained(world_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real data beside the repository (../shared/data)")

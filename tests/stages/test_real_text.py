@@ -1,0 +1,51 @@
+"""The policy recipe on people's own terms: their pairs in a file, their model in a folder, no judge."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests import small_recipe
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, shared_data) -> Path:
+    """PKU-SafeRLHF pairs and a Llama trained on dialogues."""
+    folder = tmp_path_factory.mktemp("real")
+    rows = json.loads((shared_data / "pku_saferlhf/safe_unsafe_pairs.json").read_text())[:120]
+    with (folder / "pairs.jsonl").open("w") as file:
+        for row in rows:
+            safe, unsafe = row["response"]
+            pair = {"prompt": row.get("prompt") or row["question"], "chosen": safe, "rejected": unsafe}
+            file.write(json.dumps(pair) + "\n")
+    small_recipe.run(
+        folder, "+recipe=cdpo", "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file",
+        "data.path=pairs.jsonl", "data.heldout=0.2", "sampling.n=4", "sampling.max_new_tokens=24",
+        "policy.learning_rate=[1e-4]", "policy.batch_size=4", "policy.max_steps=3", "policy.logging_steps=1",
+        "policy.save_steps=3", "evaluation.prompts=10",
+    )  # fmt: skip
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_policy_of_real_text_is_trained_and_answers(done, shared_data):
+    policy = AutoModelForCausalLM.from_pretrained(done / "train_cdpo/cdpo_star/seed-0/policy")
+    base = AutoModelForCausalLM.from_pretrained(shared_data / "models/dialogues-4m", dtype=torch.float32)
+    moved = [not torch.equal(one, other) for one, other in zip(policy.parameters(), base.parameters(), strict=True)]
+    assert all(moved)
+    answers = pq.read_table(done / "evaluate/answers.parquet").to_pylist()
+    assert {row["system"] for row in answers} == {"base", "cdpo_star"} and len(answers) == 20
+    assert {row["prompt"] for row in answers if row["system"] == "base"} == {
+        row["prompt"] for row in answers if row["system"] == "cdpo_star"
+    }
+
+
+@pytest.mark.slow
+def test_the_report_says_how_good_the_reward_is_and_claims_no_rates(done):
+    report = json.loads((done / "report.json").read_text())
+    assert len(report["hybrid"]["layers"]) == 8
+    assert 0.4 <= report["hybrid"]["pair_accuracy"]["sigmoid_scores"] <= 1
+    assert not report.get("policy")
