@@ -1,4 +1,4 @@
-"""legend_rm in under twenty seconds, as a user would run it: in a process of its own."""
+"""legend_rm and cdpo in under twenty seconds, as a user would run them: in a process of their own."""
 
 import os
 import subprocess
@@ -10,6 +10,14 @@ SMALL = [
     "annotator.batch_tokens=1024", "reward_model.seeds=[0]", "trainer.num_train_epochs=1", "trainer.save_steps=1",
     "trainer.logging_steps=1",
 ]  # fmt: skip
+# Every kind of work there is: batches of states, of samples and of scores, a grid with validation, two trainings with a
+# checkpoint at every step, and the best of several samples.
+CDPO = [
+    "+recipe=cdpo", "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=512",
+    "sampling.n=4", "sampling.batch_tokens=1024", "policy.systems=[base,rs_star,cdpo_star]", "policy.beta=[0.1,0.3]",
+    "policy.batch_size=8", "policy.max_steps=4", "policy.logging_steps=1", "policy.save_steps=1",
+    "evaluation.prompts=8", "evaluation.validation=8",
+]  # fmt: skip
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -18,7 +26,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*overrides: str) -> list[str]:
-    """The small recipe, or another one given whole."""
+    """legend_rm in small, or another recipe given whole."""
     whole = any(override.startswith("+recipe=") for override in overrides)
     return [sys.executable, "-m", "alignment.run", *([] if whole else SMALL), *overrides]
 

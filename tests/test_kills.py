@@ -6,48 +6,104 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from alignment.stages import STAGES
 from tests import small_recipe
 from tests.small_recipe import different
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """kills: the stages that are killed, in turn. other: a setting under which every one of them gives other files."""
+
+    name: str
+    settings: tuple[str, ...]
+    kills: tuple[str, ...]
+    other: str
+
+
+LEGEND_RM = Recipe(
+    "legend_rm",
+    tuple(small_recipe.SMALL),
+    ("induce", "annotate", "train_rm", "train_rm", "report"),
+    "annotator.contrast.refusal=no",
+)
+CDPO = Recipe(
+    "cdpo", tuple(small_recipe.CDPO), ("fit_reward", "build_pairs", "train_cdpo", "evaluate"), "reward.margin=2"
+)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run never disturbed; what all others are compared with. seconds: of each stage, its imports included."""
+
+    run: Path
+    seconds: dict[str, float]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, world_folder) -> Path:
-    """A run never disturbed; what all others are compared with."""
-    folder = tmp_path_factory.mktemp("whole")
-    started = time.perf_counter()
-    small_recipe.run(folder)
-    assert time.perf_counter() - started < 60
-    return folder / "run"
+def whole(tmp_path_factory, world_folder) -> Callable[[Recipe], Whole]:
+    """One of each recipe, made when it is first asked for."""
+    known: dict[Recipe, Whole] = {}
+
+    def made(recipe: Recipe) -> Whole:
+        if recipe not in known:
+            folder = tmp_path_factory.mktemp(recipe.name)
+            started = time.perf_counter()
+            process, moments = start(recipe, folder), []
+            for line in process.stdout:
+                if line.partition(":")[0] in (*STAGES, "done"):
+                    moments.append((line.partition(":")[0], time.perf_counter()))
+            assert process.wait() == 0, process.stderr.read()
+            assert time.perf_counter() - started < 60
+            seconds = {stage: end - begin for (stage, begin), (_, end) in itertools.pairwise(moments)}
+            assert set(recipe.kills) <= seconds.keys()
+            known[recipe] = Whole(folder / "run", seconds)
+        return known[recipe]
+
+    return made
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(recipe: Recipe, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        small_recipe.command("run.dir=run"), cwd=folder, env=small_recipe.environment(), text=True,
+        small_recipe.command(*recipe.settings, "run.dir=run"), cwd=folder, env=small_recipe.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, whole):
-    process = start(tmp_path)
-    for line in process.stdout:
-        if line.startswith("annotate: "):
-            break
-    time.sleep(1.0)
+@pytest.mark.parametrize(
+    ("recipe", "stage", "made", "before"),
+    [
+        (LEGEND_RM, "annotate", "batch-*", "induce"),
+        (CDPO, "build_pairs", "batch-*", "fit_reward"),
+        (CDPO, "train_cdpo", "checkpoint-*", "build_pairs"),
+    ],
+    ids=["annotate", "build_pairs", "train_cdpo"],
+)
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, before, tmp_path, whole):
+    """Pressed as soon as the stage has a batch or a checkpoint to go on from."""
+    undisturbed = whole(recipe).run
+    process = start(recipe, tmp_path)
+    work = tmp_path / "run" / ".work"
+    while not any(path for folder in work.glob(f"{stage}-*") for path in folder.rglob(made)):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1] == "repalign: interrupted; the same command goes on in run"
     assert "Traceback" not in errors
-    assert "induce: up to date" in small_recipe.run(tmp_path).stdout
-    assert not different(tmp_path / "run", whole)
+    assert f"{before}: up to date" in small_recipe.run(tmp_path, *recipe.settings).stdout
+    assert not different(tmp_path / "run", undisturbed)
 
 
-def kill_and_finish(folder: Path, whole: Path, kills: int, seed: int) -> list[str]:
+def kill_and_finish(recipe: Recipe, whole: Whole, folder: Path, kills: int, seed: int) -> list[str]:
     """Kills a run at random moments, a third of them while a file is being written; then lets it finish.
 
     Every third run starts over published stages with another setting, so that old files are replaced when it is killed.
@@ -62,17 +118,19 @@ def kill_and_finish(folder: Path, whole: Path, kills: int, seed: int) -> list[st
         folder.mkdir(parents=True)
         replacing = number % 3 == 2
         if replacing:
-            shutil.copytree(whole, folder / "run")
-            small_recipe.run(folder, "annotator.contrast.refusal=no")
-        process = start(folder)
-        stage = chance.choice(["induce", "annotate", "train_rm", "train_rm", "report"])
-        in_write, delay = number % 3 == 0, chance.uniform(0, {"train_rm": 8.0}.get(stage, 1.0))
+            shutil.copytree(whole.run, folder / "run")
+            small_recipe.run(folder, *recipe.settings, recipe.other)
+            kept = {name for name in different(folder / "run", whole.run) if name.endswith("manifest.json")}
+            assert {f"{stage}/manifest.json" for stage in recipe.kills} <= kept, "every stage has something to replace"
+        process = start(recipe, folder)
+        stage = recipe.kills[len(moments) % len(recipe.kills)]
+        in_write, delay = number % 3 == 0, chance.uniform(0, whole.seconds[stage])
         for line in process.stdout:
             if line.startswith(f"{stage}: "):
                 break
         where = f"after {delay:.2f} s"
         if in_write:
-            where = _wait_for_a_write(folder / "run" / ".work", process)
+            where = _wait_for_a_write(folder / "run" / ".work", process, chance)
         else:
             time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -81,31 +139,39 @@ def kill_and_finish(folder: Path, whole: Path, kills: int, seed: int) -> list[st
             continue
         moments.append(f"{stage}, {where}{', over published stages' if replacing else ''}")
         print(f"kill {len(moments)} (seed {seed}): {moments[-1]}", flush=True)
-        small_recipe.run(folder)
-        assert not different(folder / "run", whole), moments[-1]
+        small_recipe.run(folder, *recipe.settings)
+        assert not different(folder / "run", whole.run), moments[-1]
     raise AssertionError
 
 
-def _wait_for_a_write(work: Path, process: subprocess.Popen) -> str:
-    """Returns the name of a file that is unfinished, or being written by a library, at this moment; "" if none came."""
-    known = {path for path in work.rglob("*") if path.is_file()}
+def _wait_for_a_write(work: Path, process: subprocess.Popen, chance: random.Random) -> str:
+    """Returns the name of a file that is unfinished, or being written by a library, at this moment; "" if none came.
+
+    Not always the first one: a stage that writes a hundred files is killed in any of the first four.
+    """
+    known, passed = {path for path in work.rglob("*") if path.is_file()}, chance.randrange(4)
     while process.poll() is None:
         for path in work.rglob("*"):
             unfinished = path.name.startswith(".") or path.suffix in (".safetensors", ".pt", ".png")
             if path not in known and unfinished and path.is_file():
-                return f"inside a write of {path.name}"
+                if not passed:
+                    return f"inside a write of {path.name}"
+                known.add(path)
+                passed -= 1
     return ""
 
 
 @pytest.mark.slow
-def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(tmp_path, whole):
-    kill_and_finish(tmp_path / "killed", whole, kills=5, seed=random.randrange(10**6))
+@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 5), (CDPO, 4)], ids=["legend_rm", "cdpo"])
+def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(recipe, kills, tmp_path, whole):
+    kill_and_finish(recipe, whole(recipe), tmp_path / "killed", kills, seed=random.randrange(10**6))
 
 
 @pytest.mark.soak
-def test_forty_kills(tmp_path, whole):
-    moments = kill_and_finish(tmp_path / "killed", whole, kills=40, seed=random.randrange(10**6))
-    for stage in ("induce", "annotate", "train_rm"):
-        assert sum(moment.startswith(stage) for moment in moments) >= 2
+@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 40), (CDPO, 30)], ids=["legend_rm", "cdpo"])
+def test_many_kills(recipe, kills, tmp_path, whole):
+    moments = kill_and_finish(recipe, whole(recipe), tmp_path / "killed", kills, seed=random.randrange(10**6))
+    for stage in recipe.kills:
+        assert sum(moment.startswith(f"{stage},") for moment in moments) >= 2
     assert sum("inside a write" in moment for moment in moments) >= 5
     assert sum("over published stages" in moment for moment in moments) >= 5
