@@ -38,17 +38,18 @@ SAME_BYTES = {"induce", "annotate", "fit_reward", "build_pairs"}
 
 def in_ranks(folder: Path, launcher: str, recipe: str) -> RunDir:
     """The recipe under accelerate on two CPU ranks."""
-    folder.mkdir()
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file",
-        str(REPOSITORY / f"launch/accelerate/{launcher}.yaml"), str(REPOSITORY / f"recipes/{recipe}.py"),
-        *SETTINGS[recipe], "run.dir=run",
-    ]  # fmt: skip
+    config = REPOSITORY / f"launch/accelerate/{launcher}.yaml"
+    accelerate = ["accelerate.commands.launch", "--main_process_port", "0", "--config_file", str(config)]
+    return launched(folder, *accelerate, str(REPOSITORY / f"recipes/{recipe}.py"), *SETTINGS[recipe])
+
+
+def launched(folder: Path, *command: str) -> RunDir:
+    folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        command, cwd=folder, env=small_recipe.environment(), capture_output=True, text=True,
-        check=False, timeout=600,
+        [sys.executable, "-m", *command, "run.dir=run"], cwd=folder, env=small_recipe.environment(),
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
     assert done.stdout.count("build_pairs: samples") == 1, "the main process alone speaks"
     return RunDir(folder / "run")
 
@@ -182,3 +183,14 @@ def test_cdpo_under_ddp_is_that_of_one_process(cdpo, world_folder):
     check_policy(ranks, world_folder)
     assert not {name for name in different(ranks.root, one.root) if name.split("/")[0] in SAME_BYTES}
     check_same_training(ranks, one, world_folder)
+
+
+@pytest.mark.slow
+def test_what_a_late_rank_still_has_to_read_is_not_cleared_away(tmp_path, world_folder):
+    """Samples, scores, answers of the validation: files that the main process removes once they are used."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    stages = "stages=[fit_reward,build_pairs,train_cdpo]"
+    run = launched(
+        tmp_path, *torchrun, str(REPOSITORY / "tests/late_rank.py"), *small_recipe.CDPO, stages, "policy.max_steps=1"
+    )
+    assert len(artifacts.read_json(run.trainings("train_cdpo"))) == 2

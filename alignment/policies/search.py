@@ -118,6 +118,7 @@ def _make(
     if cfg.data.name == "world":
         source = ModelSource(str(unfinished / "policy"), None, "")
         facts[VALIDATION] = _validate(cfg, source, None, unfinished / "answers", candidate.seed, ranks)
+    ranks.wait()  # until every rank has read all answers
     if ranks.main:
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
         artifacts.write_json(unfinished / "training.json", {**facts, **vars(candidate)})
