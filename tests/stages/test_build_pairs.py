@@ -182,6 +182,22 @@ def test_what_ranks_the_samples_is_part_of_the_key(tmp_path, world_folder):
     assert len({key(f"build_pairs.scorer={scorer}") for scorer in ("hybrid", "reward_model", "judge")}) == 3
 
 
+def test_the_released_settings_sample_and_each_of_them_matters(run, tmp_path):
+    released = ["sampling=released", "build_pairs.prompts=4"]
+    settings = compose_config([*SMALL, *released]).sampling
+    # top_p is lowered: of eight tokens that are nearly alike, 0.95 leaves out none
+    others = {"temperature": 1.0, "top_k": 0, "top_p": 0.5, "repetition_penalty": 1.0}
+    assert [settings[name] for name in others] == [1.4, 8, 0.95, 1.2]  # sample.py of the released code
+    found = build(run, tmp_path / "released", *released)
+    samples = artifacts.read_rows(found.samples)
+    assert len(samples) == 4 * 8 and all(row["text"] for row in samples)
+    pairs = artifacts.read_rows(found.built_pairs)
+    assert pairs and {row["id"].rpartition("-")[0] for row in pairs} <= {row["id"] for row in samples}
+    for name, value in others.items():
+        other = artifacts.read_rows(build(run, tmp_path / name, *released, f"sampling.{name}={value}").samples)
+        assert [row["text"] for row in other] != [row["text"] for row in samples], name
+
+
 def test_the_judge_ties_and_ties_are_no_pairs(run, tmp_path):
     found = build(run, tmp_path, "build_pairs.scorer=judge", "sampling.n=2", "build_pairs.prompts=30")
     counts, pairs = artifacts.read_json(found.build_counts), artifacts.read_rows(found.built_pairs)
