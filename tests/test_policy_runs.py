@@ -24,11 +24,11 @@ from tests import small_recipe
 from tests.conftest import REPOSITORY
 from tests.small_recipe import different
 
-# Several batches for every rank in all stages; steps and micro-batches of the reward model unlike those of the policy.
+# Several batches for every rank; the reward model accumulates four micro-batches of 2, the policy none of its 4 pairs.
 END_TO_END = [
     "data.pairs=80", "data.heldout=40", "data.evaluation=40", "annotator.contrast.count=40",
     "annotator.batch_tokens=1024", "reward.batch_tokens=1024", "sampling.batch_tokens=2048", "reward_model.seeds=[0]",
-    "trainer.num_train_epochs=1", "trainer.batch_size=16", "trainer.per_device_batch_size=4", "policy.batch_size=8",
+    "trainer.num_train_epochs=1", "trainer.batch_size=16", "trainer.per_device_batch_size=2", "policy.batch_size=8",
     "policy.max_steps=6", "policy.logging_steps=1", "policy.save_steps=3", "evaluation.prompts=20", "sampling.n=4",
 ]  # fmt: skip
 SETTINGS = {"end_to_end": END_TO_END, "cdpo": small_recipe.CDPO[1:]}
