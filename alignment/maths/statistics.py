@@ -25,6 +25,26 @@ def t_interval(values: list[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
+    """mean(ours) / mean(theirs), paired: the ratios rho for which mean(ours - rho theirs) may be 0 (Fieller 1954).
+
+    A mean of ratios would be ruled by the runs in which theirs is small. No interval where theirs isn't known to be
+    above 0.
+    """
+    means = float(np.mean(ours)), float(np.mean(theirs))
+    ratio = means[0] / means[1]
+    if len(ours) < 2:
+        return Interval(ratio, None, None)
+    square = student.ppf(0.975, len(ours) - 1) ** 2 / len(ours)
+    (own, both), (_, other) = square * np.cov(ours, theirs)
+    # t^2 s^2(ours - rho theirs) / n >= mean(ours - rho theirs)^2, a quadratic in rho
+    a, b, c = means[1] ** 2 - other, means[0] * means[1] - both, means[0] ** 2 - own
+    if a <= 0:
+        return Interval(ratio, None, None)
+    root = np.sqrt(max(b * b - a * c, 0.0))  # below 0 by rounding alone: the ratio itself is inside
+    return Interval(ratio, float((b - root) / a), float((b + root) / a))
+
+
 def rate_interval(shares: Float[np.ndarray, " prompt"]) -> Interval:
     """Of a rate, the mean of independent shares in [0, 1]: of one prompt's answers, say.
 

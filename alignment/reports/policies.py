@@ -3,6 +3,7 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alignment.maths.statistics import ratio_interval
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.tables import over_seeds, percent
 from alignment.world.grammar import EVALUATION_SETS
@@ -26,11 +27,13 @@ def policies(found: dict[str, list[dict]]) -> tuple[dict, dict]:
 
 
 def _ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
-    """Of toxic rates, paired by seed; None where a policy to compare with gave no toxic answer at all."""
+    """Of mean toxic rates, paired by seed; None where a policy to compare with gave no toxic answer at all."""
     pairs = [(_all_sets(one), _all_sets(other)) for one, other in zip(ours, theirs, strict=True)]
     if any(other == 0 for _, other in pairs):
         return None
-    return over_seeds([one / other for one, other in pairs])
+    interval = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
+    per_seed = [one / other for one, other in pairs]
+    return {"mean": interval.mean, "ci95": [interval.low, interval.high], "per_seed": per_seed}
 
 
 def _all_sets(rates: dict) -> float:

@@ -46,13 +46,14 @@ class ConfidenceDPOConfig(DPOConfig):
     """DPOConfig with the confidence of a pair and the re-fit of the hybrid reward.
 
     confidence: where gamma comes from.
-        "paper"       sigma(alpha (R_c - R_r)), pair by pair (eq. 8). The default.
+        "calibrated"  sigma(alpha (R_c - R_r)), pair by pair (eq. 8), with the alpha that makes gamma a probability on
+                      held-out pairs. The default: on validation it wins (docs/confidence_dpo.md).
+        "paper"       the same with the paper's alpha; where gaps pass 1 it is 0 or 1
         "released"    the authors' code: one value for a micro-batch, from squashed means, never below 0.5. Depends on
                       how pairs fall into micro-batches, and says so at start.
-        "calibrated"  pair by pair, with the alpha that makes gamma a probability on held-out pairs (ours)
         "column"      the data set's column `confidence`, in [0, 1]
         "fixed"       `fixed_confidence` for every pair; 1.0 is vanilla DPO
-    alpha: eq. 8's, 7.5 (the paper's appendix A.3; "calibrated" has its own).
+    alpha: of "paper" and "released", 7.5 (the paper's appendix A.3); "calibrated" has its own.
     fixed_confidence: with confidence="fixed"; the authors' baseline is 0.9.
     gate, pooling: of the hybrid reward that is fitted when none is given; None takes HybridReward.fit's defaults. A
         given reward brings its own.
@@ -65,7 +66,7 @@ class ConfidenceDPOConfig(DPOConfig):
     refit_learning_rate, refit_weight_decay: AdamW's, 0.01 and 0.01 (released code, which has Adam; see live_reward.py).
     """
 
-    confidence: str = field(default="paper", metadata={"help": "Where the confidence of a pair comes from."})
+    confidence: str = field(default="calibrated", metadata={"help": "Where the confidence of a pair comes from."})
     alpha: float = field(default=7.5, metadata={"help": "Slope of the confidence in the reward gap (eq. 8)."})
     fixed_confidence: float | None = field(default=None, metadata={"help": "The confidence of every pair."})
     gate: str | None = field(default=None, metadata={"help": "Gate of the hybrid reward fitted at start."})

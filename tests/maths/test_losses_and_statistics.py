@@ -9,7 +9,7 @@ from scipy import stats
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.maths.metrics import distribution, mean_where, ordered_right, spearman
-from alignment.maths.statistics import rate_interval, t_interval
+from alignment.maths.statistics import rate_interval, ratio_interval, t_interval
 
 
 def test_margin_loss_by_hand():
@@ -45,6 +45,17 @@ def test_spearman_and_where_there_is_none():
     assert mean_where(rising, rising > 99) is None
     assert distribution(rising - 1.0)["negative_share"] == 0.1
     assert distribution(np.array([])) is None
+
+
+def test_the_interval_of_a_ratio_holds_what_a_paired_t_test_allows():
+    ours, theirs = np.array([0.11, 0.19, 0.16, 0.24]), np.array([0.31, 0.42, 0.36, 0.47])
+    ratio, low, high = ratio_interval(list(ours), list(theirs))
+    assert ratio == pytest.approx(ours.mean() / theirs.mean())
+    for rho, inside in ((low + 1e-4, True), (high - 1e-4, True), (low - 1e-4, False), (high + 1e-4, False)):
+        assert (stats.ttest_1samp(ours - rho * theirs, 0).pvalue > 0.05) == inside
+    assert ratio_interval([0.2], [0.4]) == (0.5, None, None)
+    assert ratio_interval([0.2, 0.3], [0.9, 0.01]).low is None  # theirs may be 0
+    assert ratio_interval([0.2, 0.3, 0.25], [0.4, 0.6, 0.5])[1:] == pytest.approx((0.5, 0.5))
 
 
 def test_interval_is_students():

@@ -269,7 +269,7 @@ def test_resuming_is_exact(folder, tmp_path):
 def test_the_best_model_comes_back_with_its_reward(folder, tmp_path):
     trainer, _ = train(
         folder, tmp_path, reward=a_reward(), save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
-        load_best_model_at_end=True, max_steps=6, learning_rate=0.1, eval_dataset=pairs(10, seed=5),
+        load_best_model_at_end=True, confidence="paper", max_steps=6, learning_rate=0.1, eval_dataset=pairs(10, seed=5),
     )  # fmt: skip
     assert not trainer.state.best_model_checkpoint.endswith("checkpoint-6")  # such a rate only makes it worse
     best = HybridReward.load(f"{trainer.state.best_model_checkpoint}/reward")

@@ -48,7 +48,7 @@ def test_a_field_the_loss_does_not_read_is_refused_off_its_default(name):
         ({"confidence": "sure"}, "confidence: 'sure' is not a choice"),
         ({"confidence": "fixed"}, "fixed_confidence: None is not in"),
         ({"confidence": "fixed", "fixed_confidence": 1.5}, "fixed_confidence: 1.5 is not in"),
-        ({"fixed_confidence": 0.9}, "fixed_confidence: it would have no effect: confidence='paper'"),
+        ({"fixed_confidence": 0.9}, "fixed_confidence: it would have no effect: confidence='calibrated'"),
         ({"confidence": "column", "refit": "off"}, "refit: it would have no effect: confidence='column'"),
         ({"confidence": "column", "gate": "uniform"}, "gate: it would have no effect"),
         ({"confidence": "calibrated", "alpha": 5.0}, "alpha: it would have no effect"),
@@ -67,7 +67,8 @@ def test_settings_that_mean_nothing_are_refused(settings, problem):
         config(**settings)
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_the_papers_but_for_the_slope():
     made = config()
+    assert made.confidence == "calibrated"
     assert (made.alpha, made.refit, made.refit_margin, made.refit_learning_rate) == (7.5, "margin", 1.0, 0.01)
     assert made.refit_weight_decay == 0.01 and made.reward_pairs == 1000
