@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from alignment.maths.losses import margin_ranking_loss
+from alignment.maths.losses import confidence_dpo_loss, margin_ranking_loss
 from alignment.maths.metrics import distribution, mean_where, ordered_right, spearman
 from alignment.maths.statistics import rate_interval, ratio_interval, t_interval
 
@@ -30,6 +30,30 @@ def test_gradient_is_the_probability_of_missing_the_margin():
     rejected, margin = torch.tensor([0.5, 0.0]), torch.tensor([2.0, -1.0])
     margin_ranking_loss(chosen, rejected, margin).sum().backward()
     torch.testing.assert_close(chosen.grad, -torch.sigmoid(margin - (chosen - rejected)).detach())
+
+
+def test_confidence_dpo_loss_by_hand():
+    """At z = log 3, sigma(z) = 3/4: with gamma = 1/4 it is -1/4 log 3/4 - 3/4 log 1/4; at z = 0 log 2 for any gamma."""
+    loss = confidence_dpo_loss(torch.tensor([math.log(3), 0.0, 0.0]), torch.tensor([0.25, 0.0, 0.7]))
+    by_hand = -0.25 * math.log(0.75) - 0.75 * math.log(0.25)
+    torch.testing.assert_close(loss, torch.tensor([by_hand, math.log(2), math.log(2)]))
+
+
+def test_the_gradient_in_z_is_sigma_minus_gamma_and_ends_at_its_logit():
+    z = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
+    gamma = torch.linspace(0.1, 0.9, 9, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(confidence_dpo_loss(z, gamma.detach()).sum(), z)
+    torch.testing.assert_close(slope, torch.sigmoid(z.detach()) - gamma.detach())
+    at = torch.logit(gamma.detach()).requires_grad_()
+    (slope,) = torch.autograd.grad(confidence_dpo_loss(at, gamma.detach()).sum(), at)
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+
+
+def test_turning_a_pair_round_turns_its_confidence_round():
+    z, gamma = torch.randn(50, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 1, 50)
+    torch.testing.assert_close(confidence_dpo_loss(z, gamma), confidence_dpo_loss(-z, 1 - gamma))
+    far = confidence_dpo_loss(torch.tensor([200.0, -200.0]), torch.tensor([0.0, 1.0]))
+    assert far.tolist() == [200.0, 200.0]  # no overflow, and a pair of confidence 0 pulls as hard the other way
 
 
 def test_a_tie_is_half_right():

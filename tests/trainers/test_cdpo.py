@@ -334,6 +334,16 @@ def test_hooks_fire_once_per_block_and_step_under_gradient_checkpointing(folder,
     assert steps.of("loss") == pytest.approx(plain_steps.of("loss"), rel=1e-6)
 
 
+def test_what_the_reward_reads_does_not_grow_with_the_answers(folder, tmp_path):
+    """One state per answer and layer, however long it is: so is the cost of judging and of the re-fit."""
+    shapes = []
+    for longest in (6, 60):
+        trainer, _ = new_trainer(folder, tmp_path, pairs(longest=longest), reward=a_reward())
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+        shapes.append(trainer.judge(trainer.model, batch).states.shape)
+    assert shapes == [(16, LAYERS, WIDTH)] * 2
+
+
 def test_refit_off_leaves_the_reward_and_margins_change_it(folder, tmp_path):
     start = torch.cat([value.detach().flatten() for value in a_reward().parameters()])
     ends = {}
