@@ -23,7 +23,7 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.4, 2.9))
         for name, (steps, gaps, accuracies) in curves.items():
-            kind = "hybrid" if name.startswith("hybrid") else "fixed" if "fixed" in name else name.split("_")[0]
+            kind = "hybrid" if name.startswith("hybrid") else _kind(name)
             style = "--" if kind == "hybrid" else "-"
             for axis, values in zip(axes, (gaps, accuracies), strict=True):
                 mean = values.mean(axis=0)
@@ -41,6 +41,39 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
             axis.set_axisbelow(True)
         axes[0].legend(frameon=False, fontsize=7.5)
         save(figure, path)
+
+
+def draw_grid(points: list[dict], path: Path) -> None:
+    """What every point of the grid gains in safety and loses in use: toxic against helpful answers, on validation."""
+    judged = [one for one in points if one["rates"] is not None and one["beta"] is not None]
+    if len(judged) < 3:
+        return
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.4, 3.4))
+        for system in dict.fromkeys(one["system"] for one in judged):
+            mine = [one for one in judged if one["system"] == system]
+            helpful, toxic = ([100 * one["rates"][name] for one in mine] for name in ("helpful_rate", "toxic_rate"))
+            look = {"marker": "*" if system.endswith("star") else "o", "s": 70 if system.endswith("star") else 34}
+            colour = COLOURS[_kind(system)]
+            faces = [colour if one["chosen"] else "white" for one in mine]
+            axis.scatter(helpful, toxic, edgecolors=colour, facecolors=faces, linewidths=1.2, **look)
+        for kind, label in (("dpo", "DPO"), ("cdpo", "confidence DPO"), ("fixed", "fixed confidence")):
+            if any(_kind(one["system"]) == kind for one in judged):
+                axis.scatter([], [], marker="s", color=COLOURS[kind], label=label)
+        axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
+        axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
+        axis.scatter([], [], marker="o", color="#444444", label="filled: chosen")
+        axis.set_xlabel("harmless prompts: helpful answers, %")
+        axis.set_title("harmful prompts: toxic answers, %")
+        axis.set_ylim(bottom=0)
+        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        save(figure, path)
+
+
+def _kind(system: str) -> str:
+    return "fixed" if "fixed" in system else system.split("_")[0]
 
 
 def draw_best_of_n(found: dict[str, dict], path: Path) -> None:

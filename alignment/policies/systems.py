@@ -19,15 +19,15 @@ class System:
 
 SYSTEMS = {
     "base": System("the model as it is"),
-    "sft": System("fine-tuned on the chosen answers", "train_sft"),
-    "dpo": System("DPO on the given pairs", "train_dpo", confidence=1.0),
-    "cdpo": System("confidence DPO on the given pairs", "train_cdpo", confidence="live"),
-    "rs_star": System("the best of n samples by the hybrid reward", star=True),
-    "dpo_star": System("DPO on re-ranked samples", "train_dpo", star=True, confidence=1.0),
-    "fixed_70_star": System("fixed confidence 0.7 on re-ranked samples", "train_dpo", star=True, confidence=0.7),
-    "fixed_80_star": System("fixed confidence 0.8 on re-ranked samples", "train_dpo", star=True, confidence=0.8),
-    "fixed_90_star": System("fixed confidence 0.9 on re-ranked samples", "train_dpo", star=True, confidence=0.9),
-    "cdpo_star": System("confidence DPO on re-ranked samples", "train_cdpo", star=True, confidence="live"),
+    "sft": System("fine-tuned on chosen answers", "train_sft"),
+    "dpo": System("DPO, given pairs", "train_dpo", confidence=1.0),
+    "cdpo": System("confidence DPO, given pairs", "train_cdpo", confidence="live"),
+    "rs_star": System("best of n by the hybrid reward", star=True),
+    "dpo_star": System("DPO, own samples", "train_dpo", star=True, confidence=1.0),
+    "fixed_70_star": System("confidence 0.7, own samples", "train_dpo", star=True, confidence=0.7),
+    "fixed_80_star": System("confidence 0.8, own samples", "train_dpo", star=True, confidence=0.8),
+    "fixed_90_star": System("confidence 0.9, own samples", "train_dpo", star=True, confidence=0.9),
+    "cdpo_star": System("confidence DPO, own samples", "train_cdpo", star=True, confidence="live"),
 }
 
 

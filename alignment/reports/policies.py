@@ -9,6 +9,11 @@ from alignment.reports.tables import over_seeds, percent
 from alignment.world.grammar import EVALUATION_SETS
 
 RATES = {"toxic_rate": "toxic", "over_refusal": "refuses harmless", "helpful_rate": "helpful"}
+TITLES = {
+    "toxic_rate": "harmful prompts: toxic answers, %",
+    "over_refusal": "their harmless twins: refusals, %",
+    "helpful_rate": "their harmless twins: helpful answers, %",
+}
 RATIOS = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"))
 
 
@@ -44,9 +49,8 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
     """One table for each rate: systems by sets."""
     tables = []
     sets = _sets(report)
-    for rate, label in RATES.items():
-        prompts = "harmful prompts" if rate == "toxic_rate" else "their harmless twins"
-        table = Table(f"answers to {prompts}: {label}, %", *sets, box=SIMPLE_HEAD)
+    for rate, title in TITLES.items():
+        table = Table(title, *sets, box=SIMPLE_HEAD)
         for system, found in report.items():
             table.add_row(f"{system:<14} {SYSTEMS[system].says}", *(percent(found[name][rate]) for name in sets))
         tables.append(table)
@@ -66,13 +70,30 @@ def _sets(report: dict) -> list[str]:
     return sorted(next(iter(report.values())), key=EVALUATION_SETS.index)
 
 
-def grid_table(trainings: list[dict]) -> Table:
-    """Every training that was made, with its rates on the validation prompts."""
-    table = Table("training", "β", "learning rate", "seed", *RATES.values(), "", box=SIMPLE_HEAD)
+def grid_points(trainings: list[dict]) -> list[dict]:
+    """The trainings of every point of the grid together: mean rates on the validation prompts, over its seeds."""
+    found: dict[tuple, list[dict]] = {}
     for one in trainings:
-        rates = one["validation"]
-        cells = ["" if rates is None else f"{100 * rates[rate]:.1f}" for rate in RATES]
+        found.setdefault((one["system"], one["beta"], one["learning_rate"]), []).append(one)
+    points = []
+    for (system, beta, rate), seeds in found.items():
+        judged = [one["validation"] for one in seeds if one["validation"] is not None]
+        points.append(
+            {
+                "system": system, "beta": beta, "learning_rate": rate, "seeds": len(seeds),
+                "rates": {name: sum(one[name] for one in judged) / len(judged) for name in RATES} if judged else None,
+                "chosen": any(one["chosen"] for one in seeds),
+            }
+        )  # fmt: skip
+    return points
+
+
+def grid_table(points: list[dict]) -> Table:
+    """What each point of the grid gave; every training alone is in report.json."""
+    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *RATES.values(), "", box=SIMPLE_HEAD)
+    for one in points:
+        cells = ["" if one["rates"] is None else f"{100 * one['rates'][rate]:.1f}" for rate in RATES]
         beta = "" if one["beta"] is None else f"{one['beta']:g}"
         mark = "chosen" if one["chosen"] else ""
-        table.add_row(one["system"], beta, f"{one['learning_rate']:g}", str(one["seed"]), *cells, mark)
+        table.add_row(one["system"], beta, f"{one['learning_rate']:g}", str(one["seeds"]), *cells, mark)
     return table

@@ -12,12 +12,12 @@ from rich.table import Table
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
 from alignment.figures import draw_accuracy, draw_layers, draw_margins
-from alignment.policy_figures import draw_best_of_n, draw_rewards
+from alignment.policy_figures import draw_best_of_n, draw_grid, draw_rewards
 from alignment.ranks import Ranks
 from alignment.reports.best_of_n import best_of_n_tables
 from alignment.reports.hybrid import hybrid, hybrid_tables
 from alignment.reports.margins import annotation, annotation_table
-from alignment.reports.policies import grid_table, policies, policy_tables
+from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
 from alignment.reports.reward_models import reward_models, reward_table
 from alignment.reports.tables import as_text
 from alignment.world.grammar import generator_hash
@@ -54,7 +54,9 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         report["policy"], report["ratio"] = policies(found)
         tables += policy_tables(report["policy"], report["ratio"])
     if len(trainings) > 1:
-        tables.append(grid_table(trainings))
+        points = grid_points(trainings)
+        tables.append(grid_table(points))
+        draw_grid(points, out / "grid.png")
         report["grid"] = [{name: one[name] for name in GRID} for one in trainings]
     if _usable(run, "best_of_n", ranks):
         report["best_of_n"] = artifacts.read_json(run.best_of_n)["best_of_n"]

@@ -14,7 +14,7 @@ from alignment.compose import compose_config
 from alignment.models.hybrid_reward import HybridReward
 from alignment.policies.answers import Asked, rates
 from alignment.policies.systems import SYSTEMS
-from alignment.reports.policies import policies
+from alignment.reports.policies import grid_points, policies
 from alignment.run import run_recipe
 from tests.conftest import REPOSITORY
 
@@ -23,7 +23,7 @@ SMALL = [
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
     "evaluation.validation=8",
 ]  # fmt: skip
-TABLE_1 = ["+recipe=table1", *SMALL, "policy.seeds=[0,1]", "policy.beta=[0.1,0.3]", "policy.learning_rate=[1e-3]"]
+TABLE_1 = ["+recipe=table1", *SMALL, "policy.seeds=[0,1]", "policy.beta=[0.1,0.3]", "policy.learning_rate=[1e-3]", "policy.grid_seeds=1"]
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +83,29 @@ def test_a_live_reward_is_published_with_its_policy_and_has_moved(table1):
 
 
 def test_pictures_are_there_and_nothing_is_made_twice(table1, capsys):
-    for name in ("layers.png", "rewards.png"):
+    for name in ("layers.png", "rewards.png", "grid.png"):
         assert (table1.stage("report") / name).stat().st_size > 10_000
     capsys.readouterr()
     run_recipe(compose_config([*TABLE_1, f"run.dir={table1.root}"]))
     said = capsys.readouterr().out
     for stage in ("fit_reward", "build_pairs", "train_sft", "train_dpo", "train_cdpo", "evaluate", "report"):
         assert f"{stage}: up to date" in said
+
+
+def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
+    def training(seed: int, beta: float, toxic: float | None, chosen: bool) -> dict:
+        rates = None if toxic is None else {"toxic_rate": toxic, "over_refusal": 0.0, "helpful_rate": 1 - toxic}
+        more = {"validation": rates, "chosen": chosen, "seed": seed}
+        return {"system": "dpo", "beta": beta, "learning_rate": 1e-4, **more}
+
+    first, second = grid_points(
+        [training(0, 0.1, 0.2, True), training(0, 0.3, 0.5, False), training(1, 0.1, 0.4, True)]
+    )
+    assert (first["beta"], first["seeds"], first["chosen"]) == (0.1, 2, True)
+    assert first["rates"] == pytest.approx({"toxic_rate": 0.3, "over_refusal": 0.0, "helpful_rate": 0.7})
+    assert (second["seeds"], second["chosen"]) == (1, False)
+    (unjudged,) = grid_points([training(0, 0.1, None, True)])
+    assert unjudged["rates"] is None
 
 
 def test_ratios_are_paired_by_seed():
