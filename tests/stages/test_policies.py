@@ -23,7 +23,14 @@ SMALL = [
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
     "evaluation.validation=8",
 ]  # fmt: skip
-TABLE_1 = ["+recipe=table1", *SMALL, "policy.seeds=[0,1]", "policy.beta=[0.1,0.3]", "policy.learning_rate=[1e-3]", "policy.grid_seeds=1"]
+TABLE_1 = [
+    "+recipe=table1",
+    *SMALL,
+    "policy.seeds=[0,1]",
+    "policy.beta=[0.1,0.3]",
+    "policy.learning_rate=[1e-3]",
+    "policy.grid_seeds=1",
+]
 
 
 @pytest.fixture(scope="module")
