@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from alignment.figures import STYLE, save
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
+LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
 PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over it
     "judge": {"color": "#c5ccd3", "linewidth": 5, "markersize": 7, "label": "an oracle (sees the truth)"},
     "reward_model": {"color": "#c4702f", "linewidth": 1.6, "markersize": 4, "label": "margin reward model"},
@@ -16,31 +17,44 @@ PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over 
 
 
 def draw_rewards(trainings: list[dict], path: Path) -> None:
-    """Reward gaps over training: what DPO and cDPO believe, and what the hybrid reward says; a line per seed's mean."""
+    """Over training, what DPO and confidence DPO believe and what the hybrid reward says: gaps above, orders below.
+
+    A column for the given pairs, one for the policy's own samples; means over seeds, and their range.
+    """
     curves = _curves(trainings)
-    if not curves:
+    sources = [star for star in (False, True) if any(name.endswith("_star") == star for name in curves)]
+    if not sources:
         return
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.4, 2.9))
-        for name, (steps, gaps, accuracies) in curves.items():
-            kind = "hybrid" if name.startswith("hybrid") else _kind(name)
-            style = "--" if kind == "hybrid" else "-"
-            for axis, values in zip(axes, (gaps, accuracies), strict=True):
-                mean = values.mean(axis=0)
-                axis.plot(steps, mean, style, color=COLOURS[kind], linewidth=1.6, label=name.replace("_star", "*"))
-                if len(values) > 1:
-                    axis.fill_between(
-                        steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0
-                    )
-        axes[0].set_title("reward gap, chosen minus rejected")
-        axes[1].set_title("pairs ordered as labelled, %")
-        axes[0].axhline(0, color="#888888", linewidth=0.6)
-        for axis in axes:
-            axis.set_xlabel("optimiser step")
+        figure, axes = plt.subplots(
+            2, len(sources), figsize=(1.6 + 2.9 * len(sources), 4.6), sharex=True, sharey="row", squeeze=False,
+            gridspec_kw={"wspace": 0.12, "hspace": 0.16},
+        )  # fmt: skip
+        for column, star in zip(axes.T, sources, strict=True):
+            for name, (steps, gaps, accuracies) in curves.items():
+                if name.endswith("_star") == star:
+                    for axis, values in zip(column, (gaps, accuracies), strict=True):
+                        _draw_curve(axis, steps, values, _kind(name))
+            column[0].set_title("own samples" if star else "given pairs")
+            column[0].axhline(0, color="#888888", linewidth=0.6)
+            column[1].set_xlabel("optimiser step")
+        for axis in axes.flat:
             axis.grid(axis="y", color="#dddddd", linewidth=0.6)
             axis.set_axisbelow(True)
-        axes[0].legend(frameon=False, fontsize=7.5)
+        axes[0, 0].set_ylabel("reward gap,\nchosen minus rejected")
+        axes[1, 0].set_ylabel("pairs ordered\nas labelled, %")
+        drawn = {_kind(name) for name in curves}
+        for kind, label in LABELS.items():
+            if kind in drawn:
+                axes[0, -1].plot([], [], "--" if kind == "hybrid" else "-", color=COLOURS[kind], label=label)
+        axes[0, -1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
         save(figure, path)
+
+
+def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str) -> None:
+    axis.plot(steps, values.mean(axis=0), "--" if kind == "hybrid" else "-", color=COLOURS[kind], linewidth=1.6)
+    if len(values) > 1:
+        axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0)
 
 
 def draw_grid(points: list[dict], path: Path) -> None:
@@ -57,7 +71,7 @@ def draw_grid(points: list[dict], path: Path) -> None:
             colour = COLOURS[_kind(system)]
             faces = [colour if one["chosen"] else "white" for one in mine]
             axis.scatter(helpful, toxic, edgecolors=colour, facecolors=faces, linewidths=1.2, **look)
-        for kind, label in (("dpo", "DPO"), ("cdpo", "confidence DPO"), ("fixed", "fixed confidence")):
+        for kind, label in LABELS.items():
             if any(_kind(one["system"]) == kind for one in judged):
                 axis.scatter([], [], marker="s", color=COLOURS[kind], label=label)
         axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
@@ -73,7 +87,8 @@ def draw_grid(points: list[dict], path: Path) -> None:
 
 
 def _kind(system: str) -> str:
-    return "fixed" if "fixed" in system else system.split("_")[0]
+    """Of a system, or of the curve of its hybrid reward."""
+    return next(kind for kind in ("hybrid", "fixed", "cdpo", "dpo") if kind in system)
 
 
 def draw_best_of_n(found: dict[str, dict], path: Path) -> None:

@@ -22,7 +22,7 @@ SYSTEMS = {
     "sft": System("fine-tuned on chosen answers", "train_sft"),
     "dpo": System("DPO, given pairs", "train_dpo", confidence=1.0),
     "cdpo": System("confidence DPO, given pairs", "train_cdpo", confidence="live"),
-    "rs_star": System("best of n by the hybrid reward", star=True),
+    "rs_star": System("best of n by hybrid reward", star=True),
     "dpo_star": System("DPO, own samples", "train_dpo", star=True, confidence=1.0),
     "fixed_70_star": System("confidence 0.7, own samples", "train_dpo", star=True, confidence=0.7),
     "fixed_80_star": System("confidence 0.8, own samples", "train_dpo", star=True, confidence=0.8),

@@ -23,7 +23,7 @@ def percent(summary: dict, signed: bool = False) -> str:
 
 def as_text(tables: list[Table]) -> str:
     """As they are printed, and kept in table.txt."""
-    console = Console(file=io.StringIO(), width=110, color_system=None)
+    console = Console(file=io.StringIO(), width=120, color_system=None)
     for table in tables:
         for column in table.columns[1:]:
             column.justify = "right"
