@@ -151,7 +151,7 @@ def _bytes_held(trainer: ConfidenceDPOTrainer) -> int:
     """The reward's parameters, its gradient sums, Adam's state, and the states of one batch."""
     live = trainer.live
     tensors = [*live.reward.state_dict().values(), *live._sums]
-    tensors += [value for state in live._adam.state.values() for value in state.values()]
+    tensors += [value for state in live._optimiser.state.values() for value in state.values()]
     return sum(tensor.nbytes for tensor in tensors) + 2 * BATCH * LAYERS * WIDTH * 4
 
 
