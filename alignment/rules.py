@@ -107,6 +107,8 @@ def check(cfg: Config) -> None:
         _check_trainer(cfg)
     if {"train_sft", "train_dpo", "train_cdpo", "evaluate"} & set(cfg.stages):
         _check_policy(cfg)
+    if "train_cdpo" in cfg.stages and cfg.confidence.source == "column":
+        _check_column(cfg)
     _check_samples(cfg)
 
 
@@ -262,6 +264,21 @@ def _check_policy(cfg: Config) -> None:
             "policy.beta and learning_rate", "a grid needs a judge of answers, and only the world has one yet",
             "give one of each",
         )  # fmt: skip
+
+
+def _check_column(cfg: Config) -> None:
+    """Pairs bring their confidence along only if they come from a file, or from a scorer whose gaps mean something."""
+    for name in cfg.policy.systems:
+        system = SYSTEMS[name]
+        if system.stage != "train_cdpo":
+            continue
+        if system.star and cfg.build_pairs.scorer == "judge":
+            why, other = "build_pairs.scorer=judge gives its pairs none", "build_pairs.scorer=hybrid or reward_model"
+        elif not system.star and cfg.data.name == "world":
+            why, other = "the world's pairs have none", "confidence=calibrated"
+        else:
+            continue
+        raise UserError("confidence.source", f"column is what {name} learns from, and {why}", f"use {other}")
 
 
 def _check_samples(cfg: Config) -> None:

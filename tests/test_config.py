@@ -28,6 +28,8 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=cdpo confidence=calibrated confidence.alpha=5": "confidence.alpha: it would have no effect",
     "+recipe=cdpo build_pairs.reward_model=none": "build_pairs.reward_model: it would have no effect",
     "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2]": "policy.beta and learning_rate: a grid needs a judge",
+    "+recipe=cdpo confidence=column policy.systems=[cdpo]": "confidence.source: column is what cdpo learns from, and the",
+    "+recipe=cdpo confidence=column build_pairs.scorer=judge": "and build_pairs.scorer=judge gives its pairs none",
     "recipe=legend_rm": "recipe: recipes are added, not overridden; write +recipe=...",
     f"{BASE} annotator.layr=2": "annotator.layr: there is no such key; did you mean annotator.layer?",
     f"{BASE} +annotator.more=2": "annotator.more: there is no such key",
@@ -95,6 +97,13 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(command, monkeypatc
         run_plan(command.split())
     assert MISTAKES[command] in str(error.value)
     assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "more", [["data=file", "data.path=x", "policy.systems=[cdpo,cdpo_star]"], ["build_pairs.scorer=hybrid"]], ids=str
+)
+def test_a_column_of_confidences_is_taken_where_pairs_have_one(more):
+    assert compose_config(["+recipe=cdpo", "confidence=column", *more]).confidence.source == "column"
 
 
 def run_plan(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 TRL's explicit-prompt conversational form, so that what one stage writes, TRL and load_dataset("parquet") read as it is.
 `harmful` says whether the prompt asks for something harmful; it and everything after it is null where unknown.
+`confidence` is how sure the preference is, from 0 to 1.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ PAIR_COLUMNS = pa.schema(
         ("rejected_severity", pa.int8()),
         ("chosen_helpfulness", pa.int8()),
         ("rejected_helpfulness", pa.int8()),
+        ("confidence", pa.float64()),
     ]
 )
 MARGIN_COLUMNS = pa.schema([*PAIR_COLUMNS, ("margin", pa.float64()), ("margin_raw", pa.float64())])
@@ -93,6 +95,7 @@ def pair(row: dict, name: str, source: str) -> dict:
     made["harmful"] = _true_or_false(row.get("harmful"), "harmful")
     for column in ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness"):
         made[column] = _level(row.get(column), column)
+    made["confidence"] = _share(row.get("confidence"), "confidence")
     return made
 
 
@@ -131,6 +134,18 @@ def _level(value: object, column: str) -> int | None:
     if isinstance(value, bool) or level not in (0, 1, 2, 3):
         raise BadRow(f"{column} is {value!r}, not 0, 1, 2 or 3")
     return int(level)
+
+
+def _share(value: object, column: str) -> float | None:
+    if _empty(value):
+        return None
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if isinstance(value, bool) or not 0 <= share <= 1:
+        raise BadRow(f"{column} is {value!r}, not a number from 0 to 1")
+    return share
 
 
 def unique_ids(rows: Iterable[tuple[int, dict]], loaded: Loaded, source: str) -> Iterator[dict]:

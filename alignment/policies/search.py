@@ -34,7 +34,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
     done, table = out.parent / "done", []
     read = left_out = 0
     for system in trained_by(stage, list(cfg.policy.systems)):
-        pairs = _pairs(cfg, run, SYSTEMS[system].star)
+        pairs = _pairs(stage, cfg, run, SYSTEMS[system].star)
         finished: dict[str, dict] = {}
 
         def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
@@ -70,14 +70,19 @@ def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
     )  # fmt: skip
 
 
-def _pairs(cfg: DictConfig, run: RunDir, star: bool) -> list[dict]:
+def _pairs(stage: str, cfg: DictConfig, run: RunDir, star: bool) -> list[dict]:
     """The policy's own re-ranked samples, or the given training pairs with their noise."""
     if star:
         return artifacts.read_rows(run.built_pairs)
     data = cfg.data
     if data.name == "world":
         return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)[0].rows
-    return file_pairs(data.path, data.heldout, seed=data.seed)[0].rows
+    pairs = file_pairs(data.path, data.heldout, seed=data.seed)[0].rows
+    if stage == "train_cdpo" and cfg.confidence.source == "column":
+        for row in pairs:
+            if row["confidence"] is None:
+                raise UserError("data.path", f"row {row['id']} has no confidence", "give every row one, from 0 to 1")
+    return pairs
 
 
 def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, done: Path, ranks: Ranks) -> Candidate:

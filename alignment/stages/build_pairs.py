@@ -51,7 +51,7 @@ SAMPLE_COLUMNS = pa.schema(
 SIDES = ("chosen", "rejected")
 BUILT_COLUMNS = pa.schema(
     [
-        *MARGIN_COLUMNS, ("confidence", pa.float64()), ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
+        *MARGIN_COLUMNS, ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
     ]
 )  # fmt: skip
 

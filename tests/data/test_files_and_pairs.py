@@ -19,6 +19,9 @@ BAD = {
     '{"prompt": 3, "chosen": "b", "rejected": "c"}': "prompt is neither text nor messages",
     '{"prompt": [{"role": "boss", "content": "x"}], "chosen": "b", "rejected": "c"}': "not a message",
     '{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_severity": 4}': "chosen_severity is 4",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "confidence": 1.1}': "confidence is 1.1, not a number from 0 to 1",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "confidence": true}': "confidence is True, not a number",
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "confidence": "high"}': "confidence is 'high', not a number",
     '{"prompt": "a", "chosen": "b", "rejected": "c", "harmful": "yes"}': "harmful is 'yes', neither true nor false",
     '{"prompt": "a", "chosen": "b", "rejected": "c", "id": "line-000000001"}': "was there before",
 }
@@ -116,6 +119,15 @@ def test_optional_columns_of_a_csv(tmp_path):
     nullable.to_parquet(tmp_path / "nullable.parquet")
     train, heldout = file_pairs(str(tmp_path / "nullable.parquet"), 0.3, seed=0)
     assert {row["chosen_severity"] for part in (train, heldout) for row in part.rows} == {None, 1}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_confidence_comes_along_where_a_file_has_one(tmp_path, kind):
+    rows = [{**row, "confidence": i / 40} for i, row in enumerate(GOOD)]
+    rows[3]["confidence"] = None
+    train, heldout = file_pairs(write(tmp_path / f"pairs.{kind}", rows), 0.3, seed=0)
+    found = {row["prompt"][0]["content"]: row["confidence"] for part in (train, heldout) for row in part.rows}
+    assert found == {row["prompt"]: row["confidence"] for row in rows}
 
 
 def test_conversations_that_repeat_the_prompt_lose_it(tmp_path):

@@ -1,6 +1,7 @@
 """The recipes that train policies, on a small world: every file, every figure, and what the second call does."""
 
 import json
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -16,6 +17,8 @@ from alignment.policies.answers import Asked, rates
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.policies import grid_points, policies
 from alignment.run import run_recipe
+from alignment.types import UserError
+from alignment.world import grammar
 from tests.conftest import REPOSITORY
 
 SMALL = [
@@ -186,3 +189,29 @@ def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypat
             same = other.root / file.relative_to(one.root)
             assert file.read_bytes() == same.read_bytes(), file.name
     assert all(row[name] != 99 for row in artifacts.read_rows(other.built_pairs) for name in truth)
+
+
+# ---- own pairs ------------------------------------------------------------------------------------------------------
+
+
+def from_file(folder: Path, rows: list[dict], *overrides: str) -> RunDir:
+    """One system trained on pairs of a file by its one stage."""
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = [one for one in SMALL if not one.startswith("data.")]
+    file = ["data=file", f"data.path={path}", f"run.dir={folder / 'run'}"]
+    run_recipe(compose_config(["+recipe=cdpo", *small, *file, "policy.beta=[0.1]", *overrides]))
+    return RunDir(folder / "run")
+
+
+def file_rows(count: int, **more: object) -> list[dict]:
+    return [{**row, **more} for row in grammar.training_pairs(count, seed=0, noise=0.0)]
+
+
+def test_confidences_of_a_file_are_what_is_learned_with(tmp_path, world_folder):
+    column = ["stages=[train_cdpo]", "policy.systems=[cdpo]", "confidence=column"]
+    run = from_file(tmp_path, file_rows(40, confidence=0.625), *column)
+    (training,) = artifacts.read_json(run.trainings("train_cdpo"))
+    assert [entry["confidence"] for entry in training["history"]] == [0.625, 0.625]
+    with pytest.raises(UserError, match=r"data\.path: row train-\d+ has no confidence; give every row one"):
+        from_file(tmp_path, [{**row, "confidence": None} for row in file_rows(40)][1:], *column)
