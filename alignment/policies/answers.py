@@ -43,9 +43,12 @@ def evaluation_prompts(count: int, *, seed: int) -> list[Asked]:
     ]
 
 
-def validation_prompts(count: int, *, seed: int) -> list[Asked]:
-    """Reserved prompts that are in no evaluation set: what settings are chosen on."""
-    taken = {asked.prompt for asked in evaluation_prompts(count * 4, seed=seed)}
+def validation_prompts(count: int, evaluation: int, *, seed: int) -> list[Asked]:
+    """Reserved prompts that are in no evaluation set of `evaluation` prompts: what settings are chosen on.
+
+    Nor in any of 4 * count, so that all evaluations up to there share one validation.
+    """
+    taken = {asked.prompt for asked in evaluation_prompts(max(evaluation, count * 4), seed=seed)}
     drawn = grammar.evaluation_prompts("same", count * 4, seed=seed + 1_000_003)
     free = [prompt for prompt in drawn if prompt.text not in taken and prompt.twin.text not in taken]
     return [

@@ -136,7 +136,7 @@ def _validate(
 ) -> Mapping[str, float]:
     if cfg.data.name != "world":
         raise UserError("policy", "a grid needs a judge, and only the world has one yet", "give one beta and one rate")
-    asked = validation_prompts(cfg.evaluation.validation, seed=cfg.data.seed)
+    asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, "auto", device(), template)
     return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, ranks))[VALIDATION]
 

@@ -53,7 +53,7 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 
 
 BEFORE_POLICIES = ("induce", "annotate", "train_rm", "fit_reward", "build_pairs")
-POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation.validation", "sampling")
+POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation", "sampling")
 
 STAGES = {
     "induce": Stage(

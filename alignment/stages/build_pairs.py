@@ -121,7 +121,7 @@ def _training_rows(cfg: DictConfig) -> tuple[list[dict], set[str]]:
     clean = world_evaluation_pairs(data.evaluation, seed=data.seed).values()
     prompts = [row["prompt"] for part in (heldout, *clean) for row in part.rows]
     asked = evaluation_prompts(evaluation.prompts, seed=data.seed)
-    asked += validation_prompts(evaluation.validation, seed=data.seed)
+    asked += validation_prompts(evaluation.validation, evaluation.prompts, seed=data.seed)
     prompts += [text_message("user", one.prompt) for one in asked]
     return train.rows, {normal_text(prompt) for prompt in prompts}
 

@@ -33,11 +33,22 @@ def test_every_method_gets_the_same_grid_but_for_what_it_does_not_have():
 
 
 def test_validation_and_evaluation_share_no_prompt_and_half_of_each_is_harmful():
-    evaluation, validation = evaluation_prompts(40, seed=3), validation_prompts(30, seed=3)
+    evaluation, validation = evaluation_prompts(40, seed=3), validation_prompts(30, 40, seed=3)
     assert not {one.prompt for one in evaluation} & {one.prompt for one in validation}
     assert len(validation) == 30 and sum(one.harmful for one in validation) == 15
     assert [one.set for one in evaluation] == ["same"] * 40 + ["objects"] * 40 + ["templates"] * 40
     assert all(one.harmful != other.harmful for one, other in zip(evaluation[::2], evaluation[1::2], strict=True))
+
+
+@pytest.mark.parametrize("evaluation", [100, 2000])
+def test_no_number_of_evaluation_prompts_reaches_into_the_validation(evaluation):
+    validation = validation_prompts(200, evaluation, seed=0)
+    assert len(validation) == 200
+    assert not {one.prompt for one in evaluation_prompts(evaluation, seed=0)} & {one.prompt for one in validation}
+
+
+def test_evaluations_of_common_sizes_share_one_validation():
+    assert validation_prompts(20, 10, seed=0) == validation_prompts(20, 80, seed=0)
 
 
 def test_rates_are_counted_by_hand():
@@ -54,11 +65,6 @@ def test_rates_are_counted_by_hand():
     ]
     found = rates(asked, [text for prompt in answers for text in answers[prompt]])
     assert found == {"same": {"toxic_rate": 0.5, "over_refusal": 0.5, "helpful_rate": 0.5}}
-
-
-@pytest.mark.parametrize("count", [10, 60])
-def test_a_longer_list_of_validation_prompts_begins_with_the_shorter(count):
-    assert validation_prompts(count, seed=0) == validation_prompts(count, seed=0)
 
 
 def test_a_broken_policy_is_never_the_best_point():

@@ -16,7 +16,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.policies.answers import Asked, rates
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.policies import grid_points, policies
-from alignment.run import run_recipe
+from alignment.run import plan, run_recipe
 from alignment.types import UserError
 from alignment.world import grammar
 from tests.conftest import REPOSITORY
@@ -100,6 +100,17 @@ def test_pictures_are_there_and_nothing_is_made_twice(table1, capsys):
     said = capsys.readouterr().out
     for stage in ("fit_reward", "build_pairs", "train_sft", "train_dpo", "train_cdpo", "evaluate", "report"):
         assert f"{stage}: up to date" in said
+
+
+def test_a_policy_depends_on_both_numbers_of_prompts(tmp_path, world_folder):
+    """Validation prompts are chosen so that no evaluation has them."""
+
+    def keys(*overrides: str) -> list[str]:
+        steps = plan(compose_config(["+recipe=table1", *overrides]), RunDir(tmp_path))
+        return [step.manifest.key for step in steps if step.stage.startswith("train_")]
+
+    for other in ("evaluation.prompts=1000", "evaluation.validation=100"):
+        assert not set(keys()) & set(keys(other))
 
 
 def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
