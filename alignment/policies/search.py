@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment import artifacts
 from alignment.artifacts import Manifest, Rows, RunDir
+from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.pairs import file_pairs, world_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
@@ -32,9 +33,12 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
     """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
     training = _training(cfg, run, ranks)
     done, table = out.parent / "done", []
-    read = left_out = 0
-    for system in trained_by(stage, list(cfg.policy.systems)):
-        pairs = _pairs(stage, cfg, run, SYSTEMS[system].star)
+    systems = trained_by(stage, list(cfg.policy.systems))
+    known = {star: _pairs(stage, cfg, run, star) for star in {SYSTEMS[system].star for system in systems}}
+    left_out: dict[bool, dict[str, str]] = {star: {} for star in known}  # id and reason, the same for every candidate
+    for system in systems:
+        star = SYSTEMS[system].star
+        pairs = known[star].rows
         finished: dict[str, dict] = {}
 
         def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
@@ -47,8 +51,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
         best = _best_point(cfg, system, made, training, done, ranks)
         chosen = [Candidate(system, best.beta, best.learning_rate, seed) for seed in cfg.policy.seeds]
         for candidate in chosen:
-            facts = made(candidate)
-            read, left_out = read + len(pairs), left_out + len(facts["pairs_too_long"])
+            left_out[star] |= dict(made(candidate)["left_out"])
         for name, facts in finished.items():
             table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
         if ranks.main:
@@ -56,7 +59,22 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
                 _keep(done / candidate.name, out / system / f"seed-{candidate.seed}")
     if ranks.main:
         artifacts.write_json(out / "trainings.json", table)
-    return Rows(read, read - left_out, left_out)
+    return _set_aside(known, left_out, out, ranks)
+
+
+def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
+    """Writes which rows no policy learned from and why, each once; the counts, however many policies there are."""
+    quarantined: list[dict] = []
+    read = 0
+    for star, pairs in known.items():
+        read += pairs.read
+        for row in pairs.rows:
+            if row["id"] in left_out[star]:
+                pairs.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
+        quarantined += pairs.quarantined
+    if ranks.main:
+        artifacts.write_lines(out / "quarantine.jsonl", quarantined)
+    return Rows(read, read - len(quarantined), len(quarantined))
 
 
 def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
@@ -70,16 +88,16 @@ def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
     )  # fmt: skip
 
 
-def _pairs(stage: str, cfg: DictConfig, run: RunDir, star: bool) -> list[dict]:
+def _pairs(stage: str, cfg: DictConfig, run: RunDir, star: bool) -> LoadedRows:
     """The policy's own re-ranked samples, or the given training pairs with their noise."""
     if star:
-        return artifacts.read_rows(run.built_pairs)
+        return LoadedRows(artifacts.read_rows(run.built_pairs))
     data = cfg.data
     if data.name == "world":
-        return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)[0].rows
-    pairs = file_pairs(data.path, data.heldout, seed=data.seed)[0].rows
+        return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)[0]
+    pairs = file_pairs(data.path, data.heldout, seed=data.seed)[0]
     if stage == "train_cdpo" and cfg.confidence.source == "column":
-        for row in pairs:
+        for row in pairs.rows:
             if row["confidence"] is None:
                 raise UserError("data.path", f"row {row['id']} has no confidence", "give every row one, from 0 to 1")
     return pairs

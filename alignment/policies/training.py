@@ -49,9 +49,10 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     loaded = load_trainable(training.source, training.template)
     if training.tracking != "none":
         log_to(training.logs, candidate.name.replace("/", "-"))
-    rows, too_long = tokenize(loaded, pairs, training.settings["max_length"])
+    rows, left_out = tokenize(loaded, pairs, training.settings["max_length"])
     if not rows:
-        raise UserError("policy.max_length", f"no pair fits into {training.settings['max_length']} tokens", "raise it")
+        first = "there is none" if not left_out else f"{left_out[0][0]}: {left_out[0][1]}"
+        raise UserError(candidate.name, f"no pair can be learned from: {first}", "raise the limit, or give other pairs")
     make = _fine_tuner if SYSTEMS[candidate.system].stage == "train_sft" else _preference_trainer
     trainer = make(training, candidate, loaded, rows, folder)
     trainer.remove_callback(PrinterCallback)
@@ -74,26 +75,26 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     training.ranks.wait()
     if training.ranks.main:
         shutil.rmtree(output, ignore_errors=True)
-    return {"pairs": len(rows), "pairs_too_long": too_long, "history": history}
+    return {"pairs": len(rows), "left_out": left_out, "history": history}
 
 
-def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[int]]:
+def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[tuple[str, str]]]:
     """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens.
 
-    Pairs with an answer that doesn't fit are left out: what is cut has no end to read.
+    Pairs the template refuses or with an answer that doesn't fit are left out (what is cut has no end to read): the id
+    of each, and why.
     """
-    rows, too_long = [], []
-    for number, pair in enumerate(pairs):
+    rows, left_out = [], []
+    for pair in pairs:
         try:
             both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
-        except BadRow:
-            too_long.append(number)
-            continue
-        if max(len(answer.ids) for answer in both) > max_length:
-            too_long.append(number)
+            if max(len(answer.ids) for answer in both) > max_length:
+                raise BadRow(f"one of its texts has more than policy.max_length={max_length} tokens")
+        except BadRow as error:
+            left_out.append((pair["id"], str(error)))
             continue
         rows.append({**_token_columns(*both), "confidence": pair.get("confidence")})
-    return rows, too_long
+    return rows, left_out
 
 
 def _token_columns(chosen: Rendered, rejected: Rendered) -> dict[str, list[int]]:

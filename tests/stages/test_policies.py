@@ -7,14 +7,19 @@ import jsonschema
 import numpy as np
 import pytest
 from datasets import load_dataset
+from omegaconf import DictConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment import artifacts
-from alignment.artifacts import RunDir
+from alignment.artifacts import Rows, RunDir
 from alignment.compose import compose_config
+from alignment.data import columns
+from alignment.data.pairs import file_pairs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.policies.answers import Asked, rates
+from alignment.policies.search import train_systems
 from alignment.policies.systems import SYSTEMS
+from alignment.ranks import Ranks
 from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
 from alignment.types import UserError
@@ -205,13 +210,17 @@ def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypat
 # ---- own pairs ------------------------------------------------------------------------------------------------------
 
 
-def from_file(folder: Path, rows: list[dict], *overrides: str) -> RunDir:
-    """One system trained on pairs of a file by its one stage."""
+def from_file_settings(folder: Path, rows: list[dict], *overrides: str) -> DictConfig:
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = [one for one in SMALL if not one.startswith("data.")]
     file = ["data=file", f"data.path={path}", f"run.dir={folder / 'run'}"]
-    run_recipe(compose_config(["+recipe=cdpo", *small, *file, "policy.beta=[0.1]", *overrides]))
+    return compose_config(["+recipe=cdpo", *small, *file, "policy.beta=[0.1]", *overrides])
+
+
+def from_file(folder: Path, rows: list[dict], *overrides: str) -> RunDir:
+    """Policies trained on pairs of a file."""
+    run_recipe(from_file_settings(folder, rows, *overrides))
     return RunDir(folder / "run")
 
 
@@ -226,3 +235,38 @@ def test_confidences_of_a_file_are_what_is_learned_with(tmp_path, world_folder):
     assert [entry["confidence"] for entry in training["history"]] == [0.625, 0.625]
     with pytest.raises(UserError, match=r"data\.path: row train-\d+ has no confidence; give every row one"):
         from_file(tmp_path, [{**row, "confidence": None} for row in file_rows(40)][1:], *column)
+
+
+def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_path, world_folder):
+    """Two systems, two seeds: a line that is no pair, one that is too long and one the template refuses, each once."""
+    rows = file_rows(40)
+    rows[1] |= {"chosen": "i will. " * 100}
+    rows[2] |= {"prompt": [{"role": "system", "content": "be brief"}]}
+    rows[3] |= {"rejected": ""}
+    template = tmp_path / "template.jinja"
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template.write_text(refusal + (world_folder / "chat_template.jinja").read_text())
+    model = [
+        "model=local",
+        f"model.path={world_folder}",
+        f"model.chat_template={template}",
+        "policy.max_length=200",
+        "data.heldout=0.01",
+    ]
+    cfg = from_file_settings(
+        tmp_path, rows, *model, "policy.systems=[dpo,fixed_90_star,dpo_star]", "policy.seeds=[0,1]"
+    )
+    train, _ = file_pairs(cfg.data.path, cfg.data.heldout, seed=0)
+    assert {rows[1]["id"], rows[2]["id"]} <= {row["id"] for row in train.rows}, "these fall into the training part"
+    run, out = RunDir(tmp_path / "run"), tmp_path / "work" / "out"
+    own = [columns.pair({**row, "id": f"own-{i}"}, "", "samples") for i, row in enumerate(file_rows(16))]
+    artifacts.write_rows(run.built_pairs, own, columns.PAIR_COLUMNS)
+    out.mkdir(parents=True)
+    counts = train_systems("train_dpo", cfg, run, out, Ranks())
+    assert counts == Rows(train.read + 16, train.read + 13, 3)
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [(line["line"], line["reason"]) for line in lines] == [
+        (4, "rejected is empty"),
+        (None, f"{rows[1]['id']}: one of its texts has more than policy.max_length=200 tokens"),
+        (None, f"{rows[2]['id']}: the chat template refuses it: no system"),
+    ]
