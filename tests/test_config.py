@@ -28,7 +28,7 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=cdpo confidence=calibrated confidence.alpha=5": "confidence.alpha: it would have no effect",
     "+recipe=cdpo build_pairs.reward_model=none": "build_pairs.reward_model: it would have no effect",
     "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2]": "policy.beta and learning_rate: a grid needs a judge",
-    "+recipe=cdpo confidence=column policy.systems=[cdpo]": "confidence.source: column is what cdpo learns from, and the",
+    "+recipe=cdpo confidence=column policy.systems=[cdpo]": "confidence.source: column is what cdpo learns from",
     "+recipe=cdpo confidence=column build_pairs.scorer=judge": "and build_pairs.scorer=judge gives its pairs none",
     "recipe=legend_rm": "recipe: recipes are added, not overridden; write +recipe=...",
     f"{BASE} annotator.layr=2": "annotator.layr: there is no such key; did you mean annotator.layer?",

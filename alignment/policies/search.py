@@ -1,7 +1,7 @@
 """The stages that train policies: every system over the same grid, the best point by validation with every seed.
 
 A finished candidate is published in the stage's work folder and never trained again; a candidate in training goes on at
-its last checkpoint. Of candidates off the best point only what they did is kept, not their weights.
+its last checkpoint. Of candidates off the best point only what they did is kept once the stage is published.
 """
 
 import os
@@ -21,7 +21,7 @@ from alignment.models.load import load_language_model
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.answers import VALIDATION, answer, rates, validation_prompts
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
-from alignment.policies.training import Training, train_policy
+from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.ranks import Ranks
 from alignment.types import UserError
 
@@ -110,12 +110,12 @@ def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, don
         return points[0]
     base = _validate(cfg, training.source, training.template, done / "base", cfg.policy.seeds[0], ranks)
 
-    def found(point: Candidate) -> dict[str, float]:
+    def mean_rates(point: Candidate) -> dict[str, float]:
         seeds = cfg.policy.seeds[: cfg.policy.grid_seeds]
-        rates = [made(Candidate(point.system, point.beta, point.learning_rate, seed))[VALIDATION] for seed in seeds]
-        return {name: sum(one[name] for one in rates) / len(rates) for name in base}
+        judged = [made(Candidate(point.system, point.beta, point.learning_rate, seed))[VALIDATION] for seed in seeds]
+        return {name: sum(one[name] for one in judged) / len(judged) for name in base}
 
-    return min(points, key=lambda point: preference(found(point), base))
+    return min(points, key=lambda point: preference(mean_rates(point), base))
 
 
 def preference(rates: Mapping[str, float], base: Mapping[str, float]) -> tuple[bool, float]:
@@ -146,6 +146,7 @@ def _make(
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
         artifacts.write_json(unfinished / "training.json", {**facts, **vars(candidate)})
         artifacts.publish(unfinished, folder, Manifest("policy", {}, {}, {}))
+        shutil.rmtree(checkpoints(unfinished), ignore_errors=True)  # now that a kill can't need them any more
     ranks.wait()
 
 

@@ -1,13 +1,13 @@
 """One policy, trained and saved as from_pretrained loads it."""
 
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.data.chat import Rendered
@@ -45,7 +45,10 @@ class Training:
 
 
 def train_policy(training: Training, candidate: Candidate, pairs: list[dict], folder: Path) -> dict[str, Any]:
-    """Trains a candidate into folder/policy; what it did: pairs used, and the log by step."""
+    """Trains a candidate into folder/policy; what it did: pairs used and left out, and the log by step.
+
+    Its checkpoints stay until the caller removes them.
+    """
     loaded = load_trainable(training.source, training.template)
     if training.tracking != "none":
         log_to(training.logs, candidate.name.replace("/", "-"))
@@ -59,8 +62,10 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     progress = ProgressBar(candidate.name)
     trainer.add_callback(progress)
     checkpoint = training.ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), training.ranks.say))
+    trainer.add_callback(_StopAtEnd())
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with suppress(_AtEnd):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()
         close_trackers(training.tracking)
@@ -70,12 +75,26 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
         loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:
         trainer.live.reward.save(folder / "reward")
-    output = Path(trainer.args.output_dir)
     release(trainer)
     training.ranks.wait()
-    if training.ranks.main:
-        shutil.rmtree(output, ignore_errors=True)
     return {"pairs": len(rows), "left_out": left_out, "history": history}
+
+
+class _AtEnd(Exception):
+    """The checkpoint that a training was to go on from is its last one."""
+
+
+class _StopAtEnd(TrainerCallback):
+    """Trainer would take one step more from there, unless an epoch ends there too."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step >= state.max_steps:
+            raise _AtEnd
+
+
+def checkpoints(folder: Path) -> Path:
+    """Where the training of a candidate goes on from: beside its folder, since they go when that is published."""
+    return folder.with_name(f"{folder.name}.checkpoints")
 
 
 def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[tuple[str, str]]]:
@@ -117,7 +136,7 @@ def _preference_trainer(
         source = {"confidence": "fixed", "fixed_confidence": system.confidence}
     columns = [name for name in rows[0] if name != "confidence" or source["confidence"] == "column"]
     config = ConfidenceDPOConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(checkpoints(folder)),
         seed=candidate.seed,
         max_length=training.settings["max_length"],
         beta=candidate.beta,
@@ -146,7 +165,7 @@ def _fine_tuner(
         for row in rows
     ]
     config = SFTConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(checkpoints(folder)),
         seed=candidate.seed,
         max_length=training.settings["max_length"],
         **_shared(training, candidate),

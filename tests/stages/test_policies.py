@@ -16,12 +16,14 @@ from alignment.compose import compose_config
 from alignment.data import columns
 from alignment.data.pairs import file_pairs
 from alignment.models.hybrid_reward import HybridReward
+from alignment.policies import search
 from alignment.policies.answers import Asked, rates
 from alignment.policies.search import train_systems
 from alignment.policies.systems import SYSTEMS
 from alignment.ranks import Ranks
 from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
+from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.types import UserError
 from alignment.world import grammar
 from tests.conftest import REPOSITORY
@@ -180,7 +182,6 @@ def test_another_reward_model_changes_the_pairs(end_to_end, tmp_path):
 
 def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypatch):
     """A sentinel in place of every true severity and helpfulness: rewards, pairs and policies are the same bytes."""
-    from alignment.policies import search
     from alignment.stages import build_pairs, fit_reward
 
     stages = "stages=[fit_reward,build_pairs,train_cdpo]"
@@ -263,6 +264,7 @@ def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_pat
     artifacts.write_rows(run.built_pairs, own, columns.PAIR_COLUMNS)
     out.mkdir(parents=True)
     counts = train_systems("train_dpo", cfg, run, out, Ranks())
+    assert not list((tmp_path / "work").rglob("*checkpoint*")), "published candidates need none"
     assert counts == Rows(train.read + 16, train.read + 13, 3)
     lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [(line["line"], line["reason"]) for line in lines] == [
@@ -270,3 +272,37 @@ def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_pat
         (None, f"{rows[1]['id']}: one of its texts has more than policy.max_length=200 tokens"),
         (None, f"{rows[2]['id']}: the chat template refuses it: no system"),
     ]
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_policy_is_not_trained_again_after_a_kill_before_it_is_published(tmp_path, world_folder, monkeypatch):
+    """Two steps of five in an epoch: not one more is taken, and the policy is that of a run never disturbed."""
+    steps: list[int] = []
+    honest = ConfidenceDPOTrainer.training_step
+
+    def counted(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        return honest(self, *args, **kwargs)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConfidenceDPOTrainer, "training_step", counted)
+    stages = ["stages=[fit_reward,train_cdpo]", "policy.systems=[cdpo]", "policy.beta=[0.1]"]
+    runs = {name: compose_config(["+recipe=cdpo", *SMALL, *stages, f"run.dir={tmp_path / name}"]) for name in "ab"}
+    run_recipe(runs["a"])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(search, "_validate", killed)
+        run_recipe(runs["b"])
+    assert steps == [0, 1, 0, 1]
+    run_recipe(runs["b"])
+    assert steps == [0, 1, 0, 1]
+    whole, again = (
+        {p.relative_to(root / "train_cdpo"): p for p in (root / "train_cdpo").rglob("*") if p.is_file()}
+        for root in (tmp_path / "a", tmp_path / "b")
+    )
+    assert whole.keys() == again.keys() and not [name for name in whole if "checkpoint" in str(name)]
+    for name, path in whole.items():
+        assert path.read_bytes() == again[name].read_bytes(), name
