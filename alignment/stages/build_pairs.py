@@ -94,10 +94,12 @@ def _questions(cfg: DictConfig, loaded: Loaded) -> tuple[LoadedRows, list[Questi
         if len(questions) == cfg.build_pairs.prompts:
             break
         text = normal_text(row["prompt"])
-        if text in seen or text in evaluation:
-            counts["in_evaluation" if text in evaluation else "repeated"] += 1
+        exact = tuple((message["role"], message["content"]) for message in row["prompt"])
+        evaluated = text != "" and text in evaluation  # prompts of signs alone have no words to compare
+        if evaluated or exact in seen:
+            counts["in_evaluation" if evaluated else "repeated"] += 1
             continue
-        seen.add(text)
+        seen.add(exact)
         try:
             questions.append(question(loaded, row["id"], row["prompt"], cfg.sampling.max_new_tokens))
             asked.rows.append(row)

@@ -248,6 +248,17 @@ def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp
     assert set(asked) == {row["id"] for i, row in enumerate(rows) if i not in (3, 4, 5)}
 
 
+def test_prompts_that_differ_in_signs_alone_are_not_repeated(world, monkeypatch):
+    """An evaluation of signs alone takes no other prompt of signs along."""
+    texts = ["2+2?", "2-2?", "2+2?", "!!", "??", "what is this?", "What is this"]
+    rows = [{"id": f"p{i}", "source": "test", "prompt": text_message("user", text)} for i, text in enumerate(texts)]
+    evaluation = {normal_text(text_message("user", text)) for text in ("...", "What is THIS?")}
+    monkeypatch.setattr(build_pairs, "_training_rows", lambda cfg: (rows, evaluation))
+    asked, _, counts = build_pairs._questions(compose_config(["+recipe=cdpo"]), world)
+    assert [row["id"] for row in asked.rows] == ["p0", "p1", "p3", "p4"]
+    assert (counts["repeated"], counts["in_evaluation"]) == (1, 2)
+
+
 def test_normal_text_has_words_alone():
     assert (
         normal_text(text_message("user", "What’s\tTHIS?! ")) == normal_text(text_message("user", "what’s this")) != ""
