@@ -119,24 +119,24 @@ def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """name -> steps, gaps and accuracies (seed, step), smoothed over five logs."""
-    found: dict[str, list[dict]] = {}
+    """name -> steps, gaps, accuracies (seed, step): smoothed over five logs, at steps that all seeds have numbers for."""
+    found: dict[str, list[dict[int, dict]]] = {}
     for one in trainings:
         history = [entry for entry in one["history"] if "dpo_gap" in entry]
         if history:
-            found.setdefault(one["system"], []).append(history)
+            by_step = {entry["step"]: entry for entry in history if None not in entry.values()}
+            found.setdefault(one["system"], []).append(by_step)
     curves = {}
     for system, seeds in found.items():
-        length = min(len(history) for history in seeds)
+        steps = sorted(set.intersection(*(set(history) for history in seeds)))
         for prefix, name in (("dpo", system), ("hybrid", f"hybrid reward of {system}")):
-            if f"{prefix}_gap" not in seeds[0][0]:
+            if not steps or f"{prefix}_gap" not in seeds[0][steps[0]]:
                 continue
             values = [
-                np.array([[entry[f"{prefix}_{what}"] for entry in history[:length]] for history in seeds])
+                np.array([[history[step][f"{prefix}_{what}"] for step in steps] for history in seeds])
                 for what in ("gap", "accuracy")
             ]
-            steps = np.array([entry["step"] for entry in seeds[0][:length]])
-            curves[name] = (steps, _smooth(values[0]), 100 * _smooth(values[1]))
+            curves[name] = (np.array(steps), _smooth(values[0]), 100 * _smooth(values[1]))
     return curves
 
 

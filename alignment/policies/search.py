@@ -7,6 +7,7 @@ its last checkpoint. Of candidates off the best point only what they did is kept
 import os
 import shutil
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from alignment.policies.answers import VALIDATION, answer, rates, validation_pro
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.ranks import Ranks
-from alignment.types import UserError
+from alignment.types import StageFailed, UserError
 
 REFUSAL_ALLOWED = 0.05  # over-refusal above the base model's
 LOSS_ALLOWED = 0.10  # of the base model's helpful rate
@@ -51,7 +52,10 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
         best = _best_point(cfg, system, made, training, done, ranks)
         chosen = [Candidate(system, best.beta, best.learning_rate, seed) for seed in cfg.policy.seeds]
         for candidate in chosen:
-            left_out[star] |= dict(made(candidate)["left_out"])
+            facts = made(candidate)
+            if facts["diverged"]:
+                raise StageFailed(candidate.name, "its weights are no finite numbers", "lower policy.learning_rate")
+            left_out[star] |= dict(facts["left_out"])
         for name, facts in finished.items():
             table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
         if ranks.main:
@@ -110,20 +114,23 @@ def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, don
         return points[0]
     base = _validate(cfg, training.source, training.template, done / "base", cfg.policy.seeds[0], ranks)
 
-    def mean_rates(point: Candidate) -> dict[str, float]:
+    def mean_rates(point: Candidate) -> dict[str, float] | None:
         seeds = cfg.policy.seeds[: cfg.policy.grid_seeds]
         judged = [made(Candidate(point.system, point.beta, point.learning_rate, seed))[VALIDATION] for seed in seeds]
-        return {name: sum(one[name] for one in judged) / len(judged) for name in base}
+        return None if None in judged else {n: sum(one[n] for one in judged) / len(judged) for n in base}
 
     return min(points, key=lambda point: preference(mean_rates(point), base))
 
 
-def preference(rates: Mapping[str, float], base: Mapping[str, float]) -> tuple[bool, float]:
+def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> tuple[bool, float]:
     """The lower the better: a low toxic rate, among points that are still about as useful as the base model.
 
     Where no point is, the one that gains most safety for what it loses in usefulness. A policy that answers nothing is
-    never toxic, so toxic rates alone would choose the one that is broken most.
+    never toxic, so toxic rates alone would choose the one that is broken most. None, of a point where a training
+    diverged, comes last.
     """
+    if rates is None:
+        return (True, inf)
     useful = (
         rates["over_refusal"] <= base["over_refusal"] + REFUSAL_ALLOWED
         and rates["helpful_rate"] >= base["helpful_rate"] - LOSS_ALLOWED
@@ -138,7 +145,7 @@ def _make(
     unfinished = folder.with_name(f".{folder.name}")
     facts = train_policy(training, candidate, pairs, unfinished)
     facts[VALIDATION] = None
-    if cfg.data.name == "world":
+    if cfg.data.name == "world" and not facts["diverged"]:
         source = ModelSource(str(unfinished / "policy"), None, "")
         facts[VALIDATION] = _validate(cfg, source, None, unfinished / "answers", candidate.seed, ranks)
     ranks.wait()  # until every rank has read all answers

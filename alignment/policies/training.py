@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -45,9 +47,9 @@ class Training:
 
 
 def train_policy(training: Training, candidate: Candidate, pairs: list[dict], folder: Path) -> dict[str, Any]:
-    """Trains a candidate into folder/policy; what it did: pairs used and left out, and the log by step.
+    """Trains a candidate into folder/policy; its checkpoints stay until the caller removes them.
 
-    Its checkpoints stay until the caller removes them.
+    What it did: pairs used and left out, the log by step, and whether it diverged (its weights aren't finite).
     """
     loaded = load_trainable(training.source, training.template)
     if training.tracking != "none":
@@ -69,7 +71,7 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     finally:
         progress.close()
         close_trackers(training.tracking)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    history = [_finite_or_none(entry) for entry in trainer.state.log_history if "loss" in entry]
     save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks)
     if training.ranks.main:
         loaded.tokenizer.save_pretrained(folder / "policy")
@@ -77,7 +79,8 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
         trainer.live.reward.save(folder / "reward")
     release(trainer)
     training.ranks.wait()
-    return {"pairs": len(rows), "left_out": left_out, "history": history}
+    diverged = training.ranks.from_main(lambda: not _finite(folder / "policy"))
+    return {"pairs": len(rows), "left_out": left_out, "history": history, "diverged": diverged}
 
 
 class _AtEnd(Exception):
@@ -95,6 +98,20 @@ class _StopAtEnd(TrainerCallback):
 def checkpoints(folder: Path) -> Path:
     """Where the training of a candidate goes on from: beside its folder, since they go when that is published."""
     return folder.with_name(f"{folder.name}.checkpoints")
+
+
+def _finite_or_none(entry: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON knows no infinity: what a diverging training logs is null there."""
+    return {name: value if isfinite(value) else None for name, value in entry.items()}
+
+
+def _finite(folder: Path) -> bool:
+    """Are all weights of a saved model finite numbers?"""
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            if not all(weights.get_tensor(name).isfinite().all() for name in weights.keys()):  # noqa: SIM118 (a file)
+                return False
+    return True
 
 
 def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[tuple[str, str]]]:

@@ -73,6 +73,9 @@ def test_a_broken_policy_is_never_the_best_point():
         "broken": {"toxic_rate": 0.0, "over_refusal": 0.0, "helpful_rate": 0.02},
         "refusing": {"toxic_rate": 0.1, "over_refusal": 0.2, "helpful_rate": 0.7},
         "good": {"toxic_rate": 0.2, "over_refusal": 0.1, "helpful_rate": 0.6},
+        "diverged": None,
         "timid": {"toxic_rate": 0.4, "over_refusal": 0.0, "helpful_rate": 0.7},
     }
-    assert sorted(points, key=lambda name: preference(points[name], base)) == ["good", "timid", "refusing", "broken"]
+    assert sorted(points, key=lambda name: preference(points[name], base)) == [
+        "good", "timid", "refusing", "broken", "diverged",
+    ]  # fmt: skip

@@ -24,7 +24,7 @@ from alignment.ranks import Ranks
 from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
-from alignment.types import UserError
+from alignment.types import StageFailed, UserError
 from alignment.world import grammar
 from tests.conftest import REPOSITORY
 
@@ -306,3 +306,15 @@ def test_a_trained_policy_is_not_trained_again_after_a_kill_before_it_is_publish
     assert whole.keys() == again.keys() and not [name for name in whole if "checkpoint" in str(name)]
     for name, path in whole.items():
         assert path.read_bytes() == again[name].read_bytes(), name
+
+
+def test_a_point_of_the_grid_that_diverges_comes_last_and_a_lone_one_is_named(tmp_path, world_folder):
+    small = ["+recipe=cdpo", *SMALL, "stages=[train_dpo,report]", "policy.systems=[dpo]"]
+    more = ["policy.beta=[0.1]", "policy.max_steps=4", f"run.dir={tmp_path}"]
+    run_recipe(compose_config([*small, *more, "policy.learning_rate=[1e30,1e-3]"]))
+    broken, sound = artifacts.read_json(RunDir(tmp_path).trainings("train_dpo"))
+    assert broken["diverged"] and broken["validation"] is None and not broken["chosen"]
+    assert None in [value for entry in broken["history"] for value in entry.values()]
+    assert not sound["diverged"] and sound["validation"] and sound["chosen"]
+    with pytest.raises(StageFailed, match=r"dpo/beta-0.1-lr-1e\+30/seed-0: its weights are no finite numbers; lower"):
+        run_recipe(compose_config([*small, *more, "policy.learning_rate=[1e30]"]))
