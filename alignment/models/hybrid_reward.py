@@ -33,7 +33,7 @@ CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
 class HybridReward(nn.Module):
     """R(h) = sum_l w_l s_l with s_l = z_l . weight_l / width + bias_l, z_l the standardised state of layer l.
 
-    The division by width makes weights of one size at any width: an Adam step of 0.01 moves a score by at most 0.01
+    The division by width makes weights of one size at any width: a step of 0.01 moves a score by at most 0.01
     times the mean |z|. All parameters are float64.
 
     gate: one of maths.hybrid.GATES; `vote` is its matrix or vector, where it has one. layer: what best_layer picks.

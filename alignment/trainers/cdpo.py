@@ -63,7 +63,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         if type(self.data_collator) is not DataCollatorForPreference:
             raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
-        self.data_collator = _Collator(**vars(self.data_collator))
+        self.data_collator = _Collator(**vars(self.data_collator), with_confidence=args.confidence == "column")
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         self._refuse_models()
         self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
@@ -81,10 +81,10 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         num_items_in_batch: int | None = None,
     ) -> Tensor:
         if return_outputs:
-            raise UserError("compute_metrics", "the loss has no logits to give", "leave it out")
+            raise UserError("predict", "the loss has no logits to give", "use evaluate, or generate answers")
         real_pairs = inputs.pop("real_pairs", None)
         batch = self.judge(model, inputs, real_pairs)
-        losses = confidence_dpo_loss(self.beta * batch.log_ratio_difference, batch.confidence)
+        losses = self.pair_losses(batch.log_ratio_difference, batch.confidence, self.beta)
         if self.live is not None and self.model.training:
             fit = ~inputs["cut"][:real_pairs]  # filler, and answers cut short, teach the reward nothing
             self.live.add(batch.chosen_states[:real_pairs][fit], batch.rejected_states[:real_pairs][fit])
@@ -93,16 +93,20 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
             self._pairs.end_of_evaluation_batch(self.accelerator)
         return self.step_mean(losses, real_pairs, num_items_in_batch)
 
+    @staticmethod
+    def pair_losses(difference: Tensor, confidence: Tensor, beta: float) -> Tensor:
+        """The objective, which the check at start puts to the test."""
+        return confidence_dpo_loss(beta * difference, confidence)
+
     def judge(self, model: torch.nn.Module, inputs: dict[str, Any], real_pairs: int | None = None) -> "Judged":
         """What the policy says about a batch of pairs, and how sure the reward is of their labels."""
         live = self.live
-        trl_inputs = {name: value for name, value in inputs.items() if name not in OURS}
-        with nullcontext() if live is None else self._reading(trl_inputs, live.reward.pooling) as reader:
-            log_probs = self._log_probs(model, trl_inputs)
+        with nullcontext() if live is None else self._reading(inputs, live.reward.pooling) as reader:
+            log_probs = self._log_probs(model, inputs)
         if self.precompute_ref_logps:
             reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
-            reference = torch.cat(self.compute_ref_log_probs(self.ref_model or self.model, trl_inputs))
+            reference = torch.cat(self.compute_ref_log_probs(self.ref_model or self.model, inputs))
         chosen, rejected = (log_probs - reference).chunk(2)
         difference = chosen - rejected
         if live is None:
@@ -110,15 +114,18 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
             return Judged(difference, confidence)
         states = reader.states
         rewards, gate_weights = live.rewards(states)
-        confidence = self._live_confidence(rewards, real_pairs)
+        confidence = self.live_confidence(rewards, real_pairs)
         return Judged(difference, confidence.to(difference.dtype), states, rewards, gate_weights)
 
     def _log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """log pi(y | x) of every row: TRL's forward, which scores the answers without keeping logits."""
-        taken = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
+        taken = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps", *OURS}
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         forward = {name: value for name, value in inputs.items() if name not in taken}
         return model(**forward, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
+
+    def compute_ref_log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return super().compute_ref_log_probs(model, {name: inputs[name] for name in inputs if name not in OURS})
 
     def _reading(self, inputs: dict[str, Any], pooling: str):
         """Hooks on the policy's blocks, open for one forward pass."""
@@ -133,7 +140,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
             return inputs["confidence"].to(like.dtype)
         return torch.full_like(like, self.args.fixed_confidence)
 
-    def _live_confidence(self, rewards: Tensor, real_pairs: int | None) -> Tensor:
+    def live_confidence(self, rewards: Tensor, real_pairs: int | None) -> Tensor:
         chosen, rejected = rewards.chunk(2)
         if self.args.confidence == "released":
             sums = self.accelerator.reduce(released_means(chosen[:real_pairs], rejected[:real_pairs]), "sum")
@@ -145,8 +152,14 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         """Makes a reward the live one, on this rank's device."""
         args = self.args
         reward = reward.to(self.accelerator.device)
-        if args.confidence == "calibrated" and reward.alpha is None:
-            raise UserError("confidence", "the given reward was never calibrated", "fit it with HybridReward.fit")
+        if args.confidence == "calibrated":
+            if reward.alpha is None:
+                raise UserError("reward", "it was never calibrated", "fit it with HybridReward.fit")
+            if reward.alpha == 0:
+                raise UserError(
+                    "reward", "it orders held-out pairs no better than chance: every confidence would be 1/2, and "
+                    "nothing learned", "give more pairs, or ones whose labels can be seen in the activations",
+                )  # fmt: skip
         self.live = LiveReward(reward, args.refit, args.refit_margin, args.refit_learning_rate, args.refit_weight_decay)
 
     # ---- steps, logs, checkpoints ------------------------------------------------------------------------------------
@@ -167,9 +180,10 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         return metrics if head_loss is None else {**metrics, "head_loss": head_loss}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not self.model.training and any(name.startswith("eval_") for name in logs):
-            for name, value in self._pairs.evaluation_summary().items():
-                self._metrics["eval"][name].append(value)
+        if not self.model.training:
+            prefix = next((name.removesuffix("_loss") for name in logs if name.endswith("_loss")), "eval")
+            found = self._pairs.evaluation_summary().items()
+            logs.update({f"{prefix}_{name}": value for name, value in found})  # in place: evaluate returns them
         super().log(logs, start_time)
 
     def save_beside(self, folder: Path) -> None:
@@ -201,19 +215,26 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         """Rows that hold token ids already are taken as they are, but for prompts that leave no room for an answer."""
         if not TOKENS.issubset(dataset.column_names or ()):
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        for row, pair in enumerate(dataset.select_columns(["chosen_ids", "rejected_ids"])):
+            if not pair["chosen_ids"] or not pair["rejected_ids"]:
+                raise UserError(f"{dataset_name} data set", f"row {row} has an answer without tokens", "leave it out")
         if args.max_length is None:
             return dataset
         return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "confidence" not in self._signature_columns:
+        if self.args.confidence == "column" and "confidence" not in self._signature_columns:
             self._signature_columns.append("confidence")
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         if self.args.live and self.live is None:
             raise UserError("evaluate", "there is no reward before training begins", "train first, or give reward=")
-        return super().evaluate(*args, **kwargs)
+        if self.args.confidence == "column":
+            _check_columns(eval_dataset, "eval_dataset")
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def _refuse_models(self) -> None:
         if self._is_vision_dataset:
@@ -254,9 +275,11 @@ class Judged:
 class _Collator(DataCollatorForPreference):
     """TRL's batch, with the confidence column and which pairs lost the end of an answer to max_length."""
 
+    with_confidence: bool = False
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
-        if "confidence" in examples[0]:
+        if self.with_confidence:
             batch["confidence"] = torch.tensor([float(example["confidence"]) for example in examples])
         limit = self.max_length or float("inf")
         batch["cut"] = torch.tensor(
@@ -276,18 +299,28 @@ def _check_arguments(args: Any, train_dataset: Any, reward: Any, others: dict[st
     if reward is not None and not args.live:
         raise UserError("reward", f"confidence={args.confidence!r} uses none", "leave one of the two out")
     if reward is not None:
-        for name in ("gate", "pooling"):
-            if getattr(args, name) is not None:
-                raise UserError(name, "it would have no effect: the given reward has its own", "leave it out")
+        for name in ("gate", "pooling", "reward_pairs"):
+            if not args.is_default(name):
+                raise UserError(name, "it would have no effect: a reward is given", "leave it out")
     if args.confidence == "column":
-        _check_column(train_dataset)
+        _check_columns(train_dataset, "train_dataset")
+        _check_columns(others.get("eval_dataset"), "eval_dataset")
 
 
-def _check_column(pairs: Any) -> None:
+def _check_columns(data: Any, name: str) -> None:
+    """Of one data set, or of several by name; an evaluation set that is only named was checked when it was given."""
+    if isinstance(data, dict):
+        for one in data.values():
+            _check_columns(one, name)
+    elif data is not None and not isinstance(data, str):
+        _check_column(data, name)
+
+
+def _check_column(pairs: Any, name: str) -> None:
     if "confidence" not in (getattr(pairs, "column_names", None) or ()):
-        raise UserError("train_dataset", "it has no column `confidence`", "add one, or choose another confidence")
+        raise UserError(name, "it has no column `confidence`", "add one, or choose another confidence")
     values: Sequence = pairs["confidence"]
     for row, value in enumerate(values):
         known = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
         if not known or not 0 <= value <= 1:
-            raise UserError("train_dataset", f"the confidence of row {row} is {value!r}", "give numbers from 0 to 1")
+            raise UserError(name, f"the confidence of row {row} is {value!r}", "give numbers from 0 to 1")

@@ -1,10 +1,11 @@
 """The settings of confidence DPO: DPOConfig's, and ours. What would have no effect is refused."""
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from trl import DPOConfig
 
+from alignment.maths.hybrid import Gate
 from alignment.types import UserError
 
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
@@ -32,6 +33,7 @@ REFUSED = {
     "label_smoothing_factor": "it is for labels of classes",
     "auto_find_batch_size": "the mean over pairs needs to know the batch size",
     "dataloader_drop_last": "the last, short batch is weighted by its pairs",
+    "ignore_data_skip": "a resumed epoch goes on where it was, or its short last batch would be taken for another",
 }
 # Fields of DPOConfig that TRL's own code reads as before.
 INHERITED = (
@@ -82,13 +84,17 @@ class ConfidenceDPOConfig(DPOConfig):
         self._refuse_unread()
         _choice("confidence", self.confidence, CONFIDENCES)
         _choice("refit", self.refit, REFITS)
+        _choice("gate", self.gate, (None, *get_args(Gate)))
         _choice("pooling", self.pooling, (None, "endpoint", "last_text", "mean"))
         if not self.beta > 0:
             raise UserError("beta", f"{self.beta} is not above 0", "give a positive number, as 0.1")
         if not self.alpha > 0:
             raise UserError("alpha", f"{self.alpha} is not above 0", "give a positive number, as 7.5")
-        if self.refit_margin < 0 or self.refit_learning_rate <= 0 or self.refit_weight_decay < 0:
-            raise UserError("refit", "its margin, learning rate or weight decay is negative", "give 1.0, 0.01 and 0.01")
+        if not self.refit_learning_rate > 0:
+            raise UserError("refit_learning_rate", f"{self.refit_learning_rate} is not above 0", "give one, as 0.01")
+        for name in ("refit_margin", "refit_weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
         self._check_source()
@@ -110,27 +116,35 @@ class ConfidenceDPOConfig(DPOConfig):
             for name in (
                 "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
             ):  # fmt: skip
-                if not self._is_default(name):
+                if not self.is_default(name):
                     _no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
-        if self.confidence not in ("paper", "released") and not self._is_default("alpha"):
+        if self.confidence not in ("paper", "released") and not self.is_default("alpha"):
             _no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
         if self.refit == "off":
             for name in ("refit_learning_rate", "refit_weight_decay"):
-                if not self._is_default(name):
+                if not self.is_default(name):
                     _no_effect(name, "refit='off'")
-        if self.refit != "margin" and not self._is_default("refit_margin"):
+        if self.refit != "margin" and not self.is_default("refit_margin"):
             _no_effect("refit_margin", f"refit={self.refit!r} has no margin")
 
     def _refuse_unread(self) -> None:
         for name, why in REFUSED.items():
-            if not self._is_default(name):
+            if not self.is_default(name):
                 _no_effect(name, why)
+        if self.precompute_ref_batch_size is not None and not self.precompute_ref_log_probs:
+            _no_effect("precompute_ref_batch_size", "precompute_ref_log_probs is off")
         if self.accelerator_config is not None:
+            if self.accelerator_config.even_batches is False:
+                raise UserError(
+                    "accelerator_config.even_batches", "False would give ranks different numbers of batches",
+                    "leave it at its default: what fills up the last batch has no weight",
+                )  # fmt: skip
             for name in ("split_batches", "dispatch_batches"):
                 if getattr(self.accelerator_config, name, None):
                     _no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
 
-    def _is_default(self, name: str) -> bool:
+    def is_default(self, name: str) -> bool:
+        """Is this setting as nobody set it?"""
         return getattr(self, name) == _default(type(self), name)
 
 

@@ -103,6 +103,9 @@ class LiveReward:
         self.reward.alpha, self.reward.layer = saved.alpha, saved.layer
         state: dict[int, dict[str, Tensor]] = {}
         with safe_open(path, framework="pt") as file:
+            refit = file.metadata()["refit"]
+            if refit != json.dumps([self.refit, self.margin]):
+                raise StageFailed(str(folder), f"its re-fit is {refit}", "resume with the settings it was made with")
             for name in file.keys():  # noqa: SIM118 (a file, not a dict)
                 number, _, what = name.partition(".")
                 state.setdefault(int(number), {})[what] = file.get_tensor(name)

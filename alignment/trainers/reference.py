@@ -20,7 +20,7 @@ from alignment.artifacts import atomic_file
 
 
 class ReferenceLogProbs:
-    """Mixin for a DPOTrainer: its `_precompute_ref_logps`, and reference passes that see TRL's columns only."""
+    """Mixin for a DPOTrainer: its `_precompute_ref_logps`."""
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         path = Path(self.args.output_dir) / "reference_log_probs" / f"{self._reference_key(dataset)}.safetensors"
@@ -37,8 +37,12 @@ class ReferenceLogProbs:
         return dataset
 
     def _reference_key(self, dataset: Dataset) -> str:
-        """Of the model, the token ids (and so of the template), and what is cut off them; the main process's."""
-        digest = hashlib.sha256(json.dumps([self._precompute_model_hash, self.args.max_length]).encode())
+        """Of the model and how it computes, the token ids (and so the template), and what is cut off them.
+
+        It is the main process's, given to all.
+        """
+        arithmetic = [self.args.bf16, self.args.fp16, str(self.model.dtype), self.model.config._attn_implementation]
+        digest = hashlib.sha256(json.dumps([self._precompute_model_hash, self.args.max_length, *arithmetic]).encode())
         for row in dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]):
             digest.update(json.dumps([row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]).encode())
         key = [digest.hexdigest()]

@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerCallback
 
-from alignment.maths.losses import confidence_dpo_loss
 from alignment.maths.pooling import find_spans
 from alignment.models.activations import layer_count, reading
 from alignment.models.hybrid_reward import HybridReward
@@ -23,7 +22,8 @@ from alignment.types import StageFailed, UserError
 if TYPE_CHECKING:
     from alignment.trainers.cdpo import ConfidenceDPOTrainer
 
-SAME_POLICY = 1e-2  # nats a log-ratio may be off at step 0: bfloat16 and other kernels, never another model
+SAME_POLICY = 1e-2  # nats a log-ratio may be off at step 0; in half precision for every token of an answer
+PINNED = 1e-6  # this near to 0 or 1 a confidence can't be seen to move
 
 
 class Start(TrainerCallback):
@@ -101,7 +101,7 @@ def fit_reward(trainer: "ConfidenceDPOTrainer") -> HybridReward:
         batch = _batch(trainer, mine or whole[:1])  # a rank without rows must still take part in the forward
         states = policy_states(trainer, model, batch, pooling)
         if mine:
-            found.append(states.float())
+            found.append(states.float().cpu())
     model.train(was_training)
     states = torch.cat(found) if found else None
     return _fit_on_main(trainer, states, pooling, len(whole), size)
@@ -130,10 +130,10 @@ def _fit_on_main(
     broadcast_object_list(shape)
     for i in range(rounds):
         here = states[i * size : (i + 1) * size] if states is not None else torch.zeros(0, *shape[0])
-        filler = here.new_full((size - len(here), *shape[0]), torch.nan)
-        gathered.append(accelerator.gather(torch.cat([here, filler]).to(accelerator.device)).cpu())
+        filler = here.new_zeros(size - len(here), *shape[0])
+        both = accelerator.gather(torch.cat([here, filler]).to(accelerator.device)).cpu()
+        gathered.append(both[: count - i * size * ranks])  # filler is behind the pairs of the last round
     everything = torch.cat(gathered)
-    everything = everything[~everything.flatten(1)[:, 0].isnan()]
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
         try:
@@ -166,20 +166,21 @@ def check(trainer: "ConfidenceDPOTrainer") -> None:
     model = trainer.model_wrapped
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng(), torch.no_grad(), trainer.compute_loss_context_manager():
+    device = trainer.accelerator.device
+    no_trace = torch.random.fork_rng([] if device.type == "cpu" else [device])
+    with no_trace, torch.no_grad(), trainer.compute_loss_context_manager():
         judged = trainer.judge(model, batch)
     model.train(was_training)
     difference, gamma, beta = judged.log_ratio_difference.float(), judged.confidence.float(), trainer.beta
-    if trainer.state.global_step == 0 and trainer.starts_at_reference and difference.abs().max() > SAME_POLICY:
-        raise StageFailed(
-            "reference model",
-            f"at step 0 its log-ratios to the policy are up to {float(difference.abs().max()):.2g}, not 0",
-            "the model was changed after it was loaded: save it and give its folder, or pass ref_model",
-        )
-    loss, slope = _loss_and_slope(difference + 1, gamma, beta)
+    if trainer.state.global_step == 0 and trainer.starts_at_reference:
+        _check_reference(trainer, difference, batch["completion_mask"])
+    other = torch.where(gamma > 0.25, gamma / 2, gamma + 0.5)
+    loss, slope = _loss_and_slope(trainer, difference + 1, gamma, beta)
+    if not bool(loss.isfinite().all() and slope.isfinite().all()):
+        raise StageFailed("objective", "its loss is not a finite number", "look at the model's answers to these pairs")
     for what, changed in (
-        ("beta", _loss_and_slope(difference + 1, gamma, 2 * beta)),
-        ("the confidence", _loss_and_slope(difference + 1, torch.where(gamma > 0.25, gamma / 2, gamma + 0.5), beta)),
+        ("beta", _loss_and_slope(trainer, difference + 1, gamma, 2 * beta)),
+        ("the confidence", _loss_and_slope(trainer, difference + 1, other, beta)),
     ):
         if torch.equal(loss, changed[0]) or torch.equal(slope, changed[1]):
             raise StageFailed("objective", f"{what} does not change the loss and its gradient", "report this")
@@ -187,20 +188,32 @@ def check(trainer: "ConfidenceDPOTrainer") -> None:
         _check_refit(trainer, batch, judged)
 
 
-def _loss_and_slope(difference: Tensor, gamma: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _check_reference(trainer: "ConfidenceDPOTrainer", difference: Tensor, mask: Tensor) -> None:
+    half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype != torch.float32
+    furthest, allowed = float(difference.abs().max()), SAME_POLICY * (int(mask.sum(dim=1).max()) if half else 1)
+    if furthest <= allowed:
+        return
+    what_to_do = "the model was changed after it was loaded: save it and give its folder, or pass ref_model"
+    if trainer.precompute_ref_logps:
+        what_to_do += f"; or remove {trainer.args.output_dir}/reference_log_probs"
+    raise StageFailed(
+        "reference model", f"at step 0 its log-ratios to the policy reach {furthest:.2g}, not 0", what_to_do
+    )
+
+
+def _loss_and_slope(
+    trainer: "ConfidenceDPOTrainer", difference: Tensor, gamma: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         at = difference.detach().clone().requires_grad_()
-        losses = confidence_dpo_loss(beta * at, gamma)
+        losses = trainer.pair_losses(at, gamma, beta)
         (slope,) = torch.autograd.grad(losses.sum(), at)
     return losses.detach(), slope
 
 
 def _check_refit(trainer: "ConfidenceDPOTrainer", batch: dict[str, Any], judged: Any) -> None:
-    """One step on a copy of the reward must change what it thinks of these pairs."""
-    fit = ~batch["cut"]
-    if not fit.any():
-        return
-    args = trainer.args
+    """One step on a copy of the reward must change how sure it is of these pairs."""
+    fit, args = ~batch["cut"], trainer.args
     trial = LiveReward(
         copy.deepcopy(trainer.live.reward), args.refit, args.refit_margin, args.refit_learning_rate,
         args.refit_weight_decay,
@@ -208,5 +221,11 @@ def _check_refit(trainer: "ConfidenceDPOTrainer", batch: dict[str, Any], judged:
     before, _ = trial.rewards(judged.states)
     trial.add(judged.chosen_states[fit], judged.rejected_states[fit])
     trial.step(lambda sums: sums)
-    if torch.equal(before, trial.rewards(judged.states)[0]):
-        raise StageFailed("reward", "one step of its re-fit changes nothing", "raise refit_learning_rate")
+    after, _ = trial.rewards(judged.states)
+    gamma, moved = trainer.live_confidence(before, None), trainer.live_confidence(after, None)
+    pinned = (gamma < PINNED) | (gamma > 1 - PINNED)
+    if args.confidence == "released":
+        pinned |= gamma == 0.5  # its floor
+    still = torch.equal(before, after) if bool(pinned.all()) else torch.equal(gamma, moved)
+    if still and bool(fit.any()):
+        raise StageFailed("reward", "one step of its re-fit changes no confidence", "raise refit_learning_rate")

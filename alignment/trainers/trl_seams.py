@@ -19,7 +19,7 @@ SEAMS = {
     ),
     "DPOTrainer": (
         ("compute_loss", "overridden: the loss of confidence DPO; takes our columns out of the batch"),
-        ("compute_ref_log_probs", "(chosen, rejected) log-probabilities under the model it is given, without gradient"),
+        ("compute_ref_log_probs", "extended: (chosen, rejected) log-probabilities under the model given, no gradient"),
         ("training_step", "extended: after the backward pass of a step's last micro-batch the reward is re-fitted"),
         ("evaluate", "extended: refuses to begin without a reward"),
         ("log", "extended: averages _metrics of the mode and forgets them; ours are added before"),
@@ -55,5 +55,6 @@ SEAMS = {
 # Arguments and functions: the forward of TRL's fused head `model(..., labels=..., fused_lm_head=True).log_probs`, per
 # token and 0 where labels are -100; trl.models.prepare_deepspeed(model, accelerator); accelerate's
 # AcceleratorState._reset_state() and transformers' unset_hf_deepspeed_config(), between two trainers of one process;
-# config._name_or_path and _commit_hash, the folder or hub revision that a model came from.
-PRIVATE_ELSEWHERE = ("_reset_state", "_name_or_path")
+# config._name_or_path and _commit_hash, the folder or hub revision that a model came from, and
+# config._attn_implementation, the kernel that computes attention.
+PRIVATE_ELSEWHERE = ("_reset_state", "_name_or_path", "_attn_implementation")

@@ -396,6 +396,12 @@ def test_precomputed_reference_log_probs_are_kept_and_change_nothing(folder, tmp
     assert len(list((tmp_path / "b" / "reference_log_probs").iterdir())) == 2
 
 
+def test_references_of_another_precision_are_not_taken(folder, tmp_path):
+    train(folder, tmp_path, reward=a_reward(), max_steps=1, precompute_ref_log_probs=True)
+    train(folder, tmp_path, reward=a_reward(), max_steps=1, precompute_ref_log_probs=True, bf16=True)
+    assert len(list((tmp_path / "reference_log_probs").iterdir())) == 2
+
+
 def test_evaluation_logs_the_same_quantities_over_all_pairs(folder, tmp_path):
     trainer, _ = new_trainer(folder, tmp_path, reward=a_reward(), per_device_eval_batch_size=8)
     before = head(trainer)
@@ -411,6 +417,16 @@ def test_evaluation_logs_the_same_quantities_over_all_pairs(folder, tmp_path):
     )
 
 
+def test_every_evaluation_set_has_figures_of_its_own(folder, tmp_path):
+    sets = {"a": pairs(9, seed=4), "b": pairs(11, seed=5)}
+    trainer, _ = new_trainer(folder, tmp_path, reward=a_reward(), eval_dataset=sets)
+    together = trainer.evaluate()
+    alone = {name: trainer.evaluate(data, metric_key_prefix="test") for name, data in sets.items()}
+    for name in sets:
+        assert together[f"eval_{name}_confidence"] == pytest.approx(alone[name]["test_confidence"])
+    assert together["eval_a_confidence"] != together["eval_b_confidence"]
+
+
 def test_without_a_reward_one_is_fitted_on_the_training_pairs(folder, tmp_path, capsys):
     trainer, steps = train(folder, tmp_path, text_pairs(40), reward_pairs=30, max_steps=2, confidence="calibrated")
     assert steps.of("hybrid_accuracy")[0] > 0.5
@@ -424,13 +440,20 @@ def test_bfloat16_autocast_runs(folder, tmp_path):
     assert np.isfinite(steps.of("loss")).all() and trainer.live.reward.weight.dtype == torch.float64
 
 
-def test_the_models_forward_sees_no_column_of_ours(folder, tmp_path):
-    """A model with a strict signature would fail on `confidence` or `cut`."""
+@pytest.mark.parametrize(
+    "settings",
+    [{"confidence": "column"}, {"reward_pairs": 20}, {"precompute_ref_log_probs": True}],
+)
+def test_the_models_forward_sees_no_column_of_ours(folder, tmp_path, settings):
+    """A model with a strict signature would fail on `confidence` or `cut`: in steps, at start, and in references."""
     seen: set[str] = set()
-    trainer, _ = new_trainer(folder, tmp_path, pairs(confidence=[0.7] * 26), confidence="column")
-    for model in (trainer.model, trainer.ref_model):
+    reward = a_reward() if "precompute_ref_log_probs" in settings else None
+    trainer, _ = new_trainer(folder, tmp_path, pairs(confidence=[0.7] * 26), reward=reward, **settings)
+    for model in filter(None, (trainer.model, trainer.ref_model)):
         forward = model.forward
         model.forward = lambda *args, forward=forward, **kwargs: (seen.update(kwargs), forward(*args, **kwargs))[1]
+    if reward is not None:
+        trainer.evaluate(pairs(9, seed=6))  # TRL computes its references before the first step alone
     trainer.train()
     assert seen == {"input_ids", "attention_mask", "labels", "use_cache", "fused_lm_head"}
 
@@ -441,32 +464,41 @@ def test_the_models_forward_sees_no_column_of_ours(folder, tmp_path):
 def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
     from alignment.trainers import start
 
-    with_check, steps = train(folder, tmp_path / "a", reward=a_reward(), disable_dropout=False)
+    def with_dropout():
+        return AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation="eager", dtype=torch.float32, attention_dropout=0.3
+        )
+
+    settings = {"reward": a_reward(), "disable_dropout": False}
+    with_check, steps = train(folder, tmp_path / "a", model=with_dropout(), **settings)
     checked: list = []
     monkeypatch.setattr(start, "check", lambda trainer: checked.append(trainer))
-    without, plain_steps = train(folder, tmp_path / "b", reward=a_reward(), disable_dropout=False)
+    without, plain_steps = train(folder, tmp_path / "b", model=with_dropout(), **{**settings, "reward": a_reward()})
     assert checked and steps.of("loss") == plain_steps.of("loss")
     assert torch.equal(head(with_check), head(without))
     assert furthest(weights(with_check), weights(without)) == 0
 
 
 def test_the_check_names_what_does_not_work(folder, tmp_path, monkeypatch):
-    from alignment.trainers import start
     from alignment.types import StageFailed
+
+    def broken(loss):
+        monkeypatch.setattr(ConfidenceDPOTrainer, "pair_losses", staticmethod(loss))
+        return train(folder, tmp_path, reward=a_reward())
 
     changed = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     changed.lm_head.weight.data *= 1.3
     with pytest.raises(StageFailed, match="reference model: at step 0"):
         train(folder, tmp_path, model=changed, reward=a_reward())
-    monkeypatch.setattr(start, "confidence_dpo_loss", lambda z, confidence: -logsigmoid(z))
     with pytest.raises(StageFailed, match="the confidence does not change"):
-        train(folder, tmp_path, reward=a_reward())
-    monkeypatch.setattr(start, "confidence_dpo_loss", lambda z, confidence: -confidence * logsigmoid(z / z.detach()))
+        broken(lambda difference, confidence, beta: -logsigmoid(beta * difference))
     with pytest.raises(StageFailed, match="beta does not change"):
-        train(folder, tmp_path, reward=a_reward())
+        broken(lambda difference, confidence, beta: -confidence * logsigmoid(difference))
+    with pytest.raises(StageFailed, match="not a finite number"):
+        broken(lambda difference, confidence, beta: difference * torch.nan)
     monkeypatch.undo()
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
-    with pytest.raises(StageFailed, match="one step of its re-fit changes nothing"):
+    with pytest.raises(StageFailed, match="one step of its re-fit changes no confidence"):
         train(folder, tmp_path, reward=a_reward())
 
 
@@ -477,7 +509,8 @@ def test_the_check_names_what_does_not_work(folder, tmp_path, monkeypatch):
     "problem, settings",
     [
         ("reward: confidence='fixed' uses none", {"confidence": "fixed", "fixed_confidence": 0.9, "reward": True}),
-        ("gate: it would have no effect: the given reward has its own", {"gate": "uniform", "reward": True}),
+        ("gate: it would have no effect: a reward is given", {"gate": "uniform", "reward": True}),
+        ("reward_pairs: it would have no effect: a reward is given", {"reward_pairs": 500, "reward": True}),
         ("train_dataset: it has no column `confidence`", {"confidence": "column"}),
     ],
 )
@@ -491,6 +524,34 @@ def test_the_trainer_refuses_what_does_not_go_together(folder, tmp_path, problem
 def test_a_confidence_that_is_none_is_refused(folder, tmp_path, value):
     with pytest.raises(UserError, match="the confidence of row 3 is"):
         new_trainer(folder, tmp_path, pairs(confidence=[0.5] * 3 + [value] + [0.5] * 22), confidence="column")
+
+
+def test_a_confidence_column_matters_only_where_it_is_asked_for(folder, tmp_path):
+    unread = pairs(confidence=[None] * 26)
+    train(folder, tmp_path, unread, reward=a_reward(), max_steps=1)
+    good = pairs(confidence=[0.7] * 26)
+    for data, problem in ((pairs(9), "eval_dataset: it has no column"), (pairs(1, confidence=[1.7]), "1.7")):
+        with pytest.raises(UserError, match=problem):
+            new_trainer(folder, tmp_path, good, confidence="column", eval_dataset={"one": data})
+        trainer, _ = new_trainer(folder, tmp_path, good, confidence="column")
+        with pytest.raises(UserError, match=problem):
+            trainer.evaluate(data)
+
+
+def test_a_reward_that_knows_nothing_is_refused(folder, tmp_path):
+    """Every gamma would be 1/2, and the policy stay where it is for the whole training."""
+    useless = a_reward()
+    useless.alpha = 0.0
+    with pytest.raises(UserError, match="no better than chance"):
+        new_trainer(folder, tmp_path, reward=useless)
+    new_trainer(folder, tmp_path, reward=useless, confidence="paper")
+
+
+def test_an_answer_without_tokens_is_named(folder, tmp_path):
+    rows = [*pairs(8)]
+    rows[5]["rejected_ids"] = []
+    with pytest.raises(UserError, match="row 5 has an answer without tokens"):
+        new_trainer(folder, tmp_path, Dataset.from_list(rows), reward=a_reward())
 
 
 def test_compute_metrics_and_other_configs_are_refused(folder):

@@ -32,7 +32,7 @@ OFF_DEFAULT = {
     "f_alpha_divergence_coef": 0.7, "label_smoothing": 0.1, "use_weighting": True, "discopop_tau": 0.1,
     "router_aux_loss_coef": 0.1, "padding_free": True, "truncation_mode": "keep_end", "sync_ref_model": True,
     "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 64, "pad_token": "x", "use_liger_kernel": True,
-    "label_smoothing_factor": 0.1, "auto_find_batch_size": True, "dataloader_drop_last": True,
+    "label_smoothing_factor": 0.1, "auto_find_batch_size": True, "ignore_data_skip": True, "dataloader_drop_last": True,
 }  # fmt: skip
 
 
@@ -59,6 +59,11 @@ def test_a_field_the_loss_does_not_read_is_refused_off_its_default(name):
         ({"beta": 0.0}, "beta: 0.0 is not above 0"),
         ({"alpha": -1.0}, "alpha: -1.0 is not above 0"),
         ({"reward_pairs": 3}, "reward_pairs: 3 pairs are too few"),
+        ({"refit_learning_rate": float("nan")}, "refit_learning_rate: nan is not above 0"),
+        ({"refit_margin": -1.0}, "refit_margin: -1.0 is not 0 or above"),
+        ({"gate": "nonsense"}, "gate: 'nonsense' is not a choice"),
+        ({"precompute_ref_batch_size": 4}, "precompute_ref_batch_size: it would have no effect"),
+        ({"accelerator_config": {"even_batches": False}}, "accelerator_config.even_batches: False would give"),
         ({"accelerator_config": {"split_batches": True}}, "accelerator_config.split_batches"),
     ],
 )  # fmt: skip

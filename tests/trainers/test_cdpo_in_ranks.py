@@ -80,6 +80,7 @@ def test_ranks_and_micro_batches_make_no_difference(in_ranks):
 def test_deepspeed_makes_no_difference(in_ranks, launcher):
     one = in_ranks(ONE, per_device_train_batch_size=8)
     same(one, in_ranks(accelerate(launcher), per_device_train_batch_size=4), 1e-4)
+    same(one, in_ranks(accelerate(launcher), per_device_train_batch_size=2, gradient_accumulation_steps=2), 1e-4)
 
 
 @pytest.mark.slow
