@@ -148,7 +148,7 @@ def _one_step(trainer: ConfidenceDPOTrainer) -> float:
 
 
 def _bytes_held(trainer: ConfidenceDPOTrainer) -> int:
-    """The reward's parameters, its gradient sums, Adam's state, and the states of one batch."""
+    """The reward's parameters, its gradient sums, AdamW's state, and the states of one batch."""
     live = trainer.live
     tensors = [*live.reward.state_dict().values(), *live._sums]
     tensors += [value for state in live._optimiser.state.values() for value in state.values()]

@@ -32,12 +32,12 @@ def policies(found: dict[str, list[dict]]) -> tuple[dict, dict]:
 
 
 def _ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
-    """Of mean toxic rates, paired by seed; None where a policy to compare with gave no toxic answer at all."""
+    """Of mean toxic rates, paired by seed; None where the other gave no toxic answer with any seed."""
     pairs = [(_all_sets(one), _all_sets(other)) for one, other in zip(ours, theirs, strict=True)]
-    if any(other == 0 for _, other in pairs):
+    if all(other == 0 for _, other in pairs):
         return None
     interval = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
-    per_seed = [one / other for one, other in pairs]
+    per_seed = [one / other if other else None for one, other in pairs]
     return {"mean": interval.mean, "ci95": [interval.low, interval.high], "per_seed": per_seed}
 
 
