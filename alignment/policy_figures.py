@@ -119,7 +119,7 @@ def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """name -> steps, gaps, accuracies (seed, step): smoothed over five logs, at steps that all seeds have numbers for."""
+    """name -> steps, gaps, accuracies (seed, step), smoothed over five logs, at steps that all seeds have."""
     found: dict[str, list[dict[int, dict]]] = {}
     for one in trainings:
         history = [entry for entry in one["history"] if "dpo_gap" in entry]
