@@ -29,7 +29,7 @@ cdpo: setup
 test: setup
 	$(PYTEST) -m "not slow and not soak"
 
-# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about eight minutes more
+# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about a quarter of an hour more
 test-all: setup
 	$(PYTEST) -m slow
 
