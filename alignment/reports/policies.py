@@ -71,17 +71,23 @@ def _sets(report: dict) -> list[str]:
 
 
 def grid_points(trainings: list[dict]) -> list[dict]:
-    """The trainings of every point of the grid together: mean rates on the validation prompts, over its seeds."""
+    """The trainings of every point of the grid together: mean rates on the validation prompts, over its seeds.
+
+    None where one of them diverged, or nobody judges.
+    """
     found: dict[tuple, list[dict]] = {}
     for one in trainings:
         found.setdefault((one["system"], one["beta"], one["learning_rate"]), []).append(one)
     points = []
-    for (system, beta, rate), seeds in found.items():
-        judged = [one["validation"] for one in seeds if one["validation"] is not None]
+    for (system, beta, learning_rate), seeds in found.items():
+        judged = [one["validation"] for one in seeds]
+        rates = None
+        if None not in judged:
+            rates = {name: sum(one[name] for one in judged) / len(judged) for name in RATES}
         points.append(
             {
-                "system": system, "beta": beta, "learning_rate": rate, "seeds": len(seeds),
-                "rates": {name: sum(one[name] for one in judged) / len(judged) for name in RATES} if judged else None,
+                "system": system, "beta": beta, "learning_rate": learning_rate, "seeds": len(seeds),
+                "rates": rates,
                 "chosen": any(one["chosen"] for one in seeds),
             }
         )  # fmt: skip

@@ -32,7 +32,7 @@ from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import ReferenceLogProbs
 from alignment.trainers.start import Start
-from alignment.types import UserError
+from alignment.types import StageFailed, UserError
 
 TOKENS = {"prompt_ids", "chosen_ids", "rejected_ids"}
 OURS = ("real_pairs", "confidence", "cut")  # what our batches hold beside TRL's; no model sees it
@@ -113,6 +113,8 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
             confidence = self._static_confidence(inputs, difference)
             return Judged(difference, confidence)
         states = reader.states
+        if not bool(states.isfinite().all()):
+            raise StageFailed("policy", "its activations are no longer finite numbers", "lower the learning rate")
         rewards, gate_weights = live.rewards(states)
         confidence = self.live_confidence(rewards, real_pairs)
         return Judged(difference, confidence.to(difference.dtype), states, rewards, gate_weights)

@@ -132,7 +132,7 @@ def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
     assert (first["beta"], first["seeds"], first["chosen"]) == (0.1, 2, True)
     assert first["rates"] == pytest.approx({"toxic_rate": 0.3, "over_refusal": 0.0, "helpful_rate": 0.7})
     assert (second["seeds"], second["chosen"]) == (1, False)
-    (unjudged,) = grid_points([training(0, 0.1, None, True)])
+    (unjudged,) = grid_points([training(0, 0.1, None, False), training(1, 0.1, 0.2, False)])  # one seed diverged
     assert unjudged["rates"] is None
 
 

@@ -15,7 +15,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.checkpoints import newest_intact
-from alignment.types import UserError
+from alignment.types import StageFailed, UserError
 from tests.conftest import byte_tokenizer, tiny_model
 
 LAYERS, WIDTH = 3, 32
@@ -480,8 +480,6 @@ def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
 
 
 def test_the_check_names_what_does_not_work(folder, tmp_path, monkeypatch):
-    from alignment.types import StageFailed
-
     def broken(loss):
         monkeypatch.setattr(ConfidenceDPOTrainer, "pair_losses", staticmethod(loss))
         return train(folder, tmp_path, reward=a_reward())
@@ -545,6 +543,14 @@ def test_a_reward_that_knows_nothing_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match="no better than chance"):
         new_trainer(folder, tmp_path, reward=useless)
     new_trainer(folder, tmp_path, reward=useless, confidence="paper")
+
+
+def test_a_policy_that_diverged_is_said_to_have(folder, tmp_path):
+    trainer, _ = new_trainer(folder, tmp_path, reward=a_reward())
+    next(trainer.model.parameters()).data[:] = torch.nan
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    with pytest.raises(StageFailed, match="no longer finite numbers; lower the learning rate"):
+        trainer.compute_loss(trainer.model, batch)
 
 
 def test_an_answer_without_tokens_is_named(folder, tmp_path):
