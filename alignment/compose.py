@@ -136,7 +136,7 @@ def _in_plain_words(error: Exception) -> UserError:
         known = [field.name for field in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
         return UserError(key, "there is no such key", _nearest(last, known, f"{prefix}." if prefix else ""))
     if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
-        return UserError(str(cause.full_key), "a list is wanted", f"write {cause.full_key}=[a,b]")
+        return UserError(str(cause.full_key), "a list is wanted", f"write {cause.full_key}=[...], in brackets even one")
     if isinstance(cause, ValidationError):
         return UserError(str(cause.full_key), _first_line(cause), "conf/ explains what it takes")
     if isinstance(cause, InterpolationKeyError):

@@ -3,6 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alignment.world.grammar import EVALUATION_SETS
+
 WHOLE = ("gate", "pooling", "pairs", "hard", "soft", "true", "alpha", "pair_accuracy", "ece", "saturated_share")
 CLEAN, SCORING = "clean", "scoring"
 
@@ -13,13 +15,16 @@ def hybrid(quality: dict) -> dict:
 
 
 def hybrid_tables(report: dict) -> list[Table]:
-    gates = Table("held-out pairs ranked as labelled, %", "", *report[CLEAN], box=SIMPLE_HEAD)
+    sets = sorted(report[CLEAN], key=EVALUATION_SETS.index)
+    gates = Table(f"{report['pairs']} held-out pairs ranked as labelled, %", "", *sets, box=SIMPLE_HEAD)
     for gate, accuracy in report["pair_accuracy"].items():
         mark = " *" if gate == report["gate"] else ""
-        clean = [f"{100 * report[CLEAN][name][gate]:.1f}" for name in report[CLEAN]]
+        clean = [f"{100 * report[CLEAN][name][gate]:.1f}" for name in sets]
         gates.add_row(f"{gate}{mark}", f"{100 * accuracy:.1f}", *clean)
     if report[CLEAN]:
-        gates.caption = "* is used; the named columns are evaluation sets with true labels"
+        gates.caption = (
+            "* is used; the first column has the noisy labels of the data, the named evaluation sets have true ones"
+        )
     layers = Table("layer", "precision", "accuracy", "pairs ranked right", "gate weight", box=SIMPLE_HEAD)
     for one in report["layers"]:
         shares = [one[name] for name in ("precision", "accuracy", "pair_accuracy")]

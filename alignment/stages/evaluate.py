@@ -39,6 +39,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             rows += [_row(system, seed, one, text) for one, text in zip(asked, answers, strict=True)]
             if cfg.data.name == "world":
                 found.setdefault(system, []).append(rates(asked, answers))
+    if not found:
+        ranks.say(f"  nobody judges these answers yet: they are in {run.answers}, side by side with the base model's")
     if ranks.main:
         artifacts.write_rows(out / run.answers.name, rows, ANSWER_COLUMNS)
         artifacts.write_json(out / run.evaluation.name, found)

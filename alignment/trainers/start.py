@@ -36,6 +36,9 @@ class Start(TrainerCallback):
         trainer = self._trainer
         if args.live and trainer.live is None:
             trainer.take_reward(fit_reward(trainer))
+            if state.is_world_process_zero:
+                alpha = trainer.live.reward.alpha
+                print(f"  a reward was fitted on training pairs; its alpha on held-out ones is {alpha:.3g}", flush=True)
         if state.is_world_process_zero:
             print(objective(trainer), flush=True)
         check(trainer)
