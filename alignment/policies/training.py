@@ -72,7 +72,9 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
         progress.close()
         close_trackers(training.tracking)
     history = [_finite_or_none(entry) for entry in trainer.state.log_history if "loss" in entry]
-    save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks)
+    save_whole(
+        trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, training.source.revision
+    )
     if training.ranks.main:
         loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:

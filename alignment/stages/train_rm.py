@@ -98,7 +98,8 @@ def _train_one(
     ranks: Ranks,
 ) -> None:
     """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
-    loaded = load_reward_base(model_source(cfg.model.name, cfg.model.get("path")), seed, cfg.model.get("chat_template"))
+    source = model_source(cfg.model.name, cfg.model.get("path"))
+    loaded = load_reward_base(source, seed, cfg.model.get("chat_template"))
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
     progress = ProgressBar(f"reward model {margins}, seed {seed}")
@@ -127,7 +128,7 @@ def _train_one(
     rendered = {name: _render(loaded, pairs) for name, pairs in evaluation.items()}
     probe = _parity_rows(loaded, evaluation, rendered)
     trained = _scores_in_training(trainer, probe[0], loaded.tokenizer.pad_token_id)
-    save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks)
+    save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks, source.revision)
     if ranks.main:
         save_tokenizer(loaded.format, unfinished / "model")
     ranks.wait()

@@ -15,27 +15,32 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from alignment.ranks import Ranks
 
 
-def save_whole(trainer: Trainer, lora: Mapping[str, Any], kind: type, folder: Path, ranks: Ranks) -> None:
-    """Writes the model as from_pretrained loads it: gathered from the ranks, LoRA's adapters merged, no pickle."""
+def save_whole(
+    trainer: Trainer, lora: Mapping[str, Any], kind: type, folder: Path, ranks: Ranks, revision: str | None
+) -> None:
+    """Writes the model as from_pretrained loads it: gathered from the ranks, LoRA's adapters merged, no pickle.
+
+    revision: the one that the trained model was loaded from, for LoRA's base.
+    """
     if lora["name"] == "none":
         trainer.save_model(str(folder))
     else:
         adapters = folder.with_name(f"{folder.name}.adapters")
         trainer.save_model(str(adapters))
         if ranks.main:
-            _merge(trainer, adapters, kind, folder)
+            _merge(trainer, adapters, kind, folder, revision)
             shutil.rmtree(adapters)
     if ranks.main:
         (folder / "training_args.bin").unlink(missing_ok=True)
     ranks.wait()
 
 
-def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path) -> None:
+def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision: str | None) -> None:
     """Into a fresh copy of the model: the trained one may be split over the ranks."""
     config = trainer.accelerator.unwrap_model(trainer.model).config
     unset_hf_deepspeed_config()  # or from_pretrained would split this copy too
     base: PreTrainedModel = kind.from_pretrained(
-        config._name_or_path, revision=getattr(config, "_commit_hash", None), config=config, dtype=torch.float32
+        config._name_or_path, revision=revision, config=config, dtype=torch.float32
     )
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(folder)
 
