@@ -6,13 +6,15 @@ import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
+from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from alignment.compose import compose_config
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, tiny_model
 
 FILES = sorted((REPOSITORY / "launch/accelerate").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in (REPOSITORY / "conf/recipe").glob("*.yaml"))
@@ -36,6 +38,12 @@ def launched(name: str, monkeypatch):
 def test_the_files_are_those_the_readme_names():
     line = re.search(r"launch/accelerate/ +(.*)", (REPOSITORY / "README.md").read_text()).group(1)
     assert set(re.findall(r"(?:single|ddp|fsdp2|zero\d(?:_cpu)?)\b", line)) == {file.stem for file in FILES}
+
+
+def test_whatever_is_said_to_be_launched_is_there():
+    texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("tests/*.py"), *FILES]
+    named = {name for text in texts for name in re.findall(r"launch/accelerate/(\w+\.yaml)", text.read_text())}
+    assert named and named <= {file.name for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -63,6 +71,8 @@ def test_deepspeed_takes_its_numbers_from_the_trainer(name, monkeypatch, tmp_pat
     assert not {"optimizer", "scheduler"} & set(found)  # the trainer's own
     offload = {name: found["zero_optimization"][name]["device"] for name in ("offload_optimizer", "offload_param")}
     assert offload == {"offload_optimizer": "none", "offload_param": "none"}
+    whole = found["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save", False)
+    assert whole is (name[4] == "3")  # or save_model would leave pieces
     arguments = ConfidenceDPOConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=3, gradient_accumulation_steps=5, max_grad_norm=0.7,
         use_cpu=True, bf16=False, report_to="none",
@@ -83,6 +93,10 @@ def test_fsdp2_splits_blocks_and_gathers_whole_policies(monkeypatch):
     assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
     assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
     assert plugin.activation_checkpointing is False and not isinstance(plugin.cpu_offload, CPUOffloadPolicy)
+    assert plugin.cpu_ram_efficient_loading is False  # every rank holds the policy that TRL was given
+    model = tiny_model("llama", AutoModelForCausalLM)
+    splits = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    assert [name for name, module in model.named_modules() if splits(module)] == [f"model.layers.{i}" for i in range(3)]
 
 
 def test_every_recipe_has_a_script_and_composes():

@@ -1,39 +1,45 @@
-"""Every name we touch in TRL and transformers is still there, under the meaning we rely on."""
+"""The list of what we touch in TRL, transformers and accelerate is whole, and each entry has a test of its meaning."""
 
 import ast
+import importlib
 import inspect
 import re
-import textwrap
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
-import torch
-import transformers
-import trl
 import yaml
-from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from trl import DPOConfig, DPOTrainer, RewardConfig
-from trl.models import prepare_deepspeed
-from trl.trainer import dpo_trainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from trl import RewardConfig, SFTConfig
 
 from alignment.config import Trainer
 from alignment.policies.training import SealedSFTTrainer
 from alignment.trainers.arguments import PASSED_ON, batch_shape, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.margin_rm import MarginRewardTrainer
-from alignment.trainers.trl_seams import PRIVATE_ELSEWHERE, SEAMS
+from alignment.trainers.trl_seams import DOCUMENTED, SEAMS
 from tests.conftest import REPOSITORY, byte_tokenizer, tiny_model
+from tests.trainers import test_trl_around, test_trl_contracts, test_trl_order, trl_alone
 
+AROUND_US = ("loss_is_scaled_for_ga", "prepare_data_loader")  # we rely on what they do, and name none
 OURS = {"batch_size", "per_device_batch_size", "precision"}
-TRAINERS = {"RewardTrainer": MarginRewardTrainer, "DPOTrainer": ConfidenceDPOTrainer, "SFTTrainer": SealedSFTTrainer}
-SOURCES = sorted((REPOSITORY / "alignment/trainers").glob("*.py"))
+TRAINERS = {
+    "trl.DPOTrainer": ConfidenceDPOTrainer,
+    "trl.RewardTrainer": MarginRewardTrainer,
+    "trl.SFTTrainer": SealedSFTTrainer,
+}
+SOURCES = [path for part in ("trainers", "policies") for path in sorted(REPOSITORY.glob(f"alignment/{part}/*.py"))]
+LISTED = {name for names in SEAMS.values() for name in names}
 
 
-def theirs(owner: str) -> type:
-    return getattr(trl, owner, None) or getattr(dpo_trainer, owner, None) or getattr(transformers, owner)
+def theirs(owner: str):
+    """A class or module by its dotted name."""
+    try:
+        return importlib.import_module(owner)
+    except ModuleNotFoundError:
+        module, _, name = owner.rpartition(".")
+        return getattr(importlib.import_module(module), name)
 
 
 def overridden(ours: type) -> list[tuple[str, object, object]]:
@@ -48,20 +54,63 @@ def overridden(ours: type) -> list[tuple[str, object, object]]:
     return [one for one in found if not one[0].startswith("__")]
 
 
-# ---- the list is right ----------------------------------------------------------------------------------------------
+def nodes(kind: type, sources: list[Path] = SOURCES) -> list:
+    return [node for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind)]
+
+
+@pytest.fixture(scope="module")
+def constructed(tmp_path_factory) -> dict[str, object]:
+    """TRL's own trainers, after a step: what they hold then is all we may read."""
+    folder = tmp_path_factory.mktemp("policy")
+    tiny_model("llama", AutoModelForCausalLM).save_pretrained(folder)
+    once = {"max_steps": 1, "save_strategy": "no"}
+    scored = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    trainers = {"trl.DPOTrainer": trl_alone.new(folder, folder / "out", **once)}
+    for owner, config, model, row in (
+        ("trl.RewardTrainer", RewardConfig, scored, {"chosen_ids": [5, 6], "rejected_ids": [8, 9], "margin": 0.5}),
+        ("trl.SFTTrainer", SFTConfig, trl_alone.policy(folder), {"input_ids": [5, 6, 2], "labels": [-100, 6, 2]}),
+    ):
+        trainers[owner] = theirs(owner)(
+            model=model, args=config(output_dir=str(folder / "out"), **once, **trl_alone.QUIET),
+            train_dataset=Dataset.from_list([row]), processing_class=byte_tokenizer("chatml"),
+        )  # fmt: skip
+    for trainer in trainers.values():
+        trainer.train()
+    policy_trainer = trainers["trl.DPOTrainer"]
+    return {
+        **trainers,
+        "transformers.Trainer": policy_trainer,
+        "transformers.TrainingArguments": policy_trainer.args,
+        "trl.trainer.dpo_trainer.DataCollatorForPreference": policy_trainer.data_collator,
+        "transformers.PreTrainedConfig": policy_trainer.model.config,
+    }
+
+
+# ---- the list -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("owner", SEAMS)
-def test_every_seam_is_there(owner):
-    classes = [cls for cls in theirs(owner).__mro__ if cls.__module__.startswith(("trl", "transformers"))]
-    source = "".join(inspect.getsource(cls) for cls in classes)
-    for name, use in SEAMS[owner]:
-        assert re.search(rf"\b{name}\b", source), f"{owner}.{name} is gone. We rely on it: {use}"
+def test_every_seam_is_there(owner, constructed):
+    holder = constructed[owner] if owner in constructed else theirs(owner)
+    for name, use in SEAMS[owner].items():
+        assert hasattr(holder, name), f"{owner}.{name} is gone. We rely on it: {use}"
+
+
+def test_every_seam_is_still_one_of_ours():
+    source = "".join(path.read_text() for path in SOURCES if path.name != "trl_seams.py")
+    unused = {name for name in LISTED if not re.search(rf"\b{name}\b", source)}
+    assert unused == set(AROUND_US), f"no longer used, or used by name: {unused ^ set(AROUND_US)}"
+
+
+def test_every_seam_has_a_test_of_its_meaning():
+    everything = {(owner, name) for owner, names in SEAMS.items() for name in names}
+    assert test_trl_order and test_trl_contracts and test_trl_around  # where the tests are
+    assert everything == trl_alone.CHECKED, f"say what they mean: {everything - trl_alone.CHECKED}"
 
 
 @pytest.mark.parametrize("owner", TRAINERS)
 def test_every_override_is_listed_and_takes_what_the_parents_give(owner):
-    listed = {name for names in (SEAMS[owner], SEAMS["Trainer"]) for name, _ in names}
+    listed = set(SEAMS[owner]) | set(SEAMS["transformers.Trainer"])
     found = overridden(TRAINERS[owner])
     assert found
     for name, ours, parents in found:
@@ -71,123 +120,47 @@ def test_every_override_is_listed_and_takes_what_the_parents_give(owner):
         assert passes_all_on or mine == given, f"{owner}.{name} is now called with {given}, ours takes {mine}"
 
 
-def test_every_private_name_is_listed():
-    """Names with an underscore that our trainers read or call, and don't define themselves."""
-    trees = [ast.parse(path.read_text()) for path in SOURCES]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    defined |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
-    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    private = {name for name in used - defined if name.startswith("_") and not name.startswith("__")}
-    listed = {name for names in SEAMS.values() for name, _ in names} | set(PRIVATE_ELSEWHERE)
-    assert private and private <= listed, f"list in trainers/trl_seams.py: {private - listed}"
+def test_every_name_that_we_use_of_a_trainer_is_listed(constructed):
+    """self.x, super().x and trainer.x, with an underscore or without, where TRL has it or we don't define it."""
+    sources = [path for path in SOURCES if path.name != "cdpo_config.py"]  # there self is the configuration
+    attributes = nodes(ast.Attribute, sources)
+    of_trainers = {
+        node.attr for node in attributes if ast.unparse(node.value) in ("self", "super()", "trainer", "self._trainer")
+    }
+    defined = {node.name for node in nodes(ast.FunctionDef, sources)}
+    defined |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    defined |= {node.target.id for node in nodes(ast.AnnAssign, sources) if isinstance(node.target, ast.Name)}
+    holders = (*TRAINERS, "trl.trainer.dpo_trainer.DataCollatorForPreference")
+    known = {name for owner in holders for name in dir(constructed[owner])}
+    used = (of_trainers & known) | (of_trainers - defined)
+    assert len(used & LISTED) > 20
+    assert used <= LISTED | set(DOCUMENTED), f"list in trainers/trl_seams.py: {used - LISTED - set(DOCUMENTED)}"
+    assert set(DOCUMENTED) <= used, f"no longer used: {set(DOCUMENTED) - used}"
 
 
-# ---- the names mean what we take them to mean -----------------------------------------------------------------------
+def test_every_private_name_of_anything_is_listed(constructed):
+    """Names with an underscore that are not ours, also those that getattr is given."""
+    attributes = nodes(ast.Attribute)
+    used = {node.attr for node in attributes}
+    used |= {
+        node.args[1].value
+        for node in nodes(ast.Call)
+        if ast.unparse(node.func) in ("getattr", "hasattr", "setattr") and isinstance(node.args[1], ast.Constant)
+    }
+    private = {name for name in used if name.startswith("_") and not name.startswith("__")}
+    ours = {node.name for node in nodes(ast.FunctionDef)}
+    ours |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    ours -= {name for holder in constructed.values() for name in dir(holder)}
+    assert private & LISTED and private <= LISTED | ours, f"list in trainers/trl_seams.py: {private - LISTED - ours}"
 
 
-class OnTokens(DPOTrainer):
-    def _prepare_dataset(self, dataset, *rest):
-        return dataset
-
-
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory) -> DPOTrainer:
-    """TRL's own."""
-    folder = tmp_path_factory.mktemp("policy")
-    tiny_model("llama", AutoModelForCausalLM).save_pretrained(folder)
-    rows = [
-        {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9, 2], "rejected_ids": [10, 2]},
-        {"prompt_ids": [11], "chosen_ids": [12, 2], "rejected_ids": [13, 14, 15, 2]},
-    ]
-    return OnTokens(
-        model=AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager"),
-        args=DPOConfig(output_dir=str(folder / "out"), report_to="none", use_cpu=True, bf16=False),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=byte_tokenizer("chatml"),
-    )
-
-
-@pytest.fixture
-def batch(trainer) -> dict[str, torch.Tensor]:
-    return trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
-
-
-def test_a_batch_has_the_chosen_rows_first_padded_on_the_right(trainer, batch):
-    assert set(batch) == {"input_ids", "attention_mask", "completion_mask"}
-    assert batch["input_ids"][:, :4].tolist()[1::2] == [
-        [11, 12, 2, trainer.data_collator.pad_token_id],
-        [11, 13, 14, 15],
-    ]
-    assert batch["completion_mask"].sum(dim=1).tolist() == [3, 2, 2, 4]
-    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 3, 5, 5]
-
-
-def test_the_fused_head_gives_log_probabilities_of_every_label(trainer, batch):
-    """By hand: log softmax of the logits, each position says the next token; 0 where there is no label."""
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    trainer.model.eval()
-    with torch.no_grad():
-        found = trainer.model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
-        logits = trainer.model(**inputs).logits.log_softmax(dim=-1)
-    told = logits[:, :-1].gather(2, batch["input_ids"][:, 1:, None]).squeeze(2) * batch["completion_mask"][:, 1:]
-    torch.testing.assert_close(found, told.sum(dim=1))
-    reference = torch.cat(trainer.compute_ref_log_probs(trainer.ref_model, batch))
-    torch.testing.assert_close(reference, found)
-    assert not reference.requires_grad
-
-
-def test_a_trainer_holds_what_we_read_of_it(trainer):
-    assert trainer._tokenizer is trainer.processing_class and trainer.loss_is_scaled_for_ga is False
-    assert trainer._is_vision_dataset is False and trainer.aux_loss_enabled is False
-    assert trainer.precompute_ref_logps is False and trainer._precompute_model_hash is None
-    assert trainer._precompute_engine is None and trainer.beta == trainer.args.beta
-    assert isinstance(trainer.ref_model, PreTrainedModel) and trainer.ref_model is not trainer.model
-    trainer._set_signature_columns_if_needed()
-    assert {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(trainer._signature_columns)
-
-
-def test_log_averages_the_metrics_of_its_mode_and_forgets_them(trainer):
-    trainer.model.train()
-    trainer._metrics["train"].update({"ours": [1.0, 3.0]})
-    trainer._metrics["eval"].update({"theirs": [5.0]})
-    trainer.log({"loss": 0.0})
-    assert trainer.state.log_history[-1]["ours"] == 2.0 and "theirs" not in trainer.state.log_history[-1]
-    assert not trainer._metrics["train"] and trainer._metrics["eval"].pop("theirs") == [5.0]
-
-
-def called(method, name: str) -> list[str]:
-    """The arguments of every call of `name` in a method's source, as written."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [
-        ", ".join(ast.unparse(one) for one in [*call.args, *call.keywords])
-        for call in calls
-        if isinstance(call.func, ast.Attribute) and call.func.attr == name
-    ]
-
-
-def test_their_code_calls_what_we_override_when_we_expect_it():
-    base = transformers.Trainer
-    assert all("self.ref_model or self.model" in one for one in called(DPOTrainer.__init__, "hash_module"))
-    references = called(DPOTrainer.__init__, "_precompute_ref_logps")
-    assert len(references) == 3 and all("ref_batch_size" in one for one in references)
-    assert called(DPOTrainer.evaluate, "_precompute_ref_logps")
-    inner = base._inner_training_loop if not hasattr(base, "_run_epoch") else base._run_epoch
-    assert called(inner, "get_batch_samples") and called(inner, "training_step")
-    everything = inspect.getsource(base)
-    for name in ("_load_optimizer_and_scheduler", "_load_best_model", "_save_checkpoint"):
-        assert f"self.{name}(" in everything, f"Trainer no longer calls {name}"
-
-
-def test_functions_take_what_we_give():
-    assert list(inspect.signature(prepare_deepspeed).parameters)[:2] == ["model", "accelerator"]
-    assert not inspect.signature(unset_hf_deepspeed_config).parameters
-    assert all(
-        parameter.default is not inspect.Parameter.empty
-        for parameter in inspect.signature(AcceleratorState._reset_state).parameters.values()
-    )
+def test_every_import_from_within_their_packages_is_listed():
+    """What trl, transformers and peft export at their top is documented, and so is all of accelerate.utils."""
+    for node in nodes(ast.ImportFrom):
+        if node.module.split(".")[0] in ("trl", "transformers", "accelerate", "peft") and "." in node.module:
+            for name in (one.name for one in node.names):
+                listed = f"{node.module}.{name}" in SEAMS or name in SEAMS.get(node.module, ())
+                assert listed or node.module == "accelerate.utils", f"list {node.module}.{name} in trl_seams.py"
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------

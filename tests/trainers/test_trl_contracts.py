@@ -1,0 +1,245 @@
+"""What we touch of TRL's trainers still means what we take it to mean."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    MixtralConfig,
+    PreTrainedModel,
+)
+from trl import DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference as Collator
+from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
+
+from alignment.trainers.margin_rm import MarginRewardTrainer
+from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
+from tests.trainers.trl_alone import QUIET, ROWS, OnTokens, checks, new
+
+DPO, REWARD, SFT = "trl.DPOTrainer", "trl.RewardTrainer", "trl.SFTTrainer"
+TEXTS = [{"chosen_ids": [5, 6, 7], "rejected_ids": [8, 9], "margin": 0.5, "other": 1}] * 3
+TEXTS += [{"chosen_ids": [5] * 9, "rejected_ids": [8, 9], "margin": 1.5, "other": 1}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("policy")
+    tiny_model("llama", AutoModelForCausalLM).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trainer(folder, tmp_path_factory) -> DPOTrainer:
+    return new(folder, tmp_path_factory.mktemp("out"))
+
+
+def new_reward(kind: type, out: Path) -> RewardTrainer:
+    return kind(
+        model=tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0),
+        args=RewardConfig(output_dir=str(out), max_length=8, **QUIET), train_dataset=Dataset.from_list(TEXTS),
+        processing_class=byte_tokenizer("chatml"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reward_trainer(tmp_path_factory) -> RewardTrainer:
+    return new_reward(RewardTrainer, tmp_path_factory.mktemp("out"))
+
+
+@pytest.fixture
+def batch(trainer) -> dict[str, torch.Tensor]:
+    return trainer.data_collator(ROWS[:2])
+
+
+def forward(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """log pi(y | x) from the logits, by hand: each position says the next token."""
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(dim=-1)
+    told = logits[:, :-1].gather(2, batch["input_ids"][:, 1:, None]).squeeze(2) * batch["completion_mask"][:, 1:]
+    return told.sum(dim=1)
+
+
+def columns_that_reach_the_collator(trainer) -> set[str]:
+    seen: set[str] = set()
+    collator, trainer.data_collator = trainer.data_collator, lambda rows: seen.update(*rows) or {}
+    try:
+        next(iter(trainer.get_train_dataloader()))
+    finally:
+        trainer.data_collator = collator
+    return seen
+
+
+# ---- confidence DPO: batches and log-probabilities ------------------------------------------------------------------
+
+
+@checks("trl.trainer.dpo_trainer.DataCollatorForPreference", "torch_call")
+def test_a_batch_has_the_chosen_rows_first_padded_on_the_right(trainer, batch):
+    assert type(trainer.data_collator) is Collator, "ours extends another collator than TRL uses"
+    assert set(batch) == {"input_ids", "attention_mask", "completion_mask"}
+    assert batch["input_ids"][:, :4].tolist()[1::2] == [
+        [11, 12, 2, trainer.data_collator.pad_token_id],
+        [11, 13, 14, 15],
+    ]
+    assert batch["completion_mask"].sum(dim=1).tolist() == [3, 2, 2, 4]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 3, 5, 5]
+    known = trainer.data_collator([{**row, "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0} for row in ROWS[:2]])
+    assert known["ref_chosen_logps"].tolist() == [-1.0] * 2 and known["ref_rejected_logps"].tolist() == [-2.0] * 2
+
+
+@checks("trl.trainer.dpo_trainer.DataCollatorForPreference", "max_length")
+def test_answers_are_cut_off_at_their_end(folder, tmp_path):
+    """Ours says which answers lost theirs by the same sum of lengths, and is made of the fields of TRL's."""
+    collator = new(folder, tmp_path, max_length=5).data_collator
+    assert collator.max_length == 5 and collator.truncation_mode == "keep_start"
+    assert collator(ROWS[:1])["input_ids"].tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, 10, 2]]
+    assert vars(type(collator)(**vars(collator))) == vars(collator)
+
+
+@checks("transformers.PreTrainedModel", "forward")
+@checks(DPO, "compute_ref_log_probs")
+def test_the_fused_head_gives_log_probabilities_of_every_label(trainer, batch):
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    trainer.model.eval()
+    with torch.no_grad():
+        found = trainer.model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
+    torch.testing.assert_close(found, forward(trainer.model, batch))
+    reference = torch.cat(trainer.compute_ref_log_probs(trainer.ref_model, batch))
+    torch.testing.assert_close(reference, found)
+    assert not reference.requires_grad
+
+
+@checks(DPO, "ref_model", "compute_ref_log_probs")
+def test_the_reference_is_the_policy_as_it_began(folder, trainer, tmp_path):
+    """A copy, or the policy without its adapters; precomputed, the policy itself before it is trained."""
+    assert isinstance(trainer.ref_model, PreTrainedModel) and trainer.ref_model is not trainer.model
+    theirs = dict(trainer.ref_model.named_parameters())
+    assert all(torch.equal(value, theirs[name]) for name, value in trainer.model.named_parameters())
+    adapters = LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = new(folder, tmp_path, peft_config=adapters)
+    assert adapted.ref_model is None
+    batch = adapted.data_collator(ROWS[:2])
+    adapted.model.eval()
+    reference = torch.cat(adapted.compute_ref_log_probs(adapted.model, batch))
+    torch.testing.assert_close(reference, forward(trainer.ref_model, batch))
+    assert not torch.allclose(reference, forward(adapted.model, batch), atol=1e-2)
+
+
+@checks(DPO, "_signature_columns", "_set_signature_columns_if_needed")
+def test_columns_that_are_named_reach_the_collator(folder, tmp_path):
+    rows = [{**row, "confidence": 0.5, "other": 1} for row in ROWS]
+    trainer = new(folder, tmp_path, rows=rows)
+    assert trainer._signature_columns is None
+    trainer._set_signature_columns_if_needed()
+    assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(trainer._signature_columns)
+    trainer._signature_columns.append("confidence")
+    assert columns_that_reach_the_collator(trainer) == {"prompt_ids", "chosen_ids", "rejected_ids", "confidence"}
+
+
+# ---- what a trainer holds -------------------------------------------------------------------------------------------
+
+
+@checks(DPO, "__init__")
+def test_a_trainer_takes_the_keywords_that_ours_looks_at():
+    parameters = inspect.signature(DPOTrainer.__init__).parameters
+    for name in ("ref_model", "data_collator", "compute_metrics", "eval_dataset", "peft_config", "callbacks"):
+        assert parameters[name].default is None, f"DPOTrainer no longer takes {name}, or has another default"
+
+
+@checks(DPO, "_tokenizer", "beta", "precompute_ref_logps")
+@checks("transformers.Trainer", "is_deepspeed_enabled", "is_fsdp_enabled")
+@checks("transformers.TrainingArguments", "deepspeed_plugin")
+def test_a_trainer_holds_what_we_read_of_it(folder, trainer, tmp_path):
+    other = new(folder, tmp_path, beta=0.7, precompute_ref_log_probs=True)
+    assert trainer._tokenizer is trainer.processing_class
+    assert (trainer.beta, other.beta) == (trainer.args.beta, 0.7)
+    assert (trainer.precompute_ref_logps, other.precompute_ref_logps) == (False, True)
+    assert other.ref_model is None and trainer._precompute_model_hash is None
+    assert trainer.is_deepspeed_enabled is trainer.is_fsdp_enabled is False
+    assert trainer.args.deepspeed_plugin is None
+
+
+@checks(DPO, "_is_vision_dataset")
+def test_images_in_the_data_are_noticed(folder, trainer, tmp_path):
+    assert trainer._is_vision_dataset is False
+    made: list[DPOTrainer] = []
+
+    class Kept(OnTokens):
+        def __init__(self, *args, **kwargs):
+            made.append(self)
+            super().__init__(*args, **kwargs)
+
+    with pytest.raises(ValueError, match="vision"):  # the model sees none
+        new(folder, tmp_path, Kept, rows=[{**row, "images": [1]} for row in ROWS])
+    assert made[0]._is_vision_dataset is True
+
+
+@checks(DPO, "aux_loss_enabled")
+def test_a_mixtures_router_has_a_loss_unless_told_otherwise(trainer, tmp_path):
+    assert trainer.aux_loss_enabled is False
+    for coefficient, expected in ((0.02, True), (0.0, False)):
+        config = MixtralConfig(**SIZES, **HEADS, num_local_experts=2, router_aux_loss_coef=coefficient)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mixture")
+        assert new(tmp_path / "mixture", tmp_path, precompute_ref_log_probs=False).aux_loss_enabled is expected
+
+
+@checks(DPO, "_metrics")
+@checks(REWARD, "_metrics")
+@pytest.mark.parametrize("kind", ["trainer", "reward_trainer"])
+def test_log_averages_the_metrics_of_its_mode_and_forgets_them(kind, request):
+    trainer = request.getfixturevalue(kind)
+    trainer.model.train()
+    trainer._metrics["train"].update({"ours": [1.0, 3.0]})
+    trainer._metrics["eval"]["theirs"].append(5.0)
+    trainer.log({"loss": 0.0})
+    assert trainer.state.log_history[-1]["ours"] == 2.0 and "theirs" not in trainer.state.log_history[-1]
+    assert not trainer._metrics["train"] and trainer._metrics["eval"] == {"theirs": [5.0]}
+    trainer.model.eval()
+    trainer.log({"eval_loss": 0.0})
+    assert trainer.state.log_history[-1]["eval_theirs"] == 5.0 and not trainer._metrics["eval"]
+
+
+# ---- reward models and fine-tuning ----------------------------------------------------------------------------------
+
+
+@checks("trl.trainer.reward_trainer.DataCollatorForPreference", "torch_call")
+def test_a_reward_batch_has_the_chosen_rows_first_and_the_margin_beside(reward_trainer):
+    assert type(reward_trainer.data_collator) is RewardCollator
+    batch = reward_trainer.data_collator(TEXTS[:2])
+    assert set(batch) == {"input_ids", "attention_mask", "margin"}
+    assert batch["attention_mask"].tolist() == [[1, 1, 1]] * 2 + [[1, 1, 0]] * 2
+    assert batch["input_ids"][:2].tolist() == [[5, 6, 7]] * 2 and batch["margin"].tolist() == [0.5, 0.5]
+
+
+@checks(REWARD, "_prepare_dataset", "_set_signature_columns_if_needed")
+def test_reward_rows_of_ids_are_kept_and_long_ones_dropped(reward_trainer):
+    assert reward_trainer.train_dataset.to_list() == TEXTS[:3]
+    assert columns_that_reach_the_collator(reward_trainer) == {"chosen_ids", "rejected_ids", "margin"}
+
+
+@checks(REWARD, "compute_loss")
+def test_the_margin_loss_is_trls(reward_trainer, tmp_path):
+    """On pairs without filler: the same columns of the batch, the same halves of the logits."""
+    ours = new_reward(MarginRewardTrainer, tmp_path)
+    losses = []
+    for trainer in (ours, reward_trainer):
+        trainer.model.eval()
+        losses.append(trainer.compute_loss(trainer.model, trainer.data_collator(TEXTS[:2])))
+    torch.testing.assert_close(*losses)
+
+
+@checks(SFT, "_prepare_dataset")
+def test_fine_tuning_takes_rows_of_ids_and_labels_as_they_are(folder, tmp_path):
+    rows = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder), args=SFTConfig(output_dir=str(tmp_path), **QUIET),
+        train_dataset=Dataset.from_list(rows), processing_class=byte_tokenizer("chatml"),
+    )  # fmt: skip
+    assert trainer.train_dataset.to_list() == rows
+    assert columns_that_reach_the_collator(trainer) >= {"input_ids", "labels"}
+    assert trainer.data_collator(rows)["labels"].tolist() == [[-100, -100, 7, 2], [-100, 9, -100, -100]]
