@@ -10,9 +10,10 @@ _HOMES = {
     "ConfidenceDPOConfig": "alignment.trainers.cdpo_config",
     "ConfidenceDPOTrainer": "alignment.trainers.cdpo",
     "HybridReward": "alignment.models.hybrid_reward",
+    "MarginRewardConfig": "alignment.trainers.margin_rm",
     "MarginRewardTrainer": "alignment.trainers.margin_rm",
 }
-__all__ = ["ConfidenceDPOConfig", "ConfidenceDPOTrainer", "HybridReward", "MarginRewardTrainer"]
+__all__ = ["ConfidenceDPOConfig", "ConfidenceDPOTrainer", "HybridReward", "MarginRewardConfig", "MarginRewardTrainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -202,6 +202,17 @@ class Confidence:
 
 
 @dataclass
+class AutoPacking:
+    name: str = MISSING
+    max_tokens: int = MISSING
+
+
+@dataclass
+class NoPacking:
+    name: str = MISSING
+
+
+@dataclass
 class Evaluation:
     prompts: int = MISSING
     validation: int = MISSING
@@ -225,6 +236,7 @@ class Config:
     best_of_n: BestOfN = field(default_factory=BestOfN)
     confidence: Confidence = field(default_factory=Confidence)
     policy: Policy = field(default_factory=Policy)
+    packing: Any = MISSING
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
@@ -239,6 +251,8 @@ def register() -> None:
         ("data", "file", FileData),
         ("lora", "none", NoAdapters),
         ("lora", "adapters", Adapters),
+        ("packing", "auto_packing", AutoPacking),
+        ("packing", "no_packing", NoPacking),
         ("confidence", "confidence", Confidence),
         ("policy", "policy", Policy),
         ("sampling", "sampling", Sampling),

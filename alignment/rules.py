@@ -82,6 +82,7 @@ RANGES = {  # both ends allowed; None: no end
     "confidence.refit_margin": (0, None),
     "confidence.refit_learning_rate": (1e-9, None),
     "confidence.refit_weight_decay": (0, None),
+    "packing.max_tokens": (1, None),
     "evaluation.prompts": (2, None),
     "evaluation.validation": (2, None),
     "policy.batch_size": (1, None),

@@ -17,39 +17,45 @@ from torch import Tensor
 from alignment.types import Pooling
 
 
-class Spans(NamedTuple):
-    """Positions start <= i < stop of each row, and whether the row had an end token at all."""
+class Answers(NamedTuple):
+    """Where answers stand in a batch of rows: positions start <= i < stop of a row, which may hold several."""
 
-    start: Int[Tensor, " row"]
-    stop: Int[Tensor, " row"]
-    ended: Bool[Tensor, " row"]
+    row: Int[Tensor, " answer"]
+    start: Int[Tensor, " answer"]
+    stop: Int[Tensor, " answer"]
+
+
+class Spans(NamedTuple):
+    """The part of each answer that is read, and whether it had an end token at all."""
+
+    row: Int[Tensor, " answer"]
+    start: Int[Tensor, " answer"]
+    stop: Int[Tensor, " answer"]
+    ended: Bool[Tensor, " answer"]
 
 
 def find_spans(
-    ids: Int[Tensor, "row token"],
-    completion: Bool[Tensor, "row token"],
-    end_ids: Collection[int],
-    pooling: Pooling = "endpoint",
+    ids: Int[Tensor, "row token"], answers: Answers, end_ids: Collection[int], pooling: Pooling = "endpoint"
 ) -> Spans:
-    """The span to read in each row; every row needs at least one completion token, wherever its padding is."""
-    if not completion.any(dim=1).all():
-        raise ValueError("a row without completion tokens has no response end")
-    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    ends = completion & torch.isin(ids, torch.tensor(sorted(end_ids), device=ids.device, dtype=ids.dtype))
+    """The span to read of each answer; every one needs at least one token."""
+    row, start, stop = answers
+    if not (start < stop).all():
+        raise ValueError("an answer without tokens has no end")
+    tokens = ids[row]
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(tokens)
+    inside = (positions >= start[:, None]) & (positions < stop[:, None])
+    ends = inside & torch.isin(tokens, torch.tensor(sorted(end_ids), device=ids.device, dtype=ids.dtype))
     ended = ends.any(dim=1)
-    last_completion = positions.masked_fill(~completion, -1).amax(dim=1)
     last_end = positions.masked_fill(~ends, -1).amax(dim=1)
-    endpoint = torch.where(ended, last_end, last_completion)
     if pooling == "mean":
-        first_completion = positions.masked_fill(~completion, ids.shape[1]).amin(dim=1)
-        return Spans(first_completion, last_completion + 1, ended)
-    if pooling == "last_text":
-        endpoint = torch.where(ended, last_end - 1, last_completion)
-    return Spans(endpoint, endpoint + 1, ended)
+        return Spans(row, start, stop, ended)
+    endpoint = torch.where(ended, last_end - int(pooling == "last_text"), stop - 1)
+    return Spans(row, endpoint, endpoint + 1, ended)
 
 
-def pool(hidden: Float[Tensor, "row token width"], spans: Spans) -> Float[Tensor, "row width"]:
-    """The mean state over each row's span; positions outside it are never touched."""
+def pool(hidden: Float[Tensor, "row token width"], spans: Spans) -> Float[Tensor, "answer width"]:
+    """The mean state over each answer's span; positions outside it are never touched."""
     if bool((spans.stop - spans.start == 1).all()):
-        return hidden[torch.arange(hidden.shape[0], device=hidden.device), spans.start]
-    return torch.stack([row[start:stop].mean(dim=0) for row, start, stop in zip(hidden, *spans[:2], strict=True)])
+        return hidden[spans.row, spans.start]
+    means = [hidden[row, start:stop].mean(dim=0) for row, start, stop in zip(*spans[:3], strict=True)]
+    return torch.stack(means)

@@ -5,18 +5,22 @@ Layer l = 1..L is the output of decoder block l, the last one after the final no
 asked for: its hook ends the forward pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from alignment.data.chat import Rendered
 from alignment.maths.pooling import Spans, find_spans, pool
-from alignment.types import Pooling, UserError
+from alignment.models.packing import HALF_TOLERANCE, TOLERANCE, Item, Layout, Packing, answers
+from alignment.types import Pooling, StageFailed, UserError
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
+
+
+CHECKED = 4  # items that are read packed and padded before all of them are
 
 
 class _HighestLayerRead(Exception):
@@ -24,7 +28,7 @@ class _HighestLayerRead(Exception):
 
 
 class Reader:
-    """What one forward pass left behind: (row, layer, width) of the wanted layers, in the order of `layers`."""
+    """What one forward pass left behind: (answer, layer, width) of the wanted layers, in the order of `layers`."""
 
     def __init__(self, layers: Sequence[int], spans: Spans) -> None:
         self._layers, self._spans = tuple(layers), spans
@@ -84,24 +88,45 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
 @torch.inference_mode()
 def response_states(
     backbone: PreTrainedModel,
-    rows: Sequence[Rendered],
+    layout: Layout,
+    items: Sequence[Item],
     layers: Sequence[int],
     pooling: Pooling,
     end_ids: set[int],
-    pad_id: int,
 ) -> tuple[Tensor, Tensor]:
-    """(row, layer, width) float32 states of one batch, padded on the right, and which rows had an end token."""
-    ids, mask, completion = _padded(rows, pad_id, backbone.device)
-    spans = find_spans(ids, completion, end_ids, pooling)
+    """(answer, layer, width) float32 states of one batch, in answer_order, and which answers had an end token."""
+    batch = {name: value.to(backbone.device) for name, value in layout.batch(items).items()}
+    spans = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
     with reading(backbone, layers, spans, stop=True) as reader:
-        backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+        backbone(**layout.inputs(batch, backbone), use_cache=False)
     return reader.states.float(), spans.ended
+
+
+def states_layout(
+    backbone: PreTrainedModel, packing: Packing, pad_id: int, items: Sequence[Item], say: Callable[[str], None]
+) -> Layout:
+    """How these items will be read; said, and, if packed, compared with padded rows on the first of them."""
+    layout, line = packing.layout([backbone], pad_id, lambda: max(item.longest for item in items))
+    say(line)
+    if layout.packed and items:
+        layers = range(1, layer_count(backbone) + 1)
+        both = [
+            response_states(backbone, one, items[:CHECKED], layers, "endpoint", set())[0]
+            for one in (layout, replace(layout, packed=False))
+        ]
+        difference = float((both[0] - both[1]).abs().max() / both[1].abs().max())
+        if not difference <= (TOLERANCE if backbone.dtype == torch.float32 else HALF_TOLERANCE):  # NaN fails too
+            raise StageFailed(
+                "packing", f"activations differ by {difference:.1e} from those of padded rows",
+                "set packing=off, and report the model",
+            )  # fmt: skip
+    return layout
 
 
 def check_layers(backbone: PreTrainedModel, token_id: int) -> None:
     """Refuses an architecture whose hooked layers aren't its hidden states, on a text of four tokens."""
     ids = torch.full((1, 4), token_id, device=backbone.device)
-    spans = Spans(*(torch.tensor([at], device=backbone.device) for at in (3, 4)), torch.tensor([True]))
+    spans = Spans(*(torch.tensor([at], device=backbone.device) for at in (0, 3, 4)), torch.tensor([True]))
     layers = range(1, layer_count(backbone) + 1)
     with torch.inference_mode(), reading(backbone, layers, spans) as reader:
         output = backbone(input_ids=ids, output_hidden_states=True, use_cache=False)
@@ -109,15 +134,3 @@ def check_layers(backbone: PreTrainedModel, token_id: int) -> None:
     if not torch.equal(reader.states, expected):
         raise UserError("model", f"{type(backbone).__name__} keeps its layers where they can't be read",
                         "use a decoder-only model that transformers ships")  # fmt: skip
-
-
-def _padded(rows: Sequence[Rendered], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    width = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    completion = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = torch.from_numpy(row.ids)
-        mask[i, : len(row.ids)] = 1
-        completion[i, row.prompt_length : len(row.ids)] = True
-    return ids.to(device), mask.to(device), completion.to(device)

@@ -7,7 +7,7 @@ it is computed, and the language-model head never is.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,9 @@ from alignment.data.chat import Rendered, without_end
 from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
-from alignment.models.activations import check_layers, layer_count, response_states
+from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.load import Loaded
+from alignment.models.packing import Item, Layout, Packing
 from alignment.ranks import Ranks
 from alignment.types import Pooling, StageFailed, UserError
 
@@ -54,7 +55,7 @@ class Annotator:
     """The model, and how answers are put to it and read; the same for induced and for annotated pairs.
 
     prompt: "chat" (the model's template) or "alpaca" (Legend's own format, with a joiner before the answer).
-    work: where planned batches are kept until the stage is published.
+    work: where planned batches are kept until the stage is published. layout: how pairs become rows, once known.
     """
 
     loaded: Loaded
@@ -64,6 +65,13 @@ class Annotator:
     batch_tokens: int
     work: Path
     ranks: Ranks
+    layout: Layout | None = None
+
+    def reading(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
+        """Itself, with the layout for these pairs."""
+        model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id
+        layout = states_layout(model, packing, pad_id, [Item.of(pair) for pair in pairs], self.ranks.say)
+        return replace(self, layout=layout)
 
     def render(self, row: dict, sides: tuple[str, str], joiner: str) -> Pair:
         """A row's prompt with both of its answers, as the model reads them; BadRow if it can't read them."""
@@ -106,7 +114,7 @@ class Annotator:
 
         def compute(batch: list[int]) -> bytes:
             answers = [pairs[i][side] for side in (0, 1) for i in batch]
-            states, ended = self._states(answers, [direction.layer])
+            states, ended = self._states([pairs[i] for i in batch], [direction.layer])
             raw = _margin(direction, *states[:, 0].chunk(2))
             facts = [(answer.truncated, len(answer.ids) - answer.prompt_length) for answer in answers]
             return json.dumps({"raw": raw.tolist(), "ended": ended.tolist(), "facts": facts}).encode()
@@ -130,8 +138,7 @@ class Annotator:
         """Per layer: the vector, and how well it separates induced pairs it wasn't made from."""
 
         def compute(batch: list[int]) -> bytes:
-            answers = [induced[i][side] for side in (0, 1) for i in batch]
-            positive, negative = self._states(answers, layers)[0].chunk(2)
+            positive, negative = self._states([induced[i] for i in batch], layers)[0].chunk(2)
             return save({"differences": (positive - negative).cpu()})
 
         smv = StandardMarginVector(len(layers), width)
@@ -143,13 +150,13 @@ class Annotator:
 
     def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], bytes]) -> Finished:
         """Computes what is missing of the planned batches, both answers of a pair in the same batch."""
-        sizes = [2 * max(len(answer.ids) for answer in pair) for pair in pairs]
+        sizes = [self.layout.size(Item.of(pair)) for pair in pairs]
         what = f"reading {name} pairs"
         return compute_in_batches(self.work / name, what, sizes, self.batch_tokens, compute, self.ranks)
 
-    def _states(self, answers: list[Rendered], layers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id
-        return response_states(model, answers, layers, self.pooling, self.loaded.end_ids, pad_id)
+    def _states(self, pairs: list[Pair], layers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        items = [Item.of(pair) for pair in pairs]
+        return response_states(self.loaded.model, self.layout, items, layers, self.pooling, self.loaded.end_ids)
 
 
 def _margin(direction: Direction, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:

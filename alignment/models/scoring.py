@@ -8,8 +8,10 @@ from transformers import PreTrainedModel
 
 from alignment.data.chat import Rendered
 from alignment.models.activations import layer_count, response_states
+from alignment.models.completions import answer_rewards
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
+from alignment.models.packing import Item, Layout
 
 
 @torch.no_grad()
@@ -26,9 +28,15 @@ def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int,
     return logits[:, 0].float().cpu()
 
 
-def hybrid_scores(loaded: Loaded, reward: HybridReward, rows: Sequence[Rendered]) -> Tensor:
-    """(row,) float64 scores of one batch; the language-model head is never computed."""
+@torch.inference_mode()
+def packed_reward_scores(model: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
+    """(answer,) float32 scores of a reward model, in answer_order."""
+    batch = {name: value.to(model.device) for name, value in layout.batch(items).items()}
+    return answer_rewards(model, model, layout, batch).float().cpu()
+
+
+def hybrid_scores(loaded: Loaded, reward: HybridReward, layout: Layout, items: Sequence[Item]) -> Tensor:
+    """(answer,) float64 scores, in answer_order; the language-model head is never computed."""
     layers = range(1, layer_count(loaded.model) + 1)
-    pad_id = loaded.tokenizer.pad_token_id
-    states, _ = response_states(loaded.model, rows, layers, reward.pooling, loaded.end_ids, pad_id)
+    states, _ = response_states(loaded.model, layout, items, layers, reward.pooling, loaded.end_ids)
     return reward.score(states).cpu()

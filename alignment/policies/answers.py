@@ -9,6 +9,7 @@ from alignment.data.columns import BadRow, messages
 from alignment.judges.oracle import judge
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
+from alignment.models.packing import Packing
 from alignment.policies.candidates import (
     Question,
     hybrid_scorer,
@@ -70,6 +71,7 @@ def best_answers(
     reward: HybridReward,
     asked: list[Asked],
     sampling: Mapping[str, Any],
+    packing: Packing,
     seed: int,
     work: Path,
     ranks: Ranks,
@@ -78,7 +80,7 @@ def best_answers(
     questions = [as_question(loaded, one, sampling) for one in asked]
     samples = sample_answers(loaded, questions, sampling, seed, sampling["n"], work / "samples", ranks)
     scorer, size = hybrid_scorer(loaded, reward), sampling["batch_tokens"]
-    scores = score_answers(scorer, loaded, questions, samples, size, work / "scores", ranks)
+    scores = score_answers(scorer, loaded, questions, samples, packing, size, work / "scores", ranks)
     best = []
     for many, found in zip(samples, scores, strict=True):
         best.append(max(range(len(many)), key=lambda i: (usable(many[i], False), found[i], -i)))

@@ -14,14 +14,16 @@ from alignment.data.chat import Rendered, text_message, without_end
 from alignment.data.columns import BadRow
 from alignment.judges.oracle import judge
 from alignment.maths.noise import row_key
+from alignment.models.activations import states_layout
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
+from alignment.models.packing import Item, Layout, Packing, answer_order
 from alignment.models.sampling import Sample, generate_samples
-from alignment.models.scoring import hybrid_scores, reward_scores
+from alignment.models.scoring import hybrid_scores, packed_reward_scores
 from alignment.ranks import Ranks
 from alignment.types import Message, StageFailed
 
-Scorer = Callable[[list[Rendered]], Tensor]  # the scores of one batch of answers
+Scorer = Callable[[Layout, Sequence[Item]], Tensor]  # the scores of one batch of answers, in answer_order
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ def sample_answers(
 
 def hybrid_scorer(loaded: Loaded, reward: HybridReward) -> Scorer:
     """The hybrid reward on the activations of the model that is loaded."""
-    return lambda rows: hybrid_scores(loaded, reward, rows)
+    return lambda layout, items: hybrid_scores(loaded, reward, layout, items)
 
 
 def reward_model_scorer(loaded: Loaded) -> Scorer:
     """The reward model that is loaded."""
-    return lambda rows: reward_scores(loaded.model, rows, loaded.tokenizer.pad_token_id)
+    return lambda layout, items: packed_reward_scores(loaded.model, layout, items)
 
 
 def score_answers(
@@ -87,27 +89,49 @@ def score_answers(
     loaded: Loaded,
     questions: Sequence[Question],
     samples: Sequence[Sequence[Sample]],
+    packing: Packing,
     batch_tokens: int,
     work: Path,
     ranks: Ranks,
 ) -> list[np.ndarray]:
-    """The score of every answer, read at the end of its turn, or at its last token where it was cut off."""
-    rows = [
-        answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
-        for one, many in zip(questions, samples, strict=True)
-        for sample, answer in zip(many, _rendered(loaded, one, many), strict=True)
-    ]
+    """The score of every answer, read at the end of its turn, or at its last token where it was cut off.
+
+    A prompt is read once for as many of its answers as fit into a row.
+    """
+    numbers = np.cumsum([0, *(len(many) for many in samples)])
+    parts: list[tuple[Item, list[int]]] = []  # answers to one prompt that share a row, and their numbers
+    for start, one, many in zip(numbers, questions, samples, strict=False):
+        answers = [
+            answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
+            for sample, answer in zip(many, _rendered(loaded, one, many), strict=True)
+        ]
+        parts += [(Item.of([answers[i] for i in row]), [start + i for i in row]) for row in _rows(answers, packing)]
+    items = [item for item, _ in parts]
+    layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say)
 
     def compute(batch: list[int]) -> bytes:
-        return json.dumps(scorer([rows[i] for i in batch]).tolist()).encode()
+        return json.dumps(scorer(layout, [items[i] for i in batch]).tolist()).encode()
 
-    scores = np.zeros(len(rows))
-    sizes = [len(row.ids) for row in rows]
-    for items, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
-        scores[items] = json.loads(content)
+    scores = np.zeros(numbers[-1])
+    sizes = [layout.size(item) for item in items]
+    for batch, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
+        order = answer_order([items[i] for i in batch])
+        scores[[parts[batch[item]][1][which] for item, which in order]] = json.loads(content)
     if not np.isfinite(scores).all():
         raise StageFailed("scores of samples", "some are not finite numbers", "compute in float32 or bfloat16")
-    return np.split(scores, np.cumsum([len(many) for many in samples])[:-1])
+    return np.split(scores, numbers[1:-1])
+
+
+def _rows(answers: Sequence[Rendered], packing: Packing) -> list[list[int]]:
+    """Answers to one prompt, in order, cut where the next would make its row too long."""
+    rows: list[list[int]] = []
+    for i, answer in enumerate(answers):
+        together = [answers[j] for j in rows[-1]] + [answer] if rows else []
+        if together and len(Item.of(together)) <= packing.max_tokens:
+            rows[-1].append(i)
+        else:
+            rows.append([i])
+    return rows
 
 
 def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sample]]) -> list[np.ndarray]:

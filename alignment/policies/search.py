@@ -19,6 +19,7 @@ from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.pairs import file_pairs, world_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
+from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.answers import VALIDATION, answer, rates, validation_prompts
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
@@ -88,7 +89,7 @@ def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
     }  # fmt: skip
     return Training(
         source, cfg.model.get("chat_template"), plain["policy"], plain["confidence"], plain["lora"],
-        run.hybrid_reward, cfg.run.tracking, run.logs, ranks,
+        Packing(**cfg.packing), run.hybrid_reward, cfg.run.tracking, run.logs, ranks,
     )  # fmt: skip
 
 

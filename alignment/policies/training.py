@@ -10,25 +10,23 @@ from typing import Any
 from datasets import Dataset
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.models.load import Loaded, load_trainable
+from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.checkpoints import SealedCheckpoints, newest_intact
+from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.finishing import release, save_whole
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.sft import PackedSFTTrainer
 from alignment.types import UserError
-
-
-class SealedSFTTrainer(SealedCheckpoints, SFTTrainer):
-    """TRL's SFTTrainer with checkpoints that are believed only if they are whole."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Training:
     settings: Mapping[str, Any]
     confidence: Mapping[str, Any]
     lora: Mapping[str, Any]
+    packing: Packing
     reward: Path | None
     tracking: str
     logs: Path
@@ -160,6 +159,8 @@ def _preference_trainer(
         max_length=training.settings["max_length"],
         beta=candidate.beta,
         precompute_ref_log_probs=training.settings["precompute_ref_log_probs"],
+        packing=training.packing.name,
+        packing_max_tokens=training.packing.max_tokens,
         **source,
         **_shared(training, candidate),
     )
@@ -175,7 +176,7 @@ def _preference_trainer(
 
 def _fine_tuner(
     training: Training, candidate: Candidate, loaded: Loaded, rows: list[dict], folder: Path
-) -> SealedSFTTrainer:
+) -> PackedSFTTrainer:
     columns = [
         {
             "input_ids": row["prompt_ids"] + row["chosen_ids"],
@@ -189,12 +190,13 @@ def _fine_tuner(
         max_length=training.settings["max_length"],
         **_shared(training, candidate),
     )
-    return SealedSFTTrainer(
+    return PackedSFTTrainer(
         model=loaded.model,
         args=config,
         train_dataset=Dataset.from_list(columns),
         processing_class=loaded.tokenizer,
         peft_config=lora_config(training.lora, "CAUSAL_LM", None),
+        packing=training.packing,
     )
 
 

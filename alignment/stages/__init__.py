@@ -53,7 +53,7 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 
 
 BEFORE_POLICIES = ("induce", "annotate", "train_rm", "fit_reward", "build_pairs")
-POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation", "sampling")
+POLICY_CONFIG = ("model", "data", "policy", "lora", "evaluation", "sampling", "packing")
 
 STAGES = {
     "induce": Stage(
@@ -63,24 +63,24 @@ STAGES = {
     ),
     "annotate": Stage(
         "direction, margins of all pairs, and how good they are",
-        config=("seed", "model", "data", "annotator"),
+        config=("seed", "model", "data", "annotator", "packing"),
         reads=("induce",),
         inputs=("model", "data"),
     ),
     "train_rm": Stage(
         "reward models with and without margins",
-        config=("seed", "model", "data", "reward_model", "trainer", "lora"),
+        config=("seed", "model", "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
         inputs=("model", "data"),
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
-        config=("seed", "model", "data", "reward"),
+        config=("seed", "model", "data", "reward", "packing"),
         inputs=("model", "data"),
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
-        config=("seed", "model", "data", "sampling", "build_pairs", "evaluation"),
+        config=("seed", "model", "data", "sampling", "build_pairs", "evaluation", "packing"),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
         only=lambda cfg: _needed_by(cfg.build_pairs.scorer),
@@ -106,7 +106,7 @@ STAGES = {
     ),
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
-        config=("model", "data", "policy.systems", "policy.seeds", "evaluation.prompts", "sampling"),
+        config=("model", "data", "policy.systems", "policy.seeds", "evaluation.prompts", "sampling", "packing"),
         reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
         only=_evaluated,
         inputs=("model", "data"),
@@ -118,6 +118,7 @@ STAGES = {
             "model",
             "data",
             "sampling",
+            "packing",
             "best_of_n",
             "evaluation.prompts",
             "build_pairs.reward_model",

@@ -18,6 +18,7 @@ from alignment.maths.metrics import distribution, spearman
 from alignment.models.annotator import Annotator, Direction, Pair, Reading
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
+from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
 from alignment.types import UserError
@@ -38,6 +39,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
         few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
         raise UserError("annotator", few, f"give 10 of each; set aside: {_first_reason(induced, *parts.values())}")
+    annotator = annotator.reading(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
     direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
     readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {

@@ -21,6 +21,7 @@ from alignment.maths.statistics import rate_interval
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_model
+from alignment.models.packing import Packing
 from alignment.models.sampling import Sample
 from alignment.models.source import model_source
 from alignment.policies.answers import Asked, evaluation_prompts
@@ -90,15 +91,17 @@ def _scores(
 ) -> dict[str, list[np.ndarray]]:
     """scorer -> the scores of every prompt's samples. The reward model comes last: it takes the policy's place."""
     found: dict[str, list[np.ndarray]] = {}
-    budget = cfg.sampling.batch_tokens
+    packing, budget = Packing(**cfg.packing), cfg.sampling.batch_tokens
     if "hybrid" in cfg.best_of_n.scorers:
         scorer = hybrid_scorer(loaded, HybridReward.load(run.hybrid_reward))
-        found["hybrid"] = score_answers(scorer, loaded, questions, samples, budget, work / "hybrid", ranks)
+        found["hybrid"] = score_answers(scorer, loaded, questions, samples, packing, budget, work / "hybrid", ranks)
     if "reward_model" in cfg.best_of_n.scorers:
         folder = run.reward_model(cfg.build_pairs.reward_model, cfg.reward_model.seeds[0])
         loaded.model = load_reward_model(folder, device())
         scorer = reward_model_scorer(loaded)
-        found["reward_model"] = score_answers(scorer, loaded, questions, samples, budget, work / "reward_model", ranks)
+        found["reward_model"] = score_answers(
+            scorer, loaded, questions, samples, packing, budget, work / "reward_model", ranks
+        )
     if "judge" in cfg.best_of_n.scorers:
         found["judge"] = judge_scores(questions, samples)
     return found

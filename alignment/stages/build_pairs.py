@@ -26,6 +26,7 @@ from alignment.maths.selection import pair_up
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_model
+from alignment.models.packing import Packing
 from alignment.models.sampling import Sample
 from alignment.models.source import model_source
 from alignment.policies.answers import evaluation_prompts, validation_prompts
@@ -157,7 +158,8 @@ def _scores(
         folder = run.reward_model(cfg.build_pairs.reward_model, cfg.reward_model.seeds[0])
         loaded.model = load_reward_model(folder, device())
         scorer, slope = reward_model_scorer(loaded), 1.0  # it was trained as Bradley and Terry's
-    return score_answers(scorer, loaded, questions, samples, cfg.sampling.batch_tokens, work, ranks), slope
+    packing, budget = Packing(**cfg.packing), cfg.sampling.batch_tokens
+    return score_answers(scorer, loaded, questions, samples, packing, budget, work, ranks), slope
 
 
 # ---- pairs ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from alignment.data.pairs import file_pairs
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import load_language_model
+from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.answers import Asked, answer, best_answers, evaluation_prompts, rates
 from alignment.policies.systems import SYSTEMS
@@ -70,5 +71,6 @@ def _answers(
     loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
     work = work / f"{system}-{seed}"
     if system == "rs_star":
-        return best_answers(loaded, HybridReward.load(run.hybrid_reward), asked, cfg.sampling, seed, work, ranks)
+        reward, packing = HybridReward.load(run.hybrid_reward), Packing(**cfg.packing)
+        return best_answers(loaded, reward, asked, cfg.sampling, packing, seed, work, ranks)
     return answer(loaded, asked, cfg.sampling, seed, work, ranks)

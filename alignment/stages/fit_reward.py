@@ -14,16 +14,16 @@ from torch import Tensor
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
 from alignment.batches import compute_in_batches
-from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.pairs import file_pairs, world_evaluation_pairs, world_pairs
 from alignment.maths.hybrid import GATES, Gate
-from alignment.models.activations import check_layers, layer_count, response_states
+from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device
 from alignment.models.hybrid_quality import describe, ordered_right
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
+from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
 from alignment.types import UserError
@@ -36,10 +36,13 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     check_layers(loaded.model, loaded.tokenizer.eos_token_id)
     max_length = min(settings.max_length, loaded.context or settings.max_length)
     parts = _pairs(cfg)
-    states: dict[str, Tensor] = {}
-    for name, part in parts.items():
-        rendered = _render(part, loaded, max_length, settings.pairs if name == "train" else None)
-        states[name] = _read(name, rendered, loaded, settings, out.parent, ranks)
+    items = {
+        name: _render(part, loaded, max_length, settings.pairs if name == "train" else None)
+        for name, part in parts.items()
+    }
+    everything = [item for part in items.values() for item in part]
+    layout = states_layout(loaded.model, Packing(**cfg.packing), loaded.tokenizer.pad_token_id, everything, ranks.say)
+    states = {name: _read(name, part, loaded, layout, settings, out.parent, ranks) for name, part in items.items()}
     if len(states["train"]) < 20 or not len(states["heldout"]):
         reason = next((row["reason"] for part in parts.values() for row in part.quarantined), "none")
         few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
@@ -65,7 +68,7 @@ def _pairs(cfg: DictConfig) -> dict[str, LoadedRows]:
     return {"train": train, "heldout": heldout}
 
 
-def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None) -> list[tuple[Rendered, Rendered]]:
+def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None) -> list[Item]:
     """The first pairs that can be read whole; those that can't are set aside."""
     rows, pairs = [], []
     for row in part.rows:
@@ -75,7 +78,7 @@ def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None)
             both = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length)
             if any(answer.truncated or len(answer.ids) <= answer.prompt_length for answer in both):
                 raise BadRow(f"an answer doesn't fit into {max_length} tokens")
-            pairs.append(tuple(both))
+            pairs.append(Item.of(both))
             rows.append(row)
         except BadRow as error:
             part.quarantine(row["source"], None, f"{row['id']}: {error}")
@@ -84,18 +87,17 @@ def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None)
 
 
 def _read(
-    name: str, pairs: list[tuple[Rendered, Rendered]], loaded: Loaded, settings: DictConfig, work: Path, ranks: Ranks
+    name: str, pairs: list[Item], loaded: Loaded, layout: Layout, settings: DictConfig, work: Path, ranks: Ranks
 ) -> Tensor:
     """(pair, 2, layer, width) states of chosen and rejected answers."""
     layers = range(1, layer_count(loaded.model) + 1)
-    pad_id = loaded.tokenizer.pad_token_id
 
     def compute(batch: list[int]) -> bytes:
-        answers = [pairs[i][side] for side in (0, 1) for i in batch]
-        states, _ = response_states(loaded.model, answers, layers, settings.pooling, loaded.end_ids, pad_id)
+        items = [pairs[i] for i in batch]
+        states, _ = response_states(loaded.model, layout, items, layers, settings.pooling, loaded.end_ids)
         return save({"states": torch.stack(states.cpu().chunk(2), dim=1)})
 
-    sizes = [2 * max(len(answer.ids) for answer in both) for both in pairs]
+    sizes = [layout.size(pair) for pair in pairs]
     done = compute_in_batches(work / name, f"reading {name} pairs", sizes, settings.batch_tokens, compute, ranks)
     width = loaded.model.config.get_text_config().hidden_size
     states = torch.empty(len(pairs), 2, len(layers), width)

@@ -14,24 +14,25 @@ from datasets import Dataset
 from omegaconf import DictConfig
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
-from trl import RewardConfig
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
 from alignment.batches import compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.data.pairs import world_evaluation_pairs
+from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
 from alignment.models.devices import device, training_dtype
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
+from alignment.models.packing import Item, Packing
 from alignment.models.parity import check_parity, save_tokenizer
-from alignment.models.scoring import reward_scores
+from alignment.models.scoring import packed_reward_scores, reward_scores
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, shared_arguments
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.finishing import release, save_whole, weights_are_split
-from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.types import StageFailed, UserError
 
@@ -135,7 +136,8 @@ def _train_one(
     checkpoints = Path(trainer.args.output_dir)
     release(trainer)
     model = load_reward_model(unfinished / "model", device())
-    scores = _score_sets(model, loaded, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
+    packing = Packing(**cfg.packing)
+    scores = _score_sets(model, loaded, packing, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
     if ranks.main:
         parity = check_parity(unfinished / "model", *probe, trained, training_dtype(cfg.trainer.precision))
         card = reward_model_card(cfg.recipe, margins, seed, loaded.format, parity)
@@ -164,11 +166,13 @@ def _trainer(
     done: Path,
     ranks: Ranks,
 ) -> MarginRewardTrainer:
-    arguments = RewardConfig(
+    arguments = MarginRewardConfig(
         output_dir=str(done.parent / f"{done.name}.checkpoints"),
         seed=seed,
         max_length=cfg.trainer.max_length,
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
+        packing=cfg.packing.name,
+        packing_max_tokens=Packing(**cfg.packing).max_tokens,
         **shared_arguments(cfg.trainer, ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"),
     )
     trainer = MarginRewardTrainer(
@@ -213,6 +217,7 @@ def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
 def _score_sets(
     model: PreTrainedModel,
     loaded: Loaded,
+    packing: Packing,
     evaluation: dict[str, list[dict]],
     rendered: dict[str, list[list[Rendered]]],
     folder: Path,
@@ -220,13 +225,13 @@ def _score_sets(
 ) -> list[dict]:
     """Scores of every evaluation pair, in planned batches dealt to the ranks."""
     rows = [(name, pair) for name, pairs in evaluation.items() for pair in pairs]
-    answers = [both for name in evaluation for both in rendered[name]]
+    pairs = [Item.of(both) for name in evaluation for both in rendered[name]]
+    layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, pairs, ranks.say)
 
     def compute(batch: list[int]) -> bytes:
-        both = [answers[i][side] for side in (0, 1) for i in batch]
-        return json.dumps(reward_scores(model, both, loaded.tokenizer.pad_token_id).tolist()).encode()
+        return json.dumps(packed_reward_scores(model, layout, [pairs[i] for i in batch]).tolist()).encode()
 
-    sizes = [2 * max(len(one.ids) for one in both) for both in answers]
+    sizes = [layout.size(pair) for pair in pairs]
     scored: list[dict] = [{}] * len(rows)
     for items, content in compute_in_batches(folder, "scoring evaluation pairs", sizes, 16384, compute, ranks):
         values = json.loads(content)

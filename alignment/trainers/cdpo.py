@@ -7,9 +7,10 @@ hybrid reward gives gamma, a constant to autograd, and is then re-fitted (live_r
 rest: data preparation, the reference model, LoRA, saving, DeepSpeed and FSDP.
 """
 
-from collections.abc import Sequence, Sized
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,32 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl import DPOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
 
 from alignment.data.chat import end_ids
 from alignment.maths.confidence import paper_confidence, released_confidence, released_means
 from alignment.maths.losses import confidence_dpo_loss
 from alignment.maths.pooling import find_spans
-from alignment.models.activations import layer_count, reading
+from alignment.models.activations import Reader, layer_count, reading
+from alignment.models.completions import add_completion_head, answer_log_probs, trl_log_probs
 from alignment.models.hybrid_reward import HybridReward
+from alignment.models.packing import Item, Layout, Packing, answers
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import ReferenceLogProbs
+from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.trainers.start import Start
 from alignment.types import StageFailed, UserError
 
 TOKENS = {"prompt_ids", "chosen_ids", "rejected_ids"}
-OURS = ("real_pairs", "confidence", "cut")  # what our batches hold beside TRL's; no model sees it
+REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 
 
-class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTrainer):
+class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, PairMean, DPOTrainer):
     """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
 
     reward: a HybridReward, or the folder of one; None fits one at start on `args.reward_pairs` training pairs.
@@ -59,11 +64,8 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         self.live: LiveReward | None = None
         self.starts_at_reference = kwargs.get("ref_model") is None
         self._pairs = PairRecord()
-        kwargs.setdefault("data_collator", None)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        if type(self.data_collator) is not DataCollatorForPreference:
-            raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
-        self.data_collator = _Collator(**vars(self.data_collator), with_confidence=args.confidence == "column")
+        self._prepare_rows()
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         self._refuse_models()
         self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
@@ -101,8 +103,8 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
     def judge(self, model: torch.nn.Module, inputs: dict[str, Any], real_pairs: int | None = None) -> "Judged":
         """What the policy says about a batch of pairs, and how sure the reward is of their labels."""
         live = self.live
-        with nullcontext() if live is None else self._reading(inputs, live.reward.pooling) as reader:
-            log_probs = self._log_probs(model, inputs)
+        with nullcontext() if live is None else self.reading(inputs, live.reward.pooling) as reader:
+            log_probs = answer_log_probs(model, self.inner(model), self.layout, inputs)
         if self.precompute_ref_logps:
             reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
@@ -119,21 +121,27 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
         confidence = self.live_confidence(rewards, real_pairs)
         return Judged(difference, confidence.to(difference.dtype), states, rewards, gate_weights)
 
-    def _log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """log pi(y | x) of every row: TRL's forward, which scores the answers without keeping logits."""
-        taken = {"completion_mask", "ref_chosen_logps", "ref_rejected_logps", *OURS}
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        forward = {name: value for name, value in inputs.items() if name not in taken}
-        return model(**forward, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
-
     def compute_ref_log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        return super().compute_ref_log_probs(model, {name: inputs[name] for name in inputs if name not in OURS})
+        """Of chosen and rejected answers; with LoRA those of the policy without its adapters."""
+        policy, adapters = self.inner(self.model), nullcontext()
+        if self.ref_model is None and hasattr(policy, "peft_config"):
+            adapters = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
+        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), checkpointing, adapters, self.accelerator.autocast():
+            return answer_log_probs(model, self.inner(model), self.layout, inputs).chunk(2)
 
-    def _reading(self, inputs: dict[str, Any], pooling: str):
+    def reading(self, inputs: dict[str, Any], pooling: str) -> AbstractContextManager[Reader]:
         """Hooks on the policy's blocks, open for one forward pass."""
-        spans = find_spans(inputs["input_ids"], inputs["completion_mask"].bool(), self._end_ids, pooling)
-        backbone = self.accelerator.unwrap_model(self.model)
-        return reading(backbone, range(1, layer_count(backbone) + 1), spans)
+        spans = find_spans(inputs["input_ids"], answers(inputs), self._end_ids, pooling)
+        policy = self.inner(self.model)
+        return reading(policy, range(1, layer_count(policy) + 1), spans)
+
+    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For the check at start: log-probabilities, and the states at the answers' ends."""
+        log_probs = answer_log_probs if layout.packed else _trl_answer_log_probs
+        with self.reading(batch, "endpoint") as reader:
+            found = log_probs(model, self.inner(model), layout, batch)
+        return {"log-probabilities": found, "activations": reader.states}
 
     # ---- the confidence ----------------------------------------------------------------------------------------------
 
@@ -211,6 +219,32 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, PairMean, DPOTr
 
     # ---- data and models ---------------------------------------------------------------------------------------------
 
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        self._prepare_rows()  # TRL's __init__ calls this before ours goes on
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    def _prepare_rows(self) -> None:
+        """Collator and heads of our own, once TRL has made the models."""
+        if isinstance(self.data_collator, RowCollator):
+            return
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                inner = self.inner(model)
+                add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
+        args, limit = self.args, self.args.max_length
+        pad_id = self._tokenizer.pad_token_id
+        packing = Packing(args.packing, args.packing_max_tokens)
+        self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
+        columns = REFERENCES + (("confidence",) if args.confidence == "column" else ())
+        self.data_collator = _PairCollator(self.layout, partial(_pair, limit=limit), columns, limit)
+
+    def _longest(self) -> int:
+        """Tokens of the longest text of any data set."""
+        named = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        sets = [pairs for pairs in (self.train_dataset, *named.values()) if pairs is not None]
+        longest = max(_pair(row).longest for pairs in sets for row in pairs.select_columns(sorted(TOKENS)))
+        return min(longest, self.args.max_length or longest)
+
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: ConfidenceDPOConfig, dataset_name: str
     ) -> Any:
@@ -274,20 +308,25 @@ class Judged:
 
 
 @dataclass
-class _Collator(DataCollatorForPreference):
-    """TRL's batch, with the confidence column and which pairs lost the end of an answer to max_length."""
+class _PairCollator(RowCollator):
+    """A batch of pairs, with those marked that lost the end of an answer to max_length."""
 
-    with_confidence: bool = False
+    max_length: int | None = None
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super().torch_call(examples)
-        if self.with_confidence:
-            batch["confidence"] = torch.tensor([float(example["confidence"]) for example in examples])
+    def beside(self, rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         limit = self.max_length or float("inf")
-        batch["cut"] = torch.tensor(
-            [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit for row in examples]
-        )
-        return batch
+        return {"cut": torch.tensor([_pair(row).longest > limit for row in rows])}
+
+
+def _pair(row: Mapping[str, Any], limit: int | None = None) -> Item:
+    """A pair as an item; what is longer than `limit` is cut off its answers."""
+    room = None if limit is None else limit - len(row["prompt_ids"])
+    return Item(row["prompt_ids"], [row["chosen_ids"][:room], row["rejected_ids"][:room]])
+
+
+def _trl_answer_log_probs(model: torch.nn.Module, inner: Any, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    per_token = trl_log_probs(model, inner, layout, batch)
+    return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
 
 
 def _check_arguments(args: Any, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:
@@ -296,6 +335,8 @@ def _check_arguments(args: Any, train_dataset: Any, reward: Any, others: dict[st
         raise UserError("args", f"{type(args).__name__} is not a ConfidenceDPOConfig", "use ConfidenceDPOConfig")
     if not isinstance(train_dataset, Sized):
         raise UserError("train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset")
+    if others.get("data_collator") is not None:
+        raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
     if others.get("compute_metrics") is not None:
         raise UserError("compute_metrics", "the loss has no logits to give", "leave it out; the log has the metrics")
     if reward is not None and not args.live:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from trl import DPOConfig
 
 from alignment.maths.hybrid import Gate
+from alignment.models.packing import Packing
 from alignment.types import UserError
 
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
@@ -23,7 +24,7 @@ REFUSED = {
     "use_weighting": "pairs are weighted by their confidence alone",
     "discopop_tau": "the loss is confidence DPO's",
     "router_aux_loss_coef": "the loss has no term for routers",
-    "padding_free": "TRL ignores it",
+    "padding_free": "TRL ignores it; `packing` does more",
     "truncation_mode": "a pair that is too long is cut at its end",
     "sync_ref_model": "confidence says how far to go from a fixed reference",
     "ref_model_mixup_alpha": "the reference stays as it is",
@@ -38,9 +39,9 @@ REFUSED = {
 # Fields of DPOConfig that TRL's own code reads as before.
 INHERITED = (
     "model_init_kwargs", "trust_remote_code", "disable_dropout", "dataset_num_proc", "max_length",
-    "pad_to_multiple_of", "precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading",
+    "precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading",
 )  # fmt: skip
-READ = ("beta",)
+READ = ("beta", "pad_to_multiple_of")
 
 
 @dataclass
@@ -66,6 +67,8 @@ class ConfidenceDPOConfig(DPOConfig):
         "off"         the reward stays as it was fitted
     refit_margin: mu = 1 (the paper's appendix A.3).
     refit_learning_rate, refit_weight_decay: AdamW's, 0.01 and 0.01 (released code, which has Adam; see live_reward.py).
+    packing: "auto" reads each prompt once for both of its answers where the model can (models/packing.py), "off" never.
+    packing_max_tokens: the longest a row of several pairs may be.
     """
 
     confidence: str = field(default="calibrated", metadata={"help": "Where the confidence of a pair comes from."})
@@ -78,6 +81,9 @@ class ConfidenceDPOConfig(DPOConfig):
     refit_margin: float = field(default=1.0, metadata={"help": "Margin of the re-fit's loss (eq. 7)."})
     refit_learning_rate: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
     refit_weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
+
+    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
+    packing_max_tokens: int = field(default=1024, metadata={"help": "The longest a packed row may be."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +101,7 @@ class ConfidenceDPOConfig(DPOConfig):
         for name in ("refit_margin", "refit_weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
+        Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
         self._check_source()

@@ -6,31 +6,61 @@ TRL's RewardTrainer does the rest: data preparation, LoRA, saving, DeepSpeed. Wh
 difference of two rewards, is `reward_gap` here; `margin` is always the data's column.
 """
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
-from trl import RewardTrainer
+from trl import RewardConfig, RewardTrainer
 
 from alignment.maths.losses import margin_ranking_loss
+from alignment.models.completions import answer_rewards
+from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.pair_mean import PairMean
+from alignment.trainers.rows import LaidOutRows, RowCollator
+from alignment.types import UserError
 
 
-class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
+@dataclass
+class MarginRewardConfig(RewardConfig):
+    """RewardConfig with the layout of rows.
+
+    packing: "auto" reads what chosen and rejected text have in common once, where the model can (models/packing.py),
+        "off" never.
+    packing_max_tokens: the longest a row of several pairs may be.
+    """
+
+    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
+    packing_max_tokens: int = field(default=1024, metadata={"help": "The longest a packed row may be."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
+
+
+class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTrainer):
     """TRL's RewardTrainer with margins: give it a data set with a column `margin`; without one it is the vanilla loss.
 
     Pairs with a text longer than `max_length` tokens are left out, as TRL does; `dropped_pairs` says how many.
     """
 
-    def __init__(self, *args: Any, train_dataset=None, **kwargs: Any) -> None:
+    def __init__(self, model: Any, args: MarginRewardConfig, train_dataset: Any = None, **kwargs: Any) -> None:
+        if not isinstance(args, MarginRewardConfig):
+            raise UserError("args", f"{type(args).__name__} is not a MarginRewardConfig", "use MarginRewardConfig")
         if not isinstance(train_dataset, Sized):
             raise TypeError("MarginRewardTrainer needs a train_dataset of known length: its loss is a mean over pairs")
+        if kwargs.get("data_collator") is not None:
+            raise UserError("data_collator", "MarginRewardTrainer has its own", "leave it out")
         _check_margins(train_dataset)
-        super().__init__(*args, train_dataset=train_dataset, **kwargs)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
+        pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read
+        packing = Packing(args.packing, args.packing_max_tokens)
+        self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
+        self.data_collator = RowCollator(self.layout, _pair, ("margin",))
 
     def compute_loss(
         self,
@@ -38,16 +68,26 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        margin, real_pairs = inputs.pop("margin", None), inputs.pop("real_pairs", None)
-        outputs = model(**inputs, use_cache=False)
-        chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
-        losses = margin_ranking_loss(chosen, rejected, margin)
+    ) -> Tensor:
+        if return_outputs:
+            raise UserError("predict", "packed rows have no outputs of their own", "score texts with the saved model")
+        real_pairs = inputs.pop("real_pairs", None)
+        rewards = answer_rewards(model, self.inner(model), self.layout, inputs)
+        chosen, rejected = rewards.chunk(2)
+        losses = margin_ranking_loss(chosen, rejected, inputs.get("margin"))
         if self.args.center_rewards_coefficient is not None:  # Eisenstein et al. 2023, eq. 2
             losses = losses + self.args.center_rewards_coefficient * (chosen + rejected) ** 2
         loss = self.step_mean(losses, real_pairs, num_items_in_batch)
         self._record(chosen.detach(), rejected.detach(), real_pairs)
-        return (loss, outputs) if return_outputs else loss
+        return loss
+
+    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For the check at start."""
+        return {"rewards": answer_rewards(model, self.inner(model), layout, batch)}
+
+    def _longest(self) -> int:
+        """Tokens of the longest training text."""
+        return max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in self.train_dataset)
 
     def _record(self, chosen: Tensor, rejected: Tensor, real_pairs: int | None) -> None:
         """Means over the micro-batch's real pairs of all ranks; log() averages them over the steps between two logs."""
@@ -59,6 +99,14 @@ class MarginRewardTrainer(SealedCheckpoints, PairMean, RewardTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, value in (("accuracy", accuracy), ("reward_gap", gap), ("mean_reward", reward)):
             metrics[name].append(value / count)
+
+
+def _pair(row: Mapping[str, Any]) -> Item:
+    """What both texts begin with is their prompt; each keeps a token of its own."""
+    texts: list[Sequence[int]] = [row["chosen_ids"], row["rejected_ids"]]
+    shorter = min(len(text) for text in texts) - 1
+    shared = next((i for i in range(shorter) if texts[0][i] != texts[1][i]), shorter)
+    return Item(texts[0][:shared], [text[shared:] for text in texts])
 
 
 def _check_margins(pairs: Any) -> None:

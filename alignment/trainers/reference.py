@@ -42,7 +42,8 @@ class ReferenceLogProbs:
         It is the main process's, given to all.
         """
         arithmetic = [self.args.bf16, self.args.fp16, str(self.model.dtype), self.model.config._attn_implementation]
-        digest = hashlib.sha256(json.dumps([self._precompute_model_hash, self.args.max_length, *arithmetic]).encode())
+        settings = [self._precompute_model_hash, self.args.max_length, self.layout.packed, *arithmetic]
+        digest = hashlib.sha256(json.dumps(settings).encode())
         for row in dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]):
             digest.update(json.dumps([row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]).encode())
         key = [digest.hexdigest()]

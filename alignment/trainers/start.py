@@ -13,8 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerCallback
 
-from alignment.maths.pooling import find_spans
-from alignment.models.activations import layer_count, reading
+from alignment.models.completions import token_log_probs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.live_reward import LiveReward
 from alignment.types import StageFailed, UserError
@@ -112,13 +111,9 @@ def fit_reward(trainer: "ConfidenceDPOTrainer") -> HybridReward:
 
 def policy_states(trainer: "ConfidenceDPOTrainer", model: torch.nn.Module, batch: dict, pooling: str) -> Tensor:
     """(pair, 2, layer, width): the states of chosen and rejected answers."""
-    backbone = trainer.accelerator.unwrap_model(trainer.model)
-    spans = find_spans(batch["input_ids"], batch["completion_mask"].bool(), trainer._end_ids, pooling)
-    with (
-        reading(backbone, range(1, layer_count(backbone) + 1), spans) as reader,
-        trainer.compute_loss_context_manager(),
-    ):
-        trainer._log_probs(model, batch)
+    nothing = {name: batch[name][:0] for name in ("predictors", "targets", "target_answer")}  # no head is needed
+    with trainer.reading(batch, pooling) as reader, trainer.compute_loss_context_manager():
+        token_log_probs(model, trainer.inner(model), trainer.layout, {**batch, **nothing})
     return torch.stack(reader.states.chunk(2), dim=1)
 
 
@@ -176,7 +171,7 @@ def check(trainer: "ConfidenceDPOTrainer") -> None:
     model.train(was_training)
     difference, gamma, beta = judged.log_ratio_difference.float(), judged.confidence.float(), trainer.beta
     if trainer.state.global_step == 0 and trainer.starts_at_reference:
-        _check_reference(trainer, difference, batch["completion_mask"])
+        _check_reference(trainer, difference, batch["answer_stop"] - batch["answer_start"])
     other = torch.where(gamma > 0.25, gamma / 2, gamma + 0.5)
     loss, slope = _loss_and_slope(trainer, difference + 1, gamma, beta)
     if not bool(loss.isfinite().all() and slope.isfinite().all()):
@@ -191,9 +186,9 @@ def check(trainer: "ConfidenceDPOTrainer") -> None:
         _check_refit(trainer, batch, judged)
 
 
-def _check_reference(trainer: "ConfidenceDPOTrainer", difference: Tensor, mask: Tensor) -> None:
+def _check_reference(trainer: "ConfidenceDPOTrainer", difference: Tensor, lengths: Tensor) -> None:
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype != torch.float32
-    furthest, allowed = float(difference.abs().max()), SAME_POLICY * (int(mask.sum(dim=1).max()) if half else 1)
+    furthest, allowed = float(difference.abs().max()), SAME_POLICY * (int(lengths.max()) if half else 1)
     if furthest <= allowed:
         return
     what_to_do = "the model was changed after it was loaded: save it and give its folder, or pass ref_model"

@@ -9,7 +9,7 @@ SEAMS = {
     "trl.DPOTrainer": {
         "__init__": "ref_model, data_collator and compute_metrics are keywords: ours looks at them before TRL does",
         "compute_loss": "overridden: the loss of confidence DPO; takes our columns out of the batch",
-        "compute_ref_log_probs": "extended: (chosen, rejected) log-probabilities of the reference, without gradient; "
+        "compute_ref_log_probs": "overridden: (chosen, rejected) log-probabilities of the reference, without gradient; "
         "with LoRA those of the model it is given without its adapters",
         "training_step": "extended: after the backward pass of a step's last micro-batch the reward is re-fitted",
         "evaluate": "extended: refuses to begin without a reward",
@@ -31,7 +31,7 @@ SEAMS = {
         "loss_is_scaled_for_ga": "False: training_step divides the loss by the number of micro-batches",
     },
     "trl.RewardTrainer": {
-        "compute_loss": "overridden: takes `margin` and `real_pairs` out of the batch before the model sees it",
+        "compute_loss": "overridden: chosen texts, then rejected ones, and their margins",
         "_prepare_dataset": "keeps tokenized rows as they are, drops pairs longer than max_length",
         "_set_signature_columns_if_needed": "names `margin` among the columns that reach the collator",
         "_metrics": "mode -> name -> values, averaged by log()",
@@ -39,13 +39,20 @@ SEAMS = {
     },
     "trl.SFTTrainer": {
         "_prepare_dataset": "keeps rows with `input_ids` and `labels` as they are",
+        "compute_loss": "overridden: the mean over the answer tokens of the step, which num_items_in_batch counts",
     },
-    "trl.trainer.dpo_trainer.DataCollatorForPreference": {
-        "torch_call": "extended: chosen rows first, padded on the right; adds `confidence` and `cut`",
-        "max_length": "where answers are cut off at their end",
+    "trl.models.utils": {
+        "disable_gradient_checkpointing": "around reference passes, as TRL's own",
     },
-    "trl.trainer.reward_trainer.DataCollatorForPreference": {
-        "torch_call": "chosen rows first; `margin` beside what the model takes",
+    "trl.trainer.utils": {
+        "use_adapter": "around them, with LoRA: the policy without its adapters, or with those called `ref`",
+        "maybe_gather_lm_head_ctx": "the head's weight, whole for a moment where ZeRO-3 splits it",
+    },
+    "trl.kernels": {
+        "ChunkedLogProbFunction": "log-probabilities of targets in tiles, where ours doesn't go",
+    },
+    "transformers.masking_utils": {
+        "_preprocess_mask_arguments": "a mask of four dimensions is taken as it is",
     },
     "trl.models": {
         "prepare_deepspeed": "(model, accelerator): an engine for reference passes",
@@ -93,6 +100,6 @@ SEAMS = {
 
 # What Trainer's own documentation lets a subclass use.
 DOCUMENTED = (
-    "accelerator", "add_callback", "args", "data_collator", "model", "remove_callback", "state", "train",
-    "train_dataset",
+    "accelerator", "add_callback", "args", "data_collator", "eval_dataset", "model", "processing_class",
+    "remove_callback", "state", "train", "train_dataset",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from alignment.data.chat import ChatFormat, chat_format, end_ids, without_end
 from alignment.data.columns import BadRow
-from alignment.maths.pooling import find_spans
+from alignment.maths.pooling import Answers, find_spans
 from alignment.types import UserError
 from tests.conftest import CHATML, TEMPLATES, byte_tokenizer
 
@@ -25,12 +25,12 @@ END_OF_TURN = {"chatml": "<|im_end|>", "llama2": "</s>", "llama3": "<|eot_id|>",
 def spans_of(format, rows, pooling, side):
     width = max(len(row.ids) for row in rows) + 3
     ids = torch.full((len(rows), width), format.tokenizer.pad_token_id)
-    completion = torch.zeros(len(rows), width, dtype=torch.bool)
+    places = []
     for i, row in enumerate(rows):
         start = 0 if side == "right" else width - len(row.ids)
         ids[i, start : start + len(row.ids)] = torch.from_numpy(row.ids)
-        completion[i, start + row.prompt_length : start + len(row.ids)] = True
-    return ids, find_spans(ids, completion, end_ids(format.tokenizer, None), pooling)
+        places.append((i, start + row.prompt_length, start + len(row.ids)))
+    return ids, find_spans(ids, Answers(*torch.tensor(places).T), end_ids(format.tokenizer, None), pooling)
 
 
 @pytest.mark.parametrize("prompt", [ONE_TURN, TURNS], ids=["one turn", "several turns"])

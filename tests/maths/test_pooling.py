@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignment.maths.pooling import find_spans, pool
+from alignment.maths.pooling import Answers, find_spans, pool
 
 PAD, END, TURN = 0, 9, 8  # PAD may equal END in real tokenizers; see the row for it
 ROWS = {
@@ -17,52 +17,63 @@ ROWS = {
 }
 
 
-def batch(side: str, extra: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(side: str, extra: int) -> tuple[torch.Tensor, Answers]:
     """All rows with `extra` padding tokens on one side; the padding token is END itself for every second row."""
-    ids, completion = [], []
+    ids = []
+    places = []
     for number, (row, start, stop, *_) in enumerate(ROWS.values()):
         padding = [END if number % 2 else PAD] * extra
-        mask = [start <= i < stop for i in range(len(row))]
         ids.append(padding + row if side == "left" else row + padding)
-        completion.append([False] * extra + mask if side == "left" else mask + [False] * extra)
-    return torch.tensor(ids), torch.tensor(completion)
+        shift = extra if side == "left" else 0
+        places.append((number, start + shift, stop + shift))
+    return torch.tensor(ids), Answers(*torch.tensor(places).T)
+
+
+def test_answers_may_share_a_row():
+    """The second one of a packed row, which begins in its middle."""
+    ids = torch.tensor([[1, 2, 3, END, 2, 4, 5, TURN, 6]])
+    answers = Answers(*torch.tensor([[0, 0], [2, 5], [4, 9]]))
+    assert find_spans(ids, answers, {END, TURN}).start.tolist() == [3, 7]
+    assert find_spans(ids, answers, {END}).start.tolist() == [3, 8]
+    hidden = torch.arange(9.0)[None, :, None]
+    assert pool(hidden, find_spans(ids, answers, {END}, "mean")).flatten().tolist() == [2.5, 6.5]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("extra", [0, 3])
 def test_response_ends(side, extra):
-    ids, completion = batch(side, extra)
+    ids, answers = batch(side, extra)
     shift = extra if side == "left" else 0
     for pooling, column in (("endpoint", 3), ("last_text", 4)):
-        spans = find_spans(ids, completion, {END, TURN}, pooling)
+        spans = find_spans(ids, answers, {END, TURN}, pooling)
         assert (spans.start - shift).tolist() == [row[column] for row in ROWS.values()]
         assert (spans.stop - spans.start).tolist() == [1] * len(ROWS)
         assert spans.ended.tolist() == [row[5] for row in ROWS.values()]
-    spans = find_spans(ids, completion, {END, TURN}, "mean")
+    spans = find_spans(ids, answers, {END, TURN}, "mean")
     assert (spans.start - shift).tolist() == [row[1] for row in ROWS.values()]
     assert (spans.stop - shift).tolist() == [row[2] for row in ROWS.values()]
 
 
 @pytest.mark.parametrize("pooling", ["endpoint", "last_text", "mean"])
 def test_pool_is_the_mean_over_the_span(pooling):
-    ids, completion = batch("right", 2)
+    ids, answers = batch("right", 2)
     hidden = torch.randn(*ids.shape, 4, generator=torch.Generator().manual_seed(0))
-    spans = find_spans(ids, completion, {END, TURN}, pooling)
+    spans = find_spans(ids, answers, {END, TURN}, pooling)
     expected = [row[start:stop].mean(dim=0) for row, start, stop in zip(hidden, spans.start, spans.stop, strict=True)]
     torch.testing.assert_close(pool(hidden, spans), torch.stack(expected))
 
 
 def test_padding_is_never_read():
     """States of padding are NaN here: not one may reach the result."""
-    ids, completion = batch("right", 3)
+    ids, answers = batch("right", 3)
     hidden = torch.zeros(*ids.shape, 2)
     hidden[:, 6:] = float("nan")
     for pooling in ("endpoint", "last_text", "mean"):
-        assert pool(hidden, find_spans(ids, completion, {END, TURN}, pooling)).isfinite().all()
+        assert pool(hidden, find_spans(ids, answers, {END, TURN}, pooling)).isfinite().all()
 
 
 def test_a_row_without_an_answer_is_refused():
-    ids, completion = batch("right", 0)
-    completion[2] = False
-    with pytest.raises(ValueError, match="no response end"):
-        find_spans(ids, completion, {END}, "endpoint")
+    ids, answers = batch("right", 0)
+    answers.stop[2] = answers.start[2]
+    with pytest.raises(ValueError, match="an answer without tokens"):
+        find_spans(ids, answers, {END}, "endpoint")

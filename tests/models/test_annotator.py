@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 from alignment.data.chat import chat_format, end_ids
 from alignment.models.annotator import Annotator, Pair
 from alignment.models.load import Loaded
+from alignment.models.packing import Layout
 from alignment.ranks import Ranks
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
@@ -36,17 +37,19 @@ def rendered(reader: Annotator, rows: list[dict], sides: tuple[str, str], joiner
     return [reader.render(row, sides, joiner) for row in rows]
 
 
-def annotator(folder, prompt="chat", pooling="endpoint", tokens=400, name="llama") -> Annotator:
+def annotator(folder, prompt="chat", pooling="endpoint", tokens=400, name="llama", packed=True) -> Annotator:
     tokenizer = byte_tokenizer("llama2")
     model = tiny_model(name, max_position_embeddings=1024, n_positions=1024)
     loaded = Loaded(model, chat_format(tokenizer), end_ids(tokenizer, None))
-    return Annotator(loaded, pooling, prompt, 1000, tokens, folder, Ranks())
+    layout = Layout(packed, 1000, tokenizer.pad_token_id)
+    return Annotator(loaded, pooling, prompt, 1000, tokens, folder, Ranks(), layout)
 
 
-def test_release_settings_reproduce_the_authors_procedure(tmp_path):
+@pytest.mark.parametrize("packed", [True, False])
+def test_release_settings_reproduce_the_authors_procedure(tmp_path, packed):
     """SMV.py and annotation.py, transcribed: batch 1, all hidden states, [-1][0, -1], joiners as they have them."""
     induced, pairs = rows(("positive", "negative")), rows(("chosen", "rejected"))[::-1]
-    ours = annotator(tmp_path, "alpaca", "last_text")
+    ours = annotator(tmp_path, "alpaca", "last_text", packed=packed)
     direction = ours.direction("smv", "last", rendered(ours, induced, ("positive", "negative"), "\n"), seed=0)
     margins = ours.margins("train", rendered(ours, pairs, ("chosen", "rejected"), ""), direction).raw
 

@@ -19,6 +19,7 @@ from alignment.data.pairs import world_pairs
 from alignment.models.activations import layer_count, response_states
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_base
+from alignment.models.packing import Item, Layout
 from alignment.models.source import model_source
 from alignment.ranks import Ranks
 from alignment.run import plan
@@ -55,7 +56,9 @@ def run(world, tmp_path_factory) -> RunDir:
 
 def states_of(world: Loaded, rows: list) -> torch.Tensor:
     layers = range(1, layer_count(world.model) + 1)
-    return response_states(world.model, rows, layers, "endpoint", world.end_ids, world.tokenizer.pad_token_id)[0]
+    items = [Item.of([row]) for row in rows]
+    layout = Layout(packed=False, max_tokens=1, pad_id=world.tokenizer.pad_token_id)
+    return response_states(world.model, layout, items, layers, "endpoint", world.end_ids)[0]
 
 
 def build(run: RunDir, work: Path, *overrides: str, ranks: Ranks | None = None) -> RunDir:

@@ -91,9 +91,9 @@ def test_true_labels_never_reach_the_reward(finished, tmp_path, monkeypatch):
 def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(finished, tmp_path, monkeypatch):
     seen = []
 
-    def reading(backbone, rows, *others):
-        seen.extend(rows)
-        return response_states(backbone, rows, *others)
+    def reading(backbone, layout, items, *others):
+        seen.extend(items)
+        return response_states(backbone, layout, items, *others)
 
     monkeypatch.setattr(fit_reward, "response_states", reading)
     format = load_backbone(model_source("world"), "auto", device()).format

@@ -13,7 +13,7 @@ from trl import RewardConfig, RewardTrainer
 from alignment import artifacts
 from alignment.maths.losses import margin_ranking_loss
 from alignment.trainers.checkpoints import newest_intact
-from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from tests.conftest import byte_tokenizer, tiny_model
 
 
@@ -50,8 +50,9 @@ def train(folder, data, kind=MarginRewardTrainer, resume=None, peft_config=None,
         "dataloader_pin_memory": False, "activation_checkpointing": False,
     } | arguments  # fmt: skip
     losses = Losses()
+    config = MarginRewardConfig if kind is MarginRewardTrainer else RewardConfig
     trainer = kind(
-        model=new_model(), args=RewardConfig(output_dir=str(folder), **settings), train_dataset=data,
+        model=new_model(), args=config(output_dir=str(folder), **settings), train_dataset=data,
         processing_class=byte_tokenizer("llama3"), callbacks=[losses], peft_config=peft_config,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
@@ -66,13 +67,29 @@ def same(left: dict, right: dict) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def furthest(left: dict, right: dict) -> float:
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
 def test_margin_zero_is_trls_trainer_bit_for_bit(tmp_path):
     """Full batches of 8: TRL averages a short last one differently when gradients are accumulated."""
-    ours, losses = train(tmp_path / "ours", pairs(24, [0.0] * 24))
-    vanilla, vanilla_losses = train(tmp_path / "vanilla", pairs(24))
+    ours, losses = train(tmp_path / "ours", pairs(24, [0.0] * 24), packing="off")
+    vanilla, vanilla_losses = train(tmp_path / "vanilla", pairs(24), packing="off")
     theirs, their_losses = train(tmp_path / "theirs", pairs(24), kind=RewardTrainer)
     assert losses == vanilla_losses == their_losses
     assert same(weights(ours), weights(vanilla)) and same(weights(ours), weights(theirs))
+
+
+def test_packed_rows_train_as_padded_ones_do(tmp_path):
+    """Texts that begin alike, too, and pairs whose padding token is their last."""
+    data = pairs(26, np.linspace(-1, 2, 26).tolist()).to_list()
+    for number, row in enumerate(data):
+        row["chosen_ids"] = [*range(20, 20 + number), *row["chosen_ids"]]
+        row["rejected_ids"] = [*range(20, 20 + number), *row["rejected_ids"], *([0] if number % 3 else [])]
+    found = {name: train(tmp_path / name, Dataset.from_list(data), packing=name) for name in ("auto", "off")}
+    assert found["auto"][0].layout.packed and not found["off"][0].layout.packed
+    np.testing.assert_allclose(found["auto"][1], found["off"][1], rtol=1e-5)
+    assert furthest(weights(found["auto"][0]), weights(found["off"][0])) < 1e-5
 
 
 def test_the_margin_reaches_the_loss(tmp_path):
@@ -174,9 +191,9 @@ def test_lora_trains_adapters_and_head_and_merges_both(tmp_path):
 def test_centering_adds_its_term(tmp_path):
     """Eisenstein et al. 2023, eq. 2, as TRL has it."""
     arguments = {"center_rewards_coefficient": 0.3, "max_steps": 3}
-    _, ours = train(tmp_path / "ours", pairs(24), **arguments)
+    _, ours = train(tmp_path / "ours", pairs(24), packing="off", **arguments)
     _, theirs = train(tmp_path / "theirs", pairs(24), kind=RewardTrainer, **arguments)
-    _, without = train(tmp_path / "without", pairs(24), max_steps=3)
+    _, without = train(tmp_path / "without", pairs(24), packing="off", max_steps=3)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     assert ours[0] != without[0]
 

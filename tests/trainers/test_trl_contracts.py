@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -14,10 +14,14 @@ from transformers import (
     PreTrainedModel,
 )
 from trl import DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference as Collator
-from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
+from trl.kernels import ChunkedLogProbFunction
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
-from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.models.packing import Item, Packing
+from alignment.trainers import cdpo
+from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
+from alignment.trainers.sft import PackedSFTTrainer
 from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
 from tests.trainers.trl_alone import QUIET, ROWS, OnTokens, checks, new
 
@@ -39,9 +43,10 @@ def trainer(folder, tmp_path_factory) -> DPOTrainer:
 
 
 def new_reward(kind: type, out: Path) -> RewardTrainer:
+    config = RewardConfig if kind is RewardTrainer else MarginRewardConfig
     return kind(
         model=tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0),
-        args=RewardConfig(output_dir=str(out), max_length=8, **QUIET), train_dataset=Dataset.from_list(TEXTS),
+        args=config(output_dir=str(out), max_length=8, **QUIET), train_dataset=Dataset.from_list(TEXTS),
         processing_class=byte_tokenizer("chatml"),
     )  # fmt: skip
 
@@ -77,9 +82,8 @@ def columns_that_reach_the_collator(trainer) -> set[str]:
 # ---- confidence DPO: batches and log-probabilities ------------------------------------------------------------------
 
 
-@checks("trl.trainer.dpo_trainer.DataCollatorForPreference", "torch_call")
 def test_a_batch_has_the_chosen_rows_first_padded_on_the_right(trainer, batch):
-    assert type(trainer.data_collator) is Collator, "ours extends another collator than TRL uses"
+    """So that ours are compared with theirs in the same order."""
     assert set(batch) == {"input_ids", "attention_mask", "completion_mask"}
     assert batch["input_ids"][:, :4].tolist()[1::2] == [
         [11, 12, 2, trainer.data_collator.pad_token_id],
@@ -91,13 +95,67 @@ def test_a_batch_has_the_chosen_rows_first_padded_on_the_right(trainer, batch):
     assert known["ref_chosen_logps"].tolist() == [-1.0] * 2 and known["ref_rejected_logps"].tolist() == [-2.0] * 2
 
 
-@checks("trl.trainer.dpo_trainer.DataCollatorForPreference", "max_length")
 def test_answers_are_cut_off_at_their_end(folder, tmp_path):
-    """Ours says which answers lost theirs by the same sum of lengths, and is made of the fields of TRL's."""
+    """By TRL and by us."""
     collator = new(folder, tmp_path, max_length=5).data_collator
     assert collator.max_length == 5 and collator.truncation_mode == "keep_start"
     assert collator(ROWS[:1])["input_ids"].tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, 10, 2]]
-    assert vars(type(collator)(**vars(collator))) == vars(collator)
+    assert cdpo._pair(ROWS[0], limit=5) == Item([5, 6, 7], [[8, 9], [10, 2]])
+
+
+@checks("transformers.masking_utils", "_preprocess_mask_arguments")
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_mask_of_four_dimensions_is_taken_as_it_is(attention):
+    """A token that may see nothing but itself says what it would say alone."""
+    config = tiny_model("llama", AutoModelForCausalLM).config
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    mask = torch.eye(5, dtype=torch.bool)[None, None]
+    given = mask if attention == "sdpa" else torch.zeros(mask.shape).masked_fill(~mask, torch.finfo().min)
+    ids, zeros = torch.arange(10, 15)[None], torch.zeros(1, 5, dtype=torch.long)
+    with torch.no_grad():
+        together = model(input_ids=ids, position_ids=zeros, attention_mask=given).logits[0]
+        alone = torch.cat([model(input_ids=ids[:, [i]]).logits[0] for i in range(5)])
+    torch.testing.assert_close(together, alone)
+
+
+@checks("trl.kernels", "ChunkedLogProbFunction")
+def test_log_probabilities_in_tiles_are_the_soft_maxs():
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=random) for n in (6, 50))
+    targets = torch.arange(6) * 7
+    for softcap in (None, 2.0):
+        logits = hidden @ weight.T
+        expected = (logits if softcap is None else softcap * torch.tanh(logits / softcap)).log_softmax(dim=1)
+        found = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, 16, softcap, 1.0, ("log_probs",))[0]
+        torch.testing.assert_close(found, expected[torch.arange(6), targets])
+
+
+@checks("trl.trainer.utils", "maybe_gather_lm_head_ctx")
+def test_nothing_is_gathered_without_zero_3():
+    weight = torch.nn.Parameter(torch.ones(3))
+    with maybe_gather_lm_head_ctx(weight, None):
+        assert weight.numel() == 3
+
+
+@checks("trl.models.utils", "disable_gradient_checkpointing")
+def test_checkpointing_is_off_for_a_while(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.gradient_checkpointing_enable()
+    with disable_gradient_checkpointing(model, None):
+        assert not model.is_gradient_checkpointing
+    assert model.is_gradient_checkpointing
+
+
+@checks("trl.trainer.utils", "use_adapter")
+def test_without_an_adapter_the_model_is_its_base(folder):
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.arange(10, 15)[None]
+    expected = base(input_ids=ids).logits
+    settings = LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(base, settings)
+    assert not torch.allclose(adapted(input_ids=ids).logits, expected, atol=1e-3)
+    with use_adapter(adapted, None):
+        assert torch.equal(adapted(input_ids=ids).logits, expected)
 
 
 @checks("transformers.PreTrainedModel", "forward")
@@ -207,9 +265,7 @@ def test_log_averages_the_metrics_of_its_mode_and_forgets_them(kind, request):
 # ---- reward models and fine-tuning ----------------------------------------------------------------------------------
 
 
-@checks("trl.trainer.reward_trainer.DataCollatorForPreference", "torch_call")
 def test_a_reward_batch_has_the_chosen_rows_first_and_the_margin_beside(reward_trainer):
-    assert type(reward_trainer.data_collator) is RewardCollator
     batch = reward_trainer.data_collator(TEXTS[:2])
     assert set(batch) == {"input_ids", "attention_mask", "margin"}
     assert batch["attention_mask"].tolist() == [[1, 1, 1]] * 2 + [[1, 1, 0]] * 2
@@ -243,3 +299,27 @@ def test_fine_tuning_takes_rows_of_ids_and_labels_as_they_are(folder, tmp_path):
     assert trainer.train_dataset.to_list() == rows
     assert columns_that_reach_the_collator(trainer) >= {"input_ids", "labels"}
     assert trainer.data_collator(rows)["labels"].tolist() == [[-100, -100, 7, 2], [-100, 9, -100, -100]]
+
+
+@checks(SFT, "compute_loss")
+@pytest.mark.parametrize("packing", ["auto", "off"])
+def test_fine_tuning_has_trls_losses_and_weights(folder, tmp_path, packing):
+    """Over accumulated micro-batches with answers of different lengths."""
+    random = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(14):
+        ids = torch.randint(10, 250, (4 + i,), generator=random).tolist()
+        rows.append({"input_ids": ids, "labels": [-100] * (1 + i % 3) + ids[1 + i % 3 :]})
+    found = []
+    for kind, more in ((SFTTrainer, {}), (PackedSFTTrainer, {"packing": Packing(packing, 24)})):
+        settings = {**QUIET, "gradient_accumulation_steps": 2, "num_train_epochs": 2, "logging_steps": 1}
+        trainer = kind(
+            model=AutoModelForCausalLM.from_pretrained(folder), train_dataset=Dataset.from_list(rows),
+            args=SFTConfig(output_dir=str(tmp_path / kind.__name__), learning_rate=1e-3, **settings),
+            processing_class=byte_tokenizer("chatml"), **more,
+        )  # fmt: skip
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        found.append((torch.tensor(losses), torch.cat([value.flatten() for value in trainer.model.parameters()])))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=1e-5)

@@ -14,22 +14,27 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import RewardConfig, SFTConfig
 
 from alignment.config import Trainer
-from alignment.policies.training import SealedSFTTrainer
 from alignment.trainers.arguments import PASSED_ON, batch_shape, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.trl_seams import DOCUMENTED, SEAMS
 from tests.conftest import REPOSITORY, byte_tokenizer, tiny_model
 from tests.trainers import test_trl_around, test_trl_contracts, test_trl_order, trl_alone
 
-AROUND_US = ("loss_is_scaled_for_ga", "prepare_data_loader")  # we rely on what they do, and name none
+AROUND_US = (
+    "loss_is_scaled_for_ga",
+    "prepare_data_loader",
+    "_preprocess_mask_arguments",
+)  # we rely on what they do, and name none
 OURS = {"batch_size", "per_device_batch_size", "precision"}
 TRAINERS = {
     "trl.DPOTrainer": ConfidenceDPOTrainer,
     "trl.RewardTrainer": MarginRewardTrainer,
-    "trl.SFTTrainer": SealedSFTTrainer,
+    "trl.SFTTrainer": PackedSFTTrainer,
 }
 SOURCES = [path for part in ("trainers", "policies") for path in sorted(REPOSITORY.glob(f"alignment/{part}/*.py"))]
+SOURCES.append(REPOSITORY / "alignment" / "models" / "completions.py")
 LISTED = {name for names in SEAMS.values() for name in names}
 
 
@@ -81,7 +86,6 @@ def constructed(tmp_path_factory) -> dict[str, object]:
         **trainers,
         "transformers.Trainer": policy_trainer,
         "transformers.TrainingArguments": policy_trainer.args,
-        "trl.trainer.dpo_trainer.DataCollatorForPreference": policy_trainer.data_collator,
         "transformers.PreTrainedConfig": policy_trainer.model.config,
     }
 
@@ -122,7 +126,8 @@ def test_every_override_is_listed_and_takes_what_the_parents_give(owner):
 
 def test_every_name_that_we_use_of_a_trainer_is_listed(constructed):
     """self.x, super().x and trainer.x, with an underscore or without, where TRL has it or we don't define it."""
-    sources = [path for path in SOURCES if path.name != "cdpo_config.py"]  # there self is the configuration
+    others = ("cdpo_config.py", "completions.py")  # there self is the configuration, or a model
+    sources = [path for path in SOURCES if path.name not in others]
     attributes = nodes(ast.Attribute, sources)
     of_trainers = {
         node.attr for node in attributes if ast.unparse(node.value) in ("self", "super()", "trainer", "self._trainer")
@@ -130,8 +135,7 @@ def test_every_name_that_we_use_of_a_trainer_is_listed(constructed):
     defined = {node.name for node in nodes(ast.FunctionDef, sources)}
     defined |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
     defined |= {node.target.id for node in nodes(ast.AnnAssign, sources) if isinstance(node.target, ast.Name)}
-    holders = (*TRAINERS, "trl.trainer.dpo_trainer.DataCollatorForPreference")
-    known = {name for owner in holders for name in dir(constructed[owner])}
+    known = {name for owner in TRAINERS for name in dir(constructed[owner])}
     used = (of_trainers & known) | (of_trainers - defined)
     assert len(used & LISTED) > 20
     assert used <= LISTED | set(DOCUMENTED), f"list in trainers/trl_seams.py: {used - LISTED - set(DOCUMENTED)}"

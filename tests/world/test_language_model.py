@@ -20,6 +20,7 @@ from alignment.artifacts import hash_folder
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.pairs import world_evaluation_pairs, world_pairs
 from alignment.models.activations import response_states
+from alignment.models.packing import Item, Layout
 from alignment.world import cached_model, grammar, oracle
 
 
@@ -68,14 +69,13 @@ def states(model, world_tokenizer):
     sets = {"train": train, **world_evaluation_pairs(400, seed=0)}
     found = {}
     for name, loaded in sets.items():
-        rows = [
-            row for pair in loaded.rows for row in format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
-        ]
+        pairs = [Item.of(format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])) for pair in loaded.rows]
+        layout = Layout(packed=True, max_tokens=512, pad_id=world_tokenizer.pad_token_id)
         read = [
-            response_states(model, rows[at : at + 100], [1, 2, 3, 4], "endpoint", ends, world_tokenizer.pad_token_id)[0]
-            for at in range(0, len(rows), 100)
+            response_states(model, layout, pairs[at : at + 50], [1, 2, 3, 4], "endpoint", ends)[0].unflatten(0, (2, -1))
+            for at in range(0, len(pairs), 50)
         ]
-        found[name] = torch.cat(read).unflatten(0, (-1, 2)).numpy()
+        found[name] = torch.cat(read, dim=1).transpose(0, 1).numpy()
     return found
 
 

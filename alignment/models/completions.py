@@ -1,0 +1,142 @@
+"""What a model says of the answers in a batch of rows (packing.py): log-probabilities, or rewards.
+
+The language-model head is computed where it predicts an answer's token and nowhere else, in tiles, without keeping
+logits. It has to run inside the model's forward (ZeRO-3 and FSDP gather weights there), so the instance's forward is
+replaced by one that can do this too, as TRL's add_fused_lm_head does.
+"""
+
+from functools import wraps
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer.utils import maybe_gather_lm_head_ctx
+
+from alignment.models.packing import PACKABLE, Layout
+
+TILE = {"cpu": 4096, "cuda": 32768}  # tokens of the vocabulary at a time: on a CPU, what its cache holds
+
+
+def add_completion_head(model: PreTrainedModel) -> None:
+    """model(..., predictors=, targets=) then gives the float32 log-probability of every target, as one vector.
+
+    Only for architectures of PACKABLE: others scale their logits in ways that are TRL's to know.
+    """
+    inner = model.forward
+    config = model.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
+    if config.model_type not in PACKABLE:
+        return
+
+    @wraps(inner)
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        predictors: Tensor | None = None,
+        targets: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if predictors is None:
+            return inner(*args, **kwargs)
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        head = self.get_output_embeddings()
+        weight, bias = _whole(head.weight), _whole(head.bias)
+        hidden = hidden.flatten(0, 1)[predictors]
+        tile = TILE.get(hidden.device.type, TILE["cuda"])
+        with maybe_gather_lm_head_ctx(weight, bias):
+            if _plain(hidden, weight, bias, softcap):
+                return TargetLogProbs.apply(hidden, weight, targets, tile)
+            arguments = (hidden, weight, bias, targets, 1.0, tile, softcap, 1.0, ("log_probs",))
+            return ChunkedLogProbFunction.apply(*arguments)[0]
+
+    model.forward = MethodType(forward, model)
+
+
+def _plain(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> bool:
+    """float32 on a CPU, where TRL's function spends more time on copies than on products."""
+    floats = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return hidden.device.type == "cpu" and floats and bias is None and softcap is None
+
+
+class TargetLogProbs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T) at the targets, `tile` tokens of the vocabulary at a time.
+
+    Forward keeps the normaliser Z of every row; backward makes the probabilities again, in place:
+        d log p_t / d hidden = weight_t - sum_v p_v weight_v,   p_v = exp(hidden . weight_v - log Z)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, tile: int) -> Tensor:
+        parts = [torch.logsumexp(hidden @ rows.T, dim=1) for rows in weight.split(tile)]
+        normaliser = torch.stack(parts).logsumexp(dim=0)
+        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.tile = tile
+        return (hidden * weight[targets]).sum(dim=1) - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        hidden, weight, targets, normaliser = ctx.saved_tensors
+        with maybe_gather_lm_head_ctx(weight):
+            to_hidden = weight[targets] * gradient[:, None]
+            to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+            for start in range(0, len(weight), ctx.tile):
+                rows = weight[start : start + ctx.tile]
+                probabilities = torch.addmm(normaliser[:, None], hidden, rows.T, beta=-1).exp_()
+                probabilities.mul_(-gradient[:, None])
+                to_hidden.addmm_(probabilities, rows)
+                if to_weight is not None:
+                    torch.mm(probabilities.T, hidden, out=to_weight[start : start + ctx.tile])
+            if to_weight is not None:
+                to_weight.index_add_(0, targets, hidden * gradient[:, None])
+        return to_hidden, to_weight, None, None
+
+
+def _whole(parameter: Tensor | None) -> Tensor | None:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def answer_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    """(answer,) log pi(y | x) of every answer. model: as training wraps it; inner: the model itself."""
+    per_token = token_log_probs(model, inner, layout, batch)
+    return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
+
+
+def token_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    """(target,) log pi of every token of the answers."""
+    if inner.config.get_text_config().model_type not in PACKABLE:
+        return trl_log_probs(model, inner, layout, batch)
+    inputs = layout.inputs(batch, inner)
+    return model(**inputs, use_cache=False, predictors=batch["predictors"], targets=batch["targets"])
+
+
+def trl_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    """The same by the head that TRL gives a model, on padded rows: for every architecture, and to compare with."""
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels.view(-1)[batch["predictors"] + 1] = batch["targets"]
+    inputs = layout.inputs(batch, inner)
+    log_probs = model(**inputs, use_cache=False, labels=labels, fused_lm_head=True).log_probs
+    return pad(log_probs, (0, 1)).flatten()[batch["predictors"]]
+
+
+def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    """(answer,) rewards of a sequence classifier, read where transformers reads them: at the last token but padding."""
+    inputs = layout.inputs(batch, inner)
+    if not layout.packed:
+        return model(**inputs, use_cache=False).logits[:, 0]
+    scores: list[Tensor] = []
+    handle = _score_head(inner).register_forward_hook(lambda module, args, output: scores.append(output))
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        handle.remove()
+    return scores[0].flatten()[batch["answer_last"]]
+
+
+def _score_head(inner: PreTrainedModel) -> nn.Module:
+    """Where rewards come from; with LoRA peft's copy of it, which trains."""
+    return (inner.get_base_model() if hasattr(inner, "get_base_model") else inner).score

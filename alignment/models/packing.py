@@ -1,0 +1,270 @@
+"""Prompts and their answers as one batch of rows: padded, one answer a row, or packed so that no prompt is read twice.
+
+Packed, an item is [prompt without its last token; last prompt token + first answer; last prompt token + second ...],
+and a row holds several items. Positions start again at every branch, and a token sees its prompt and its own branch up
+to itself: so every answer is computed as if it stood alone behind its prompt. The prompt's last token is repeated
+because it predicts the first token of each answer, and a position can predict only one.
+
+Both layouts describe themselves in the same words, so everything that reads answers is written once:
+    answer_row, answer_start, answer_stop   where each answer stands: first answers of all items, then second ones ...
+    answer_last                             flat position of its last token that isn't padding: there rewards are read
+    predictors, targets, target_answer      flat positions, the token each must predict, and whose token it is
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignment.data.chat import Rendered
+from alignment.maths.pooling import Answers
+from alignment.types import UserError
+
+PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 1
+# Architectures whose packed and padded results tests/models/test_packing.py compares; any other one is padded.
+PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
+PACKINGS = ("auto", "off")
+MASKS = ("sdpa", "eager", "flex_attention")
+# Packed and padded must agree to this, of the largest value; in half precision the order of additions shows.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+# A block has about 16 w^2 weights, so attention over rows of 8 w tokens takes as many operations; it does half as many
+# a second.
+BALANCE = 4
+WIDTHS = 16  # widths that are tried for the rows
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prompt and its answers, none of them empty. Without a prompt, nothing predicts an answer's first token."""
+
+    prompt: Sequence[int]
+    answers: Sequence[Sequence[int]]
+
+    def __len__(self) -> int:
+        """Tokens it takes when packed."""
+        repeated = min(1, len(self.prompt))
+        return len(self.prompt) - repeated + sum(repeated + len(answer) for answer in self.answers)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest text."""
+        return len(self.prompt) + max(len(answer) for answer in self.answers)
+
+    @classmethod
+    def of(cls, texts: Sequence[Rendered]) -> "Item":
+        """Answers to the same prompt. Where a merge of tokens blurs a border, the earliest one counts for all."""
+        start = min(text.prompt_length for text in texts)
+        return cls(texts[0].ids[:start].tolist(), [text.ids[start:].tolist() for text in texts])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How items become rows, and what a model is given. packed=False: one row an answer, padded on the right.
+
+    multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows.
+    """
+
+    packed: bool
+    max_tokens: int
+    pad_id: int
+    multiple: int = 1
+    balance: int = 2048
+
+    def size(self, item: Item) -> int:
+        """Tokens an item takes in a batch of items like it."""
+        return len(item) if self.packed else len(item.answers) * item.longest
+
+    def batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """input_ids, position_ids, item and branch, all (row, token), and where the answers are."""
+        order = list(answer_order(items))
+        if self.packed:
+            rows = fill_rows([len(item) for item in items], self.max_tokens, self.balance)
+            places = [[(number, list(range(len(items[number].answers)))) for number in row] for row in rows]
+        else:
+            places = [[(number, [which])] for number, which in order]
+        rows = [_Row.of(items, place) for place in places]
+        width = -(-max(len(row.ids) for row in rows) // self.multiple) * self.multiple
+        where = {
+            name: (i, start, stop) for i, row in enumerate(rows) for name, (start, stop) in row.answers.items()
+        }  # (item, answer) -> its place
+        found = np.array([where[name] for name in order], dtype=np.int64)
+        unpredicted = np.array([not len(items[number].prompt) for number, _ in order], dtype=np.int64)
+        counts = found[:, 2] - found[:, 1] - unpredicted
+        first = np.repeat(found[:, 0] * width + found[:, 1] + unpredicted, counts)
+        positions = first + np.concatenate([np.arange(count) for count in counts])
+        ids = _table([row.ids for row in rows], width, self.pad_id)
+        row, start, stop = torch.from_numpy(found.T.copy())
+        kept = ids[row] != self.pad_id  # where padding is also the end token, transformers reads the one before
+        at = torch.arange(width)
+        kept &= (at >= start[:, None]) & (at < stop[:, None])
+        return {
+            "answer_row": row,
+            "answer_start": start,
+            "answer_stop": stop,
+            "answer_last": row * width + at.where(kept, 0).amax(dim=1),
+            "input_ids": ids,
+            "position_ids": _table([row.positions for row in rows], width, 0),
+            "item": _table([row.items for row in rows], width, PADDING),
+            "branch": _table([row.branches for row in rows], width, PROMPT),
+            "predictors": torch.from_numpy(positions - 1),
+            "targets": ids.view(-1)[torch.from_numpy(positions)],
+            "target_answer": torch.from_numpy(np.repeat(np.arange(len(found)), counts)),
+        }
+
+    def inputs(self, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+        """What the model's forward takes."""
+        if not self.packed:
+            return {"input_ids": batch["input_ids"], "attention_mask": (batch["item"] != PADDING).long()}
+        mask = packed_mask(batch["item"], batch["branch"], model.config._attn_implementation, model.dtype)
+        return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "attention_mask": mask}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The setting (conf/packing): "auto" packs wherever the model allows it, "off" never."""
+
+    name: str = "auto"
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.name not in PACKINGS:
+            raise UserError("packing", f"{self.name!r} is not a choice", f"choose one of {', '.join(PACKINGS)}")
+        if type(self.max_tokens) is not int or self.max_tokens < 1:
+            raise UserError("packing.max_tokens", f"{self.max_tokens!r} is no number of tokens", "give one, as 1024")
+
+    def layout(
+        self, models: Sequence[PreTrainedModel], pad_id: int, longest: Callable[[], int], multiple: int = 1
+    ) -> tuple[Layout, str]:
+        """How these models read rows of texts, the longest of so many tokens; and a line that says how and why."""
+        reasons = ["packing=off"] if self.name == "off" else [why_padded(model, longest) for model in models]
+        why = next(filter(None, reasons), None)
+        if why is None:
+            line = f"  rows: packed, each prompt read once, at most {self.max_tokens} tokens a row"
+        else:
+            line = f"  rows: padded, one answer a row: {why}"
+        width = models[0].config.get_text_config().hidden_size
+        return Layout(why is None, self.max_tokens, pad_id, multiple, BALANCE * width), line
+
+
+def answers(batch: dict[str, Tensor]) -> Answers:
+    """Where a batch's answers stand."""
+    return Answers(batch["answer_row"], batch["answer_start"], batch["answer_stop"])
+
+
+def answer_order(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
+    """(item, answer): first answers of all items, then second ones, and so on."""
+    for which in range(max(len(item.answers) for item in items)):
+        yield from ((number, which) for number, item in enumerate(items) if which < len(item.answers))
+
+
+def fill_rows(lengths: Sequence[int], max_tokens: int, balance: int) -> list[list[int]]:
+    """Which items share a row of at most max_tokens: first fit, longest first. A longer item gets a row of its own.
+
+    What is computed is the widest row times their number, and attention grows with the width; of several widths the one
+    that costs least is taken. balance: the width at which attention costs as much as everything else.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    low, high = max(lengths), max(max_tokens, max(lengths))
+    widths = sorted({low + (high - low) * step // WIDTHS for step in range(WIDTHS + 1)})
+
+    def cost(rows: list[list[int]]) -> float:
+        width = max(sum(lengths[i] for i in row) for row in rows)
+        return len(rows) * width * (1 + width / balance)
+
+    return min((_first_fit(lengths, order, width) for width in widths), key=cost)
+
+
+def _first_fit(lengths: Sequence[int], order: Sequence[int], width: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in order:
+        fits = next((row for row, left in enumerate(room) if left >= lengths[i]), None)
+        if fits is None:
+            rows.append([i])
+            room.append(width - lengths[i])
+        else:
+            rows[fits].append(i)
+            room[fits] -= lengths[i]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: list[int]
+    positions: list[int]
+    items: list[int]
+    branches: list[int]
+    answers: dict[tuple[int, int], tuple[int, int]]  # (item, answer) -> start, stop
+
+    @classmethod
+    def of(cls, items: Sequence[Item], place: Sequence[tuple[int, list[int]]]) -> "_Row":
+        """Items with some of their answers, one after the other."""
+        row = cls([], [], [], [], {})
+        for number, answers in place:
+            prompt = items[number].prompt
+            row._append(prompt[:-1], 0, number, PROMPT)
+            for which in answers:
+                answer = items[number].answers[which]
+                row._append([*prompt[-1:], *answer], max(len(prompt) - 1, 0), number, which + 1)
+                row.answers[number, which] = (len(row.ids) - len(answer), len(row.ids))
+        return row
+
+    def _append(self, ids: Sequence[int], position: int, item: int, branch: int) -> None:
+        self.ids.extend(ids)
+        self.positions.extend(range(position, position + len(ids)))
+        self.items.extend([item] * len(ids))
+        self.branches.extend([branch] * len(ids))
+
+
+def _table(rows: Sequence[Sequence[int]], width: int, filler: int) -> Tensor:
+    table = np.full((len(rows), width), filler, dtype=np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+# ---- who sees whom --------------------------------------------------------------------------------------------------
+
+
+def packed_mask(item: Tensor, branch: Tensor, attention: str, dtype: torch.dtype):
+    """The mask as the model's attention wants it: boolean, added to the scores, or FlexAttention's blocks.
+
+    Padding sees itself, or its softmax would be of nothing.
+    """
+
+    def sees(row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same = item[row, query] == item[row, key]
+        before = (branch[row, key] == PROMPT) | (branch[row, key] == branch[row, query])
+        return (query == key) | (same & before & (key <= query) & (item[row, query] != PADDING))
+
+    rows, width = item.shape
+    if attention == "flex_attention":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        return create_block_mask(
+            lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=item.device
+        )
+    at = torch.arange(width, device=item.device)
+    row = torch.arange(rows, device=item.device)[:, None, None]
+    allowed = sees(row, at[None, :, None], at[None, None, :])[:, None]
+    if attention == "sdpa":
+        return allowed
+    return torch.zeros(allowed.shape, dtype=dtype, device=item.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def why_padded(model: PreTrainedModel, longest: Callable[[], int]) -> str | None:
+    """Why this model can't read packed rows of these texts, the longest of so many tokens; None if it can."""
+    config = model.config.get_text_config()
+    if config.model_type not in PACKABLE:
+        return f"packed and padded were never compared for {config.model_type}"
+    attention = model.config._attn_implementation
+    if attention not in MASKS:
+        return f"{attention} takes no mask of ours; load the model with attn_implementation=sdpa"
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    window = getattr(config, "sliding_window", None) if slides else None
+    if window is not None and (tokens := longest()) > window:
+        return f"a text has {tokens} tokens and the model's sliding window {window}"
+    return None

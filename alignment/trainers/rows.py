@@ -1,0 +1,94 @@
+"""What our trainers share of laying out rows: which path a training takes, said at start, and put to the test.
+
+One real micro-batch is run packed by our head and padded by transformers' and TRL's own forward; they must agree.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+
+from alignment.models.packing import HALF_TOLERANCE, TOLERANCE, Item, Layout, Packing
+from alignment.types import StageFailed
+
+
+class LaidOutRows:
+    """Mixin for a TRL trainer, whose `read_answers` says what it reads of a micro-batch, by name, one row an answer."""
+
+    layout: Layout
+
+    def lay_out(self, packing: Packing, pad_id: int, longest: Callable[[], int], multiple: int | None) -> None:
+        """Decides for packed or padded rows, once models and data are there."""
+        models = [self.inner(model) for model in (self.model, getattr(self, "ref_model", None)) if model is not None]
+        self.layout, line = packing.layout(models, pad_id, longest, multiple or 1)
+        self.add_callback(RowsAtStart(self, line))
+
+    def inner(self, model: torch.nn.Module) -> PreTrainedModel:
+        """The model itself, however training wraps it."""
+        return self.accelerator.unwrap_model(model)
+
+    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+@dataclass
+class RowCollator:
+    """Rows of a data set as a batch: its columns by pair, and the items laid out."""
+
+    layout: Layout
+    item: Callable[[Mapping[str, Any]], Item]
+    columns: tuple[str, ...] = ()  # those of them that the data has
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = self.layout.batch([self.item(row) for row in rows])
+        for name in self.columns:
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+        return batch | self.beside(rows, batch)
+
+    def beside(self, rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For collators that add something."""
+        return {}
+
+
+class RowsAtStart(TrainerCallback):
+    """Says which path runs and why, and checks the packed one."""
+
+    def __init__(self, trainer: Any, line: str) -> None:
+        self._trainer, self._line = trainer, line
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            print(self._line, flush=True)
+        if self._trainer.layout.packed:
+            check(self._trainer)
+
+
+@torch.no_grad()
+def check(trainer: Any) -> None:
+    """StageFailed unless a micro-batch gives the same packed and padded."""
+    count = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
+    rows = [trainer.train_dataset[i] for i in range(count)]
+    model = trainer.model_wrapped
+    was_training = model.training
+    model.eval()
+    found = []
+    with trainer.compute_loss_context_manager():
+        for layout in (trainer.layout, replace(trainer.layout, packed=False)):
+            batch = replace(trainer.data_collator, layout=layout)(rows)
+            batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
+            found.append(trainer.read_answers(model, layout, batch))
+    model.train(was_training)
+    half = trainer.args.bf16 or trainer.args.fp16 or trainer.inner(model).dtype != torch.float32
+    allowed = HALF_TOLERANCE if half else TOLERANCE
+    for name, packed in found[0].items():
+        padded = found[1][name].float()
+        difference = float((packed.float() - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
+        if not difference <= allowed:  # NaN fails too
+            raise StageFailed(
+                "packing", f"the {name} of a micro-batch differ by {difference:.1e} from those of padded rows",
+                "set packing=off, and report the model",
+            )  # fmt: skip

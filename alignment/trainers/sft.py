@@ -1,0 +1,61 @@
+"""Supervised fine-tuning on chosen answers, in the same rows as the other trainers.
+
+L = the mean over the answer tokens of the optimiser step of -log pi(token), TRL's SFTTrainer's own
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import SFTTrainer
+
+from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
+from alignment.models.packing import Item, Layout, Packing
+from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.rows import LaidOutRows, RowCollator
+
+
+class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
+    """TRL's SFTTrainer for rows `input_ids` and `labels`, -100 up to the answer; several rows of data share one."""
+
+    def __init__(self, *args: Any, packing: Packing, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        inner = self.inner(self.model)
+        add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
+        self.lay_out(packing, self.processing_class.pad_token_id, self._longest, self.args.pad_to_multiple_of)
+        self.data_collator = _AnswerCollator(self.layout, _answer)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> Tensor:
+        log_probs = token_log_probs(model, self.inner(model), self.layout, inputs)
+        if num_items_in_batch is None:
+            return -log_probs.mean()
+        ranks = self.args.world_size if self.args.average_tokens_across_devices else 1  # over which DDP averages
+        return -log_probs.sum() * ranks / num_items_in_batch
+
+    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For the check at start."""
+        log_probs = token_log_probs if layout.packed else trl_log_probs
+        return {"log-probabilities": log_probs(model, self.inner(model), layout, batch)}
+
+    def _longest(self) -> int:
+        """Tokens of the longest training text."""
+        return max(len(ids) for ids in self.train_dataset["input_ids"])
+
+
+class _AnswerCollator(RowCollator):
+    """With the tokens that Trainer counts under these names, to average over the whole step."""
+
+    def beside(self, rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"labels": batch["targets"], "shift_labels": batch["targets"]}
+
+
+def _answer(row: Mapping[str, Any]) -> Item:
+    start = next(i for i, label in enumerate(row["labels"]) if label != -100)
+    return Item(row["input_ids"][:start], [row["input_ids"][start:]])
