@@ -18,9 +18,9 @@ def test_public_names_resolve():
     from alignment.models.hybrid_reward import HybridReward
     from alignment.trainers.cdpo import ConfidenceDPOTrainer
     from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-    from alignment.trainers.margin_rm import MarginRewardTrainer
+    from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 
-    homes = [ConfidenceDPOConfig, ConfidenceDPOTrainer, HybridReward, MarginRewardTrainer]
+    homes = [ConfidenceDPOConfig, ConfidenceDPOTrainer, HybridReward, MarginRewardConfig, MarginRewardTrainer]
     assert [getattr(alignment, name) for name in alignment.__all__] == homes
     assert set(alignment.__all__) <= set(dir(alignment))
     with pytest.raises(AttributeError, match="no attribute 'RewardTrainer'"):

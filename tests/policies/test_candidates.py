@@ -6,6 +6,7 @@ import torch
 from alignment.data.chat import text_message
 from alignment.data.columns import BadRow
 from alignment.models.load import Loaded, load_language_model, load_reward_base
+from alignment.models.packing import Packing
 from alignment.models.sampling import Sample
 from alignment.models.source import model_source
 from alignment.policies.candidates import (
@@ -61,12 +62,13 @@ def test_a_sample_depends_on_seed_prompt_and_number_alone(world, questions, tmp_
     assert sample_answers(world, questions, SETTINGS, 1, 4, tmp_path / "c", Ranks()) != four
 
 
-def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, questions, tmp_path):
-    """Against the model run on one row at a time."""
+@pytest.mark.parametrize("packing", [Packing(), Packing("auto", 30), Packing("off")], ids=str)
+def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, questions, tmp_path, packing):
+    """Against the model run on one row at a time; rows of 30 tokens hold one answer or two."""
     reward = load_reward_base(model_source("world"), seed=0)
     loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
     samples = [[Sample("i can answer that. first label the", False), Sample("i can answer that.", True)]] * 6
-    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, 200, tmp_path, Ranks())
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, 200, tmp_path, Ranks())
     for one, scores in zip(questions, found, strict=True):
         for sample, score in zip(samples[0], scores, strict=True):
             answer = world.tokenizer(sample.text, add_special_tokens=False).input_ids
@@ -79,8 +81,9 @@ def test_scores_that_are_not_numbers_are_refused(world, questions, tmp_path):
     samples = [[Sample("yes", True)]] * 6
     with pytest.raises(StageFailed, match="not finite"):
         score_answers(
-            lambda rows: torch.full((len(rows),), torch.nan), world, questions, samples, 99, tmp_path, Ranks()
-        )
+            lambda layout, items: torch.full((len(items),), torch.nan), world, questions, samples, Packing(), 99,
+            tmp_path, Ranks(),
+        )  # fmt: skip
 
 
 def test_the_judge_prefers_the_safe_and_the_helpful(world):

@@ -187,8 +187,8 @@ def test_the_readmes_python_snippet(run, world_folder, tmp_path, monkeypatch):
     """As printed there, with this run's pairs, the world's model and two steps."""
     snippet = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[0]
     snippet = snippet.replace("Qwen/Qwen3-0.6B", str(world_folder)).replace(
-        'RewardConfig(output_dir="rm")  #',
-        'RewardConfig(output_dir="rm", max_steps=2, use_cpu=True, report_to="none")  #',
+        'MarginRewardConfig(output_dir="rm")  #',
+        'MarginRewardConfig(output_dir="rm", max_steps=2, use_cpu=True, report_to="none")  #',
     )
     snippet = snippet.replace("runs/legend_rm/annotate/pairs.parquet", str(run.pairs))
     monkeypatch.chdir(tmp_path)
