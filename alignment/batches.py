@@ -13,6 +13,7 @@ from pathlib import Path
 from alignment.artifacts import atomic_file
 from alignment.ranks import Ranks
 
+Pending = Callable[[], bytes]  # gives a batch's content, once the device is done with it
 DIGEST = 32  # bytes of sha256 before the content
 
 
@@ -29,18 +30,31 @@ class Finished:
 
 
 def compute_in_batches(
-    folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], bytes], ranks: Ranks
+    folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], Pending], ranks: Ranks
 ) -> Finished:
-    """Computes what is missing, each rank its share; returns when all ranks have."""
+    """Computes what is missing, each rank its share; returns when all ranks have.
+
+    While a device computes a batch, the host takes and writes the one before.
+    """
     batches = plan_batches(sizes, budget)
     mine = range(ranks.rank, len(batches), ranks.count)
+    before: tuple[int, Pending] | None = None
     for number in ranks.progress(mine, what, len(mine)):
         if not _intact(_path(folder, number)):
-            content = compute(batches[number])
-            with atomic_file(_path(folder, number)) as file:
-                file.write_bytes(hashlib.sha256(content).digest() + content)
+            pending = compute(batches[number])
+            if before is not None:
+                _write(folder, *before)
+            before = (number, pending)
+    if before is not None:
+        _write(folder, *before)
     ranks.wait()
     return Finished(folder, batches)
+
+
+def _write(folder: Path, number: int, pending: Pending) -> None:
+    content = pending()
+    with atomic_file(_path(folder, number)) as file:
+        file.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def plan_batches(sizes: list[int], budget: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """The plan holds everything once; what is finished is not computed again, and what is damaged is."""
 
-from alignment.batches import compute_in_batches, plan_batches
+from alignment.batches import Pending, compute_in_batches, plan_batches
 from alignment.ranks import Ranks
 
 
@@ -17,9 +17,9 @@ def test_finished_batches_are_not_computed_again_and_damaged_ones_are(tmp_path, 
     monkeypatch.setattr(Ranks, "wait", lambda self: None)  # two ranks, one after the other
     computed: list[list[int]] = []
 
-    def compute(batch: list[int]) -> bytes:
+    def compute(batch: list[int]) -> Pending:
         computed.append(batch)
-        return str(batch).encode()
+        return str(batch).encode
 
     def finish(ranks: Ranks):
         return compute_in_batches(tmp_path, "items", [2, 2, 3, 4], 4, compute, ranks)

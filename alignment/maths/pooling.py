@@ -26,12 +26,13 @@ class Answers(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """The part of each answer that is read, and whether it had an end token at all."""
+    """The part of each answer that is read, whether it had an end token at all, and whether all are one position."""
 
     row: Int[Tensor, " answer"]
     start: Int[Tensor, " answer"]
     stop: Int[Tensor, " answer"]
     ended: Bool[Tensor, " answer"]
+    single: bool
 
 
 def find_spans(
@@ -48,14 +49,14 @@ def find_spans(
     ended = ends.any(dim=1)
     last_end = positions.masked_fill(~ends, -1).amax(dim=1)
     if pooling == "mean":
-        return Spans(row, start, stop, ended)
+        return Spans(row, start, stop, ended, bool((stop - start == 1).all()))
     endpoint = torch.where(ended, last_end - int(pooling == "last_text"), stop - 1)
-    return Spans(row, endpoint, endpoint + 1, ended)
+    return Spans(row, endpoint, endpoint + 1, ended, single=True)
 
 
 def pool(hidden: Float[Tensor, "row token width"], spans: Spans) -> Float[Tensor, "answer width"]:
     """The mean state over each answer's span; positions outside it are never touched."""
-    if bool((spans.stop - spans.start == 1).all()):
+    if spans.single:
         return hidden[spans.row, spans.start]
     means = [hidden[row, start:stop].mean(dim=0) for row, start, stop in zip(*spans[:3], strict=True)]
     return torch.stack(means)

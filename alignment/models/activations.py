@@ -94,12 +94,17 @@ def response_states(
     pooling: Pooling,
     end_ids: set[int],
 ) -> tuple[Tensor, Tensor]:
-    """(answer, layer, width) float32 states of one batch, in answer_order, and which answers had an end token."""
-    batch = {name: value.to(backbone.device) for name, value in layout.batch(items).items()}
-    spans = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
+    """(answer, layer, width) float32 states of one batch, in answer_order, and which answers had an end token.
+
+    The spans are found on the host: nothing here waits for the device, which may still be at the batch before.
+    """
+    batch = layout.batch(items)
+    found = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
+    spans = found._replace(**{name: getattr(found, name).to(backbone.device) for name in ("row", "start", "stop")})
+    batch = {name: value.to(backbone.device) for name, value in batch.items()}
     with reading(backbone, layers, spans, stop=True) as reader:
         backbone(**layout.inputs(batch, backbone), use_cache=False)
-    return reader.states.float(), spans.ended
+    return reader.states.float(), found.ended
 
 
 def states_layout(
@@ -126,7 +131,7 @@ def states_layout(
 def check_layers(backbone: PreTrainedModel, token_id: int) -> None:
     """Refuses an architecture whose hooked layers aren't its hidden states, on a text of four tokens."""
     ids = torch.full((1, 4), token_id, device=backbone.device)
-    spans = Spans(*(torch.tensor([at], device=backbone.device) for at in (0, 3, 4)), torch.tensor([True]))
+    spans = Spans(*(torch.tensor([at], device=backbone.device) for at in (0, 3, 4)), torch.tensor([True]), True)
     layers = range(1, layer_count(backbone) + 1)
     with torch.inference_mode(), reading(backbone, layers, spans) as reader:
         output = backbone(input_ids=ids, output_hidden_states=True, use_cache=False)

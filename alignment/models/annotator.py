@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from alignment.batches import Finished, compute_in_batches
+from alignment.batches import Finished, Pending, compute_in_batches
 from alignment.data.chat import Rendered, without_end
 from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
+from alignment.models.devices import to_host
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing
 from alignment.ranks import Ranks
@@ -112,12 +113,12 @@ class Annotator:
     def margins(self, name: str, pairs: list[Pair], direction: Direction) -> Reading:
         """The raw margin of every pair, and what its answers looked like in tokens."""
 
-        def compute(batch: list[int]) -> bytes:
+        def compute(batch: list[int]) -> Pending:
             answers = [pairs[i][side] for side in (0, 1) for i in batch]
             states, ended = self._states([pairs[i] for i in batch], [direction.layer])
-            raw = _margin(direction, *states[:, 0].chunk(2))
+            raw = to_host(_margin(direction, *states[:, 0].chunk(2)))
             facts = [(answer.truncated, len(answer.ids) - answer.prompt_length) for answer in answers]
-            return json.dumps({"raw": raw.tolist(), "ended": ended.tolist(), "facts": facts}).encode()
+            return lambda: json.dumps({"raw": raw().tolist(), "ended": ended.tolist(), "facts": facts}).encode()
 
         raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
         no_end = truncated = 0
@@ -137,9 +138,10 @@ class Annotator:
     ) -> tuple[torch.Tensor, list[float]]:
         """Per layer: the vector, and how well it separates induced pairs it wasn't made from."""
 
-        def compute(batch: list[int]) -> bytes:
+        def compute(batch: list[int]) -> Pending:
             positive, negative = self._states([induced[i] for i in batch], layers)[0].chunk(2)
-            return save({"differences": (positive - negative).cpu()})
+            differences = to_host(positive - negative)
+            return lambda: save({"differences": differences()})
 
         smv = StandardMarginVector(len(layers), width)
         done = self._finish("induced", induced, compute)
@@ -148,7 +150,7 @@ class Annotator:
         projections = [smv.heldout_projections(load(content)["differences"], batch) for batch, content in done]
         return smv.vector.float(), separation(torch.cat(projections)).tolist()
 
-    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], bytes]) -> Finished:
+    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], Pending]) -> Finished:
         """Computes what is missing of the planned batches, both answers of a pair in the same batch."""
         sizes = [self.layout.size(Item.of(pair)) for pair in pairs]
         what = f"reading {name} pairs"

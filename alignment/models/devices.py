@@ -1,6 +1,9 @@
 """Where a rank's tensors live, and in what precision it trains."""
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from alignment.ranks import process_state
 
@@ -8,6 +11,23 @@ from alignment.ranks import process_state
 def device() -> torch.device:
     """This rank's accelerator, or the CPU."""
     return process_state().device
+
+
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begins to copy a tensor to the host; what it returns waits for that, and gives the copy."""
+    if tensor.device.type != "cuda":
+        copy = tensor.cpu()
+        return lambda: copy
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
 
 
 def training_dtype(precision: str) -> str:

@@ -32,11 +32,11 @@ def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int,
 def packed_reward_scores(model: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
     """(answer,) float32 scores of a reward model, in answer_order."""
     batch = {name: value.to(model.device) for name, value in layout.batch(items).items()}
-    return answer_rewards(model, model, layout, batch).float().cpu()
+    return answer_rewards(model, model, layout, batch).float()
 
 
 def hybrid_scores(loaded: Loaded, reward: HybridReward, layout: Layout, items: Sequence[Item]) -> Tensor:
     """(answer,) float64 scores, in answer_order; the language-model head is never computed."""
     layers = range(1, layer_count(loaded.model) + 1)
     states, _ = response_states(loaded.model, layout, items, layers, reward.pooling, loaded.end_ids)
-    return reward.score(states).cpu()
+    return reward.score(states)

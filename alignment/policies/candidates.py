@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from alignment.batches import compute_in_batches
+from alignment.batches import Pending, compute_in_batches
 from alignment.data.chat import Rendered, text_message, without_end
 from alignment.data.columns import BadRow
 from alignment.judges.oracle import judge
 from alignment.maths.noise import row_key
 from alignment.models.activations import states_layout
+from alignment.models.devices import to_host
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing, answer_order
@@ -58,11 +59,11 @@ def sample_answers(
     """`count` answers to every question; settings as for generate_samples, and batch_tokens."""
     rows = [(i, number) for i in range(len(questions)) for number in range(count)]
 
-    def compute(batch: list[int]) -> bytes:
+    def compute(batch: list[int]) -> Pending:
         asked = [questions[rows[item][0]] for item in batch]
         keys = [row_key(seed, one.id, rows[item][1]) for one, item in zip(asked, batch, strict=True)]
         samples = generate_samples(loaded, [one.ids for one in asked], keys, settings)
-        return json.dumps([vars(sample) for sample in samples]).encode()
+        return json.dumps([vars(sample) for sample in samples]).encode
 
     sizes = [len(questions[i].ids) + settings["max_new_tokens"] for i, _ in rows]
     found: dict[int, Sample] = {}
@@ -109,8 +110,9 @@ def score_answers(
     items = [item for item, _ in parts]
     layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say)
 
-    def compute(batch: list[int]) -> bytes:
-        return json.dumps(scorer(layout, [items[i] for i in batch]).tolist()).encode()
+    def compute(batch: list[int]) -> Pending:
+        found = to_host(scorer(layout, [items[i] for i in batch]))
+        return lambda: json.dumps(found().tolist()).encode()
 
     scores = np.zeros(numbers[-1])
     sizes = [layout.size(item) for item in items]

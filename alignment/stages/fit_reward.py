@@ -13,13 +13,13 @@ from torch import Tensor
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.batches import compute_in_batches
+from alignment.batches import Pending, compute_in_batches
 from alignment.data.columns import BadRow
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.pairs import file_pairs, world_evaluation_pairs, world_pairs
 from alignment.maths.hybrid import GATES, Gate
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
-from alignment.models.devices import device
+from alignment.models.devices import device, to_host
 from alignment.models.hybrid_quality import describe, ordered_right
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
@@ -92,10 +92,11 @@ def _read(
     """(pair, 2, layer, width) states of chosen and rejected answers."""
     layers = range(1, layer_count(loaded.model) + 1)
 
-    def compute(batch: list[int]) -> bytes:
+    def compute(batch: list[int]) -> Pending:
         items = [pairs[i] for i in batch]
         states, _ = response_states(loaded.model, layout, items, layers, settings.pooling, loaded.end_ids)
-        return save({"states": torch.stack(states.cpu().chunk(2), dim=1)})
+        both = to_host(torch.stack(states.chunk(2), dim=1))
+        return lambda: save({"states": both()})
 
     sizes = [layout.size(pair) for pair in pairs]
     done = compute_in_batches(work / name, f"reading {name} pairs", sizes, settings.batch_tokens, compute, ranks)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.batches import compute_in_batches
+from alignment.batches import Pending, compute_in_batches
 from alignment.data import contrast as contrast_data
 from alignment.data.chat import text_message
 from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded
@@ -62,8 +62,9 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
     limit = cfg.annotator.contrast.max_new_tokens
     prompts = _prompt_ids(loaded, model, cfg.annotator.prompt, limit)
 
-    def compute(batch: list[int]) -> bytes:
-        return json.dumps([vars(s) for s in generate_greedily(model, [prompts[i] for i in batch], limit)]).encode()
+    def compute(batch: list[int]) -> Pending:
+        answers = [vars(sample) for sample in generate_greedily(model, [prompts[i] for i in batch], limit)]
+        return json.dumps(answers).encode
 
     sizes = [len(ids) + limit for ids in prompts]
     done = compute_in_batches(folder, "inducing answers", sizes, cfg.annotator.batch_tokens, compute, ranks)

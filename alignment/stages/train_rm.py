@@ -17,12 +17,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from alignment import artifacts
 from alignment.artifacts import Rows, RunDir
-from alignment.batches import compute_in_batches
+from alignment.batches import Pending, compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.data.pairs import world_evaluation_pairs
 from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
-from alignment.models.devices import device, training_dtype
+from alignment.models.devices import device, to_host, training_dtype
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
 from alignment.models.packing import Item, Packing
 from alignment.models.parity import check_parity, save_tokenizer
@@ -228,8 +228,9 @@ def _score_sets(
     pairs = [Item.of(both) for name in evaluation for both in rendered[name]]
     layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, pairs, ranks.say)
 
-    def compute(batch: list[int]) -> bytes:
-        return json.dumps(packed_reward_scores(model, layout, [pairs[i] for i in batch]).tolist()).encode()
+    def compute(batch: list[int]) -> Pending:
+        found = to_host(packed_reward_scores(model, layout, [pairs[i] for i in batch]))
+        return lambda: json.dumps(found().tolist()).encode()
 
     sizes = [layout.size(pair) for pair in pairs]
     scored: list[dict] = [{}] * len(rows)

@@ -36,7 +36,7 @@ def test_hooks_read_the_hidden_states(name):
         model = tiny_model(name) if kind is None else tiny_model(name, kind)
         ids = torch.randint(10, 500, (1, 9), generator=torch.Generator().manual_seed(0))
         at = ids.shape[1] - 1
-        spans = Spans(torch.tensor([0]), torch.tensor([at]), torch.tensor([at + 1]), torch.tensor([True]))
+        spans = Spans(torch.tensor([0]), torch.tensor([at]), torch.tensor([at + 1]), torch.tensor([True]), True)
         with torch.no_grad(), reading(model, range(1, layer_count(model) + 1), spans) as reader:
             output = model(input_ids=ids, output_hidden_states=True)
         assert len(output.hidden_states) == layer_count(model) + 1
@@ -72,7 +72,7 @@ def test_nothing_above_the_highest_layer_runs():
 
 def test_hooks_are_gone_afterwards_even_after_an_error():
     model = tiny_model("llama")
-    spans = Spans(*(torch.tensor([at]) for at in (0, 0, 1)), torch.tensor([True]))
+    spans = Spans(*(torch.tensor([at]) for at in (0, 0, 1)), torch.tensor([True]), True)
     with pytest.raises(RuntimeError, match="in the block"), reading(model, [1], spans):
         raise RuntimeError("in the block")
     assert not any(module._forward_hooks for module in model.modules())
