@@ -24,19 +24,26 @@ def row_key(seed: int, prompt: str, sample: int) -> int:
 
 def gumbel(keys: Int[Tensor, " row"], position: int, vocabulary: int) -> Float[Tensor, "row token"]:
     """The noise of every token at one position of every answer."""
-    tokens = torch.arange(vocabulary, device=keys.device)
+    return gumbel_of(torch.arange(vocabulary, device=keys.device)[None], keys, position)
+
+
+def gumbel_of(
+    tokens: Int[Tensor, "#row token"], keys: Int[Tensor, " row"], position: int
+) -> Float[Tensor, "row token"]:
+    """The noise of these tokens: of every answer's own, or of the same ones in all. In place: it's a large tensor."""
     rows = _mix(keys + torch.tensor(position + 1, device=keys.device) * _GOLDEN)
     mixed = _mix(rows[:, None] + (tokens + 1) * _GOLDEN)
-    uniform = (_shift(mixed, 64 - _BITS).double() + 0.5) * 2.0**-_BITS
-    return -torch.log(-torch.log(uniform))
+    uniform = _shift(mixed, 64 - _BITS).double().add_(0.5).mul_(2.0**-_BITS)
+    return uniform.log_().neg_().log_().neg_()
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    """x itself, mixed."""
+    x = x.bitwise_xor_(_shift(x, 30)).mul_(_FIRST)
+    x = x.bitwise_xor_(_shift(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """To the right, zeros coming in: torch's own shift keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)

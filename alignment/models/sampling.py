@@ -1,23 +1,23 @@
 """Answers of a language model to prompts of any length, one batch at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
-    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from alignment.maths.noise import gumbel
+from alignment.maths.noise import gumbel, gumbel_of
+from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
 
 
@@ -31,7 +31,7 @@ class Sample:
 
 def generate_greedily(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int) -> list[Sample]:
     """The likeliest answer to each prompt, token by token."""
-    return _generate(loaded, prompts, max_new_tokens, LogitsProcessorList())
+    return [_sample(answer, loaded) for answer in generate_ids(loaded, prompts, max_new_tokens, likeliest)]
 
 
 def generate_samples(
@@ -43,79 +43,39 @@ def generate_samples(
     end where the longest prompt of their batch leaves the model's context. settings, applied in transformers' order:
     repetition_penalty (of the tokens in prompt and answer), temperature, top_k (0: all), top_p; max_new_tokens.
     """
-    lengths = [len(prompt) for prompt in prompts]
-    warpers: list[LogitsProcessor] = []
-    if settings["repetition_penalty"] != 1.0:
-        warpers.append(RepetitionPenalty(settings["repetition_penalty"], lengths))
-    if settings["temperature"] != 1.0:
-        warpers.append(TemperatureLogitsWarper(settings["temperature"]))
-    if settings["top_k"]:
-        warpers.append(TopKLogitsWarper(settings["top_k"]))
-    if settings["top_p"] < 1.0:
-        warpers.append(TopPLogitsWarper(settings["top_p"]))
-    warpers.append(_Noise(keys, max(lengths)))
-    return _generate(loaded, prompts, settings["max_new_tokens"], LogitsProcessorList(warpers))
+    answers = generate_ids(loaded, prompts, settings["max_new_tokens"], Draw(keys, settings, loaded.model.device))
+    return [_sample(answer, loaded) for answer in answers]
 
 
-class _Noise(LogitsProcessor):
-    """Adds the answers' own Gumbel noise; the maximum is then a sample."""
-
-    def __init__(self, keys: Sequence[int], width: int) -> None:
-        self._keys, self._width = torch.tensor(list(keys), dtype=torch.long), width
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._keys = self._keys.to(scores.device)
-        return scores.double() + gumbel(self._keys, input_ids.shape[1] - self._width, scores.shape[1])
+def likeliest(ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
+    return scores.argmax(dim=1)
 
 
-class RepetitionPenalty(LogitsProcessor):
-    """transformers' penalty, without counting the padding before a prompt as tokens of it."""
+class Draw:
+    """The token of the highest processed score plus the answer's own Gumbel noise: the maximum is then a sample."""
 
-    def __init__(self, penalty: float, lengths: list[int]) -> None:
-        self._penalty, self._padding = penalty, torch.tensor([max(lengths) - length for length in lengths])
+    def __init__(self, keys: Sequence[int], settings: Mapping[str, Any], device: torch.device) -> None:
+        self._keys = torch.tensor(list(keys), dtype=torch.long, device=device)
+        warpers: list[LogitsProcessor] = []
+        if settings["repetition_penalty"] != 1.0:
+            warpers.append(RepetitionPenaltyLogitsProcessor(settings["repetition_penalty"]))
+        if settings["temperature"] != 1.0:
+            warpers.append(TemperatureLogitsWarper(settings["temperature"]))
+        if settings["top_k"]:
+            warpers.append(TopKLogitsWarper(settings["top_k"]))
+        self._warpers, self._few = LogitsProcessorList(warpers), bool(settings["top_k"])
+        self._top_p = LogitsProcessorList([TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1.0 else [])
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        first = self._padding.to(input_ids.device)
-        padding = torch.arange(input_ids.shape[1], device=input_ids.device) < first[:, None]
-        seen = torch.where(padding, input_ids.gather(1, first[:, None]), input_ids)
-        score = scores.gather(1, seen)
-        return scores.scatter(1, seen, torch.where(score < 0, score * self._penalty, score / self._penalty))
-
-
-@torch.inference_mode()
-def _generate(
-    loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, processors: LogitsProcessorList
-) -> list[Sample]:
-    """The token of the highest processed score at every position. The model's own settings count for nothing."""
-    width = max(len(prompt) for prompt in prompts)
-    pad_id = loaded.tokenizer.pad_token_id
-    if loaded.context is not None:
-        max_new_tokens = min(max_new_tokens, loaded.context - width)
-    ids = torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    highest = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(loaded.end_ids), pad_token_id=pad_id
-    )
-    stop = loaded.format.stop
-    with _without_own_settings(loaded.model):
-        generated = loaded.model.generate(
-            input_ids=ids.to(loaded.model.device),
-            attention_mask=mask.to(loaded.model.device),
-            generation_config=highest,
-            logits_processor=processors,
-            **({} if stop is None else {"stop_strings": [stop], "tokenizer": loaded.tokenizer}),
-        )[:, width:]
-    return [_sample(row.tolist(), loaded) for row in generated]
-
-
-@contextmanager
-def _without_own_settings(model: PreTrainedModel) -> Iterator[None]:
-    """generate() fills whatever its configuration leaves open from the model's own: penalties, shortest lengths."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
+    def __call__(self, ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
+        keys, scores = self._keys[numbers], self._warpers(ids, scores)
+        if not self._few:
+            noise = gumbel(keys, position, scores.shape[1])
+            return noise.add_(self._top_p(ids, scores)).argmax(dim=1)
+        left = int((scores != -math.inf).sum(dim=1).max())  # top_k, and more where several are just as likely
+        scores, tokens = scores.topk(left)  # top_p sorts, and the whole vocabulary would take longer than the model
+        noise = gumbel_of(tokens, keys, position)
+        chosen = noise.add_(self._top_p(ids, scores)).argmax(dim=1, keepdim=True)
+        return tokens.gather(1, chosen)[:, 0]
 
 
 def _sample(ids: list[int], loaded: Loaded) -> Sample:

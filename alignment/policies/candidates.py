@@ -1,6 +1,7 @@
 """Several answers to every prompt, and what a scorer thinks of each: in planned batches, dealt to the ranks."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,20 +57,35 @@ def sample_answers(
     work: Path,
     ranks: Ranks,
 ) -> list[list[Sample]]:
-    """`count` answers to every question; settings as for generate_samples, and batch_tokens."""
-    rows = [(i, number) for i in range(len(questions)) for number in range(count)]
+    """`count` answers to every question; settings as for generate_samples, and batch_tokens.
+
+    All answers to a question are in the same batch, which then reads its prompt once, or in as few as have room.
+    """
+    shares: list[tuple[int, range]] = []
+    sizes: list[int] = []
+    for i, one in enumerate(questions):
+        length = len(one.ids) + settings["max_new_tokens"]
+        batches = math.ceil(count / max(1, settings["batch_tokens"] // length))
+        most = math.ceil(count / batches)  # of a question that is cut up, more than half a batch: it is padded to none
+        for first in range(0, count, most):
+            shares.append((i, range(first, min(first + most, count))))
+            sizes.append(most * length)
 
     def compute(batch: list[int]) -> Pending:
-        asked = [questions[rows[item][0]] for item in batch]
-        keys = [row_key(seed, one.id, rows[item][1]) for one, item in zip(asked, batch, strict=True)]
-        samples = generate_samples(loaded, [one.ids for one in asked], keys, settings)
+        rows = [(questions[i], number) for i, numbers in (shares[item] for item in batch) for number in numbers]
+        keys = [row_key(seed, one.id, number) for one, number in rows]
+        samples = generate_samples(loaded, [one.ids for one, _ in rows], keys, settings)
         return json.dumps([vars(sample) for sample in samples]).encode
 
-    sizes = [len(questions[i].ids) + settings["max_new_tokens"] for i, _ in rows]
-    found: dict[int, Sample] = {}
+    found: list[list[Sample]] = [[] for _ in shares]
     for items, content in compute_in_batches(work, "sampling", sizes, settings["batch_tokens"], compute, ranks):
-        found |= {item: Sample(**sample) for item, sample in zip(items, json.loads(content), strict=True)}
-    return [[found[i * count + number] for number in range(count)] for i in range(len(questions))]
+        samples = iter(json.loads(content))
+        for item in items:
+            found[item] = [Sample(**next(samples)) for _ in shares[item][1]]
+    answers: list[list[Sample]] = [[] for _ in questions]
+    for (i, _), some in zip(shares, found, strict=True):
+        answers[i] += some
+    return answers
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------

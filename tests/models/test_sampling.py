@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, RepetitionPenal
 
 from alignment.data.chat import chat_format
 from alignment.maths.noise import row_key
+from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
-from alignment.models.sampling import RepetitionPenalty, generate_greedily, generate_samples
+from alignment.models.sampling import Draw, generate_greedily, generate_samples, likeliest
 from tests.conftest import byte_tokenizer, tiny_model
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": 6}
@@ -29,14 +30,12 @@ def keys(count: int, name: str = "prompt") -> list[int]:
 
 
 @pytest.mark.parametrize("settings", [PLAIN, RELEASED], ids=["plain", "released"])
-def test_samples_have_the_distribution_of_transformers_own(tiny, settings, monkeypatch):
+def test_samples_have_the_distribution_of_transformers_own(tiny, settings):
     """4,000 samples of two tokens from each: the same pairs of tokens equally often (chi-square of two samples)."""
     prompt, count = [72, 101, 108, 108, 111, 72, 101], 4000
     tiny.model.lm_head.weight.data *= 3.0  # peaked, so that there are pairs of tokens to count
     try:
-        recorded = record_ids(tiny, monkeypatch)
-        generate_samples(tiny, [prompt] * count, keys(count), {**settings, "max_new_tokens": 2})
-        ours = recorded[0]
+        ours = torch.tensor(sample_ids(tiny, [prompt] * count, keys(count), {**settings, "max_new_tokens": 2}))
         with torch.random.fork_rng():
             torch.manual_seed(0)
             config = GenerationConfig(
@@ -53,18 +52,9 @@ def test_samples_have_the_distribution_of_transformers_own(tiny, settings, monke
     assert stats.chi2_contingency(table).pvalue > 0.01
 
 
-def record_ids(loaded: Loaded, monkeypatch) -> list[torch.Tensor]:
-    """What generate returns from now on, without the prompt."""
-    recorded: list[torch.Tensor] = []
-    original = loaded.model.generate
-
-    def generate(**arguments) -> torch.Tensor:
-        found = original(**arguments)
-        recorded.append(found[:, arguments["input_ids"].shape[1] :])
-        return found
-
-    monkeypatch.setattr(loaded.model, "generate", generate)
-    return recorded
+def sample_ids(loaded: Loaded, prompts: list[list[int]], keys: list[int], settings: dict) -> list[list[int]]:
+    """The tokens of generate_samples' answers."""
+    return generate_ids(loaded, prompts, settings["max_new_tokens"], Draw(keys, settings, loaded.model.device))
 
 
 def count_pairs(ours: torch.Tensor, theirs: torch.Tensor) -> np.ndarray:
@@ -113,18 +103,6 @@ def test_the_models_own_settings_count_for_nothing(tiny, monkeypatch):
     assert tiny.model.generation_config is own
 
 
-def test_the_repetition_penalty_is_transformers_own_but_for_padding():
-    """Of a padded batch every row is penalised as it would be alone: padding is no token of a prompt."""
-    rows, pad = [[5, 7, 7], [3], [0, 9, 4, 4, 1]], 0
-    scores = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
-    padded = torch.tensor([[pad] * (5 - len(row)) + row for row in rows])
-    found = RepetitionPenalty(1.7, [len(row) for row in rows])(padded, scores)
-    own = RepetitionPenaltyLogitsProcessor(1.7)
-    for i, row in enumerate(rows):
-        assert torch.equal(found[i], own(torch.tensor([row]), scores[[i]])[0])
-    assert not torch.equal(found, own(padded, scores))
-
-
 def test_a_sample_without_an_end_is_not_finished(tiny):
     ends = Loaded(tiny.model, tiny.format, set(range(300)))  # whatever comes first ends the turn
     assert all(sample.finished and not sample.text for sample in generate_samples(ends, [[50]] * 4, keys(4), PLAIN))
@@ -134,6 +112,4 @@ def test_a_sample_without_an_end_is_not_finished(tiny):
 
 def test_an_answer_ends_at_the_models_context(tiny, monkeypatch):
     monkeypatch.setattr(tiny.model.config, "max_position_embeddings", 12)
-    recorded = record_ids(tiny, monkeypatch)
-    generate_samples(tiny, [[50] * 9, [60] * 4], keys(2), PLAIN)
-    assert recorded[0].shape[1] == 3
+    assert [len(answer) for answer in sample_ids(tiny, [[50] * 9, [60] * 4], keys(2), PLAIN)] == [3, 3]

@@ -1,0 +1,146 @@
+"""Answers token by token: each prompt is computed once for all its answers, and answers that are done leave the batch."""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from alignment.models.load import Loaded
+from alignment.types import UserError
+
+# (row, token) ids so far, (row, token) scores of the next one, (row,) numbers of the answers, its position: (row,) ids
+Choice = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+@torch.inference_mode()
+def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, choose: Choice) -> list[list[int]]:
+    """The tokens of an answer to each prompt, its end included. The model's own settings count for nothing.
+
+    What `choose` sees before a shorter prompt is its first token again, which the model doesn't see.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    if loaded.context is not None:
+        max_new_tokens = min(max_new_tokens, loaded.context - width)
+    distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+    place = {prompt: i for i, prompt in enumerate(distinct)}
+    device = loaded.model.device
+    ids = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in distinct], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=device)
+    cache = _Cache(loaded.model.config, max_new_tokens)
+    scores = _next_scores(loaded, ids, mask, cache)
+
+    prompt_of = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+    ids, mask, scores = ids[prompt_of], mask[prompt_of], scores[prompt_of]
+    cache.repeat(prompt_of)
+    answers: list[list[int]] = [[] for _ in prompts]
+    numbers = torch.arange(len(prompts), device=device)
+    position = 0
+    while True:
+        tokens = choose(ids, scores, numbers, position)
+        for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
+            answers[number].append(token)
+        position += 1
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        going_on = [row for row, number in enumerate(numbers.tolist()) if not _is_done(answers[number], loaded)]
+        if not going_on or position >= max_new_tokens:
+            return answers
+        if len(going_on) < len(numbers):
+            rows = torch.tensor(_closed_up(going_on), device=device)
+            ids, mask, numbers = ids[rows], mask[rows], numbers[rows]
+            cache.reorder_cache(rows)
+        scores = _next_scores(loaded, ids[:, -1:], mask, cache)
+
+
+def _next_scores(loaded: Loaded, ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
+    """(row, token) float32 logits of the token after `ids`, which follow what is in the cache; mask is of both."""
+    takes = inspect.signature(loaded.model.forward).parameters
+    if "past_key_values" not in takes:
+        raise UserError(
+            "model", f"{type(loaded.model).__name__} keeps no keys and values to go on from", "sample from one that does"
+        )
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    optional = {"position_ids": positions, "logits_to_keep": 1}
+    output = loaded.model(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+        **{name: value for name, value in optional.items() if name in takes},
+    )
+    return output.logits[:, -1].float()
+
+
+def _is_done(answer: list[int], loaded: Loaded) -> bool:
+    """Has the last token ended the answer? Each is a character or more: no older ones are part of a stop string."""
+    if answer[-1] in loaded.end_ids:
+        return True
+    stop = loaded.format.stop
+    return stop is not None and stop in loaded.tokenizer.decode(answer[-len(stop) :], skip_special_tokens=True)
+
+
+def _closed_up(rows: list[int]) -> list[int]:
+    """The rows that stay, as many as can in their places: the last ones fill the gaps."""
+    staying, last = set(rows), [row for row in rows if row >= len(rows)]
+    return [row if row in staying else last.pop() for row in range(len(rows))]
+
+
+# ---- keys and values ------------------------------------------------------------------------------------------------
+
+
+class _Cache(DynamicCache):
+    """transformers' cache for the model, but with room for the answers in every layer of keys and values.
+
+    A layer with a sliding window keeps all of them as well: the model masks what is outside.
+    """
+
+    def __init__(self, config: PreTrainedConfig, room: int) -> None:
+        super().__init__(config=config)
+        replaced = (DynamicLayer, DynamicSlidingWindowLayer)
+        self.layers = [_RoomyLayer(room) if type(layer) in replaced else layer for layer in self.layers]
+
+    def repeat(self, rows: Tensor) -> None:
+        """Row i goes on from what was row rows[i]."""
+        for layer in self.layers:
+            layer.repeat(rows) if isinstance(layer, _RoomyLayer) else layer.reorder_cache(rows)
+
+
+class _RoomyLayer(DynamicLayer):
+    """Writes a token's keys and values where there is room: transformers' own layer copies all of them every time."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._whole: list[Tensor] = []  # self.keys and self.values are the parts of these that are in use
+
+    def repeat(self, rows: Tensor) -> None:
+        used = [self.keys, self.values]
+        self._whole = [
+            part.new_empty(len(rows), part.shape[1], part.shape[2] + self._room, part.shape[3]) for part in used
+        ]
+        for whole, part in zip(self._whole, used, strict=True):
+            whole[:, :, : part.shape[2]] = part[rows]
+        self._use(len(rows), self.keys.shape[2])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self._whole:  # the prompts
+            return super().update(key_states, value_states)
+        rows, _, length, _ = self.keys.shape
+        for whole, states in zip(self._whole, (key_states, value_states), strict=True):
+            whole[:rows, :, length : length + states.shape[2]] = states
+        self._use(rows, length + key_states.shape[2])
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Only for rows that stay in place or come from behind the last place: no other is written over."""
+        length = self.keys.shape[2]
+        moved = (beam_idx != torch.arange(len(beam_idx), device=beam_idx.device)).nonzero()[:, 0]
+        for whole in self._whole:
+            whole[moved, :, :length] = whole[beam_idx[moved], :, :length]
+        self._use(len(beam_idx), length)
+
+    def _use(self, rows: int, length: int) -> None:
+        self.keys, self.values = (whole[:rows, :, :length] for whole in self._whole)
