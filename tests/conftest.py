@@ -18,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoTokenizer,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -37,6 +38,7 @@ CONFIGS = {
     "qwen2": lambda: Qwen2Config(**SIZES, **HEADS),
     "mistral": lambda: MistralConfig(**SIZES, **HEADS, sliding_window=None),
     "gemma2": lambda: Gemma2Config(**SIZES, **HEADS, head_dim=8),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, **HEADS, head_dim=8),
     "gpt2": lambda: GPT2Config(vocab_size=600, n_embd=32, n_layer=3, n_head=4, n_positions=256),
 }
 

@@ -1,4 +1,4 @@
-"""Answers token by token: each prompt is computed once for all its answers, and answers that are done leave the batch."""
+"""Answers token by token: a prompt is computed once for all its answers, and a row that is done leaves the batch."""
 
 import inspect
 from collections.abc import Callable
@@ -21,6 +21,7 @@ def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, 
 
     What `choose` sees before a shorter prompt is its first token again, which the model doesn't see.
     """
+    takes = _arguments(loaded)
     width = max(len(prompt) for prompt in prompts)
     if loaded.context is not None:
         max_new_tokens = min(max_new_tokens, loaded.context - width)
@@ -30,7 +31,7 @@ def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, 
     ids = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in distinct], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=device)
     cache = _Cache(loaded.model.config, max_new_tokens)
-    scores = _next_scores(loaded, ids, mask, cache)
+    scores = _next_scores(loaded, takes, ids, mask, cache)
 
     prompt_of = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
     ids, mask, scores = ids[prompt_of], mask[prompt_of], scores[prompt_of]
@@ -52,16 +53,21 @@ def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, 
             rows = torch.tensor(_closed_up(going_on), device=device)
             ids, mask, numbers = ids[rows], mask[rows], numbers[rows]
             cache.reorder_cache(rows)
-        scores = _next_scores(loaded, ids[:, -1:], mask, cache)
+        scores = _next_scores(loaded, takes, ids[:, -1:], mask, cache)
 
 
-def _next_scores(loaded: Loaded, ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
-    """(row, token) float32 logits of the token after `ids`, which follow what is in the cache; mask is of both."""
-    takes = inspect.signature(loaded.model.forward).parameters
+def _arguments(loaded: Loaded) -> set[str]:
+    """What the model can be given; raises UserError if it doesn't take keys and values to go on from."""
+    takes = set(inspect.signature(loaded.model.forward).parameters)
     if "past_key_values" not in takes:
         raise UserError(
-            "model", f"{type(loaded.model).__name__} keeps no keys and values to go on from", "sample from one that does"
+            "model", f"{type(loaded.model).__name__} keeps no keys and values", "answer with a model that has attention"
         )
+    return takes
+
+
+def _next_scores(loaded: Loaded, takes: set[str], ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
+    """(row, token) float32 logits of the token after `ids`, which follow what is in the cache; mask is of both."""
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     optional = {"position_ids": positions, "logits_to_keep": 1}
     output = loaded.model(

@@ -66,10 +66,10 @@ def sample_answers(
     for i, one in enumerate(questions):
         length = len(one.ids) + settings["max_new_tokens"]
         batches = math.ceil(count / max(1, settings["batch_tokens"] // length))
-        most = math.ceil(count / batches)  # of a question that is cut up, more than half a batch: it is padded to none
+        most = math.ceil(count / batches)
         for first in range(0, count, most):
             shares.append((i, range(first, min(first + most, count))))
-            sizes.append(most * length)
+            sizes.append(most * length)  # where there are several, over half the budget: none is beside other lengths
 
     def compute(batch: list[int]) -> Pending:
         rows = [(questions[i], number) for i, numbers in (shares[item] for item in batch) for number in numbers]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import AutoModelForCausalLM, GenerationConfig, RepetitionPenaltyLogitsProcessor
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from alignment.data.chat import chat_format
 from alignment.maths.noise import row_key
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
-from alignment.models.sampling import Draw, generate_greedily, generate_samples, likeliest
+from alignment.models.sampling import Draw, generate_greedily, generate_samples
 from tests.conftest import byte_tokenizer, tiny_model
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": 6}

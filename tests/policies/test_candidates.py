@@ -1,14 +1,18 @@
 """Samples and scores come out the same however often a run was killed, and a cut answer is read where it was cut."""
 
+import math
+
 import pytest
 import torch
 
 from alignment.data.chat import text_message
 from alignment.data.columns import BadRow
+from alignment.maths.noise import row_key
 from alignment.models.load import Loaded, load_language_model, load_reward_base
 from alignment.models.packing import Packing
 from alignment.models.sampling import Sample
 from alignment.models.source import model_source
+from alignment.policies import candidates
 from alignment.policies.candidates import (
     judge_scores,
     question,
@@ -60,6 +64,31 @@ def test_a_sample_depends_on_seed_prompt_and_number_alone(world, questions, tmp_
     assert [many[:4] for many in six] == four[1:3]
     assert all(len({sample.text for sample in many}) > 1 for many in four)
     assert sample_answers(world, questions, SETTINGS, 1, 4, tmp_path / "c", Ranks()) != four
+
+
+def test_a_prompts_answers_are_in_as_few_batches_as_have_room(world, questions, tmp_path, monkeypatch):
+    """The prompts of every batch: whole questions side by side; one that is too large for a batch is cut up."""
+    batches: list[list[list[int]]] = []
+
+    def generate(loaded, prompts, keys, settings) -> list[Sample]:
+        batches.append(prompts)
+        return [Sample(str(key), True) for key in keys]
+
+    monkeypatch.setattr(candidates, "generate_samples", generate)
+    length = max(len(one.ids) for one in questions) + SETTINGS["max_new_tokens"]
+    for count, budget in ((4, 512), (7, 3 * length), (3, length - 1)):
+        batches.clear()
+        settings = {**SETTINGS, "batch_tokens": budget}
+        found = sample_answers(world, questions, settings, 0, count, tmp_path / str(count), Ranks())
+        keys = [[row_key(0, one.id, number) for number in range(count)] for one in questions]
+        assert found == [[Sample(str(key), True) for key in many] for many in keys]
+        for prompts in batches:
+            assert len(prompts) == 1 or len(prompts) * (max(map(len, prompts)) + 48) <= budget
+        for one in questions:
+            having = [prompts.count(one.ids) for prompts in batches if one.ids in prompts]
+            assert len(having) == math.ceil(count / max(1, budget // (len(one.ids) + 48)))
+            assert max(having) == math.ceil(count / len(having))
+    assert all(len(prompts) == 1 for prompts in batches)
 
 
 @pytest.mark.parametrize("packing", [Packing(), Packing("auto", 30), Packing("off")], ids=str)
