@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from alignment.maths import noise
-from alignment.maths.noise import gumbel, row_key
+from alignment.maths.noise import gumbel, gumbel_of, row_key
 
 
 def keys(count: int, seed: int = 0) -> torch.Tensor:
@@ -47,6 +47,11 @@ def test_a_row_is_the_same_in_any_company_and_vocabulary():
     for row in range(9):
         assert torch.equal(gumbel(keys(9)[[row]], 2, 50)[0], whole[row])
     assert torch.equal(gumbel(keys(9), 2, 30), whole[:, :30])
+
+
+def test_some_tokens_have_the_noise_they_have_among_all():
+    whole, tokens = gumbel(keys(9), 2, 50), torch.randint(50, (9, 4), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(gumbel_of(tokens, keys(9), 2), whole.gather(1, tokens))
 
 
 def test_the_bits_are_these_and_stay_so():
