@@ -115,6 +115,19 @@ def test_a_prompt_is_computed_once_and_a_row_that_is_done_no_more():
     assert seen[1:] == [(sum(length > step for length in lengths), 1) for step in range(1, max(lengths))]
 
 
+def test_padding_is_no_token_of_a_prompt():
+    """What a choice sees, and the repetition penalty with it, are the tokens of each row's own prompt and answer."""
+    seen: list[list[set[int]]] = []
+
+    def choose(ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
+        seen.append([set(row) for row in ids.tolist()])
+        return 200 + numbers
+
+    generate_ids(load("llama"), PROMPTS, 2, choose)
+    assert seen[0] == [set(prompt) for prompt in PROMPTS]
+    assert seen[1] == [{*prompt, 200 + number} for number, prompt in enumerate(PROMPTS)]
+
+
 def test_answers_to_one_prompt_are_those_computed_one_by_one():
     loaded = load("gemma3")
     keys = [row_key(0, "one", sample) for sample in range(8)]
