@@ -111,7 +111,7 @@ def states_layout(
     backbone: PreTrainedModel, packing: Packing, pad_id: int, items: Sequence[Item], say: Callable[[str], None]
 ) -> Layout:
     """How these items will be read; said, and, if packed, compared with padded rows on the first of them."""
-    layout, line = packing.layout([backbone], pad_id, lambda: max(item.longest for item in items))
+    layout, line = packing.layout([backbone], backbone.device, pad_id, lambda: max(item.longest for item in items))
     say(line)
     if layout.packed and items:
         layers = range(1, layer_count(backbone) + 1)

@@ -21,18 +21,20 @@ from transformers import PreTrainedModel
 
 from alignment.data.chat import Rendered
 from alignment.maths.pooling import Answers
+from alignment.models import item_attention
 from alignment.types import UserError
 
 PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 1
 # Architectures whose packed and padded results tests/models/test_packing.py compares; any other one is padded.
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
 PACKINGS = ("auto", "off")
-MASKS = ("sdpa", "eager", "flex_attention")
+MASKS = ("sdpa", "eager", "flex_attention", item_attention.NAME)
 # Packed and padded must agree to this, of the largest value; in half precision the order of additions shows.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
-# A block has about 16 w^2 weights, so attention over rows of 8 w tokens takes as many operations; it does half as many
-# a second.
-BALANCE = 4
+# A block has about 16 w^2 weights: attention over rows of 8 w tokens takes as many operations. It does fewer of them a
+# second, 0.7 times as many on the CPU where this was measured.
+BALANCE = 6
+NO_BALANCE = 10**9  # attention item by item doesn't care how wide a row is
 WIDTHS = 16  # widths that are tried for the rows
 
 
@@ -109,6 +111,9 @@ class Layout:
             "position_ids": _table([row.positions for row in rows], width, 0),
             "item": _table([row.items for row in rows], width, PADDING),
             "branch": _table([row.branches for row in rows], width, PROMPT),
+            "stretches": torch.tensor(
+                [(i, start, start + len(items[n])) for i, row in enumerate(rows) for n, start in row.starts.items()]
+            ),
             "predictors": torch.from_numpy(positions - 1),
             "targets": ids.view(-1)[torch.from_numpy(positions)],
             "target_answer": torch.from_numpy(np.repeat(np.arange(len(found)), counts)),
@@ -118,8 +123,16 @@ class Layout:
         """What the model's forward takes."""
         if not self.packed:
             return {"input_ids": batch["input_ids"], "attention_mask": (batch["item"] != PADDING).long()}
-        mask = packed_mask(batch["item"], batch["branch"], model.config._attn_implementation, model.dtype)
-        return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "attention_mask": mask}
+        rows = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
+        item, branch, attention = batch["item"], batch["branch"], model.config._attn_implementation
+        if attention != item_attention.NAME:
+            return {**rows, "attention_mask": packed_mask(item, branch, attention, model.dtype)}
+        stretches = []
+        for row, start, stop in batch["stretches"].tolist():
+            part = slice(row, row + 1), slice(start, stop)
+            stretches.append((row, start, stop, packed_mask(item[part], branch[part], "sdpa", model.dtype)))
+        unread = item.new_ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: no other is made
+        return {**rows, "attention_mask": unread, "stretches": stretches}
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,12 @@ class Packing:
             raise UserError("packing.max_tokens", f"{self.max_tokens!r} is no number of tokens", "give one, as 1024")
 
     def layout(
-        self, models: Sequence[PreTrainedModel], pad_id: int, longest: Callable[[], int], multiple: int = 1
+        self,
+        models: Sequence[PreTrainedModel],
+        device: torch.device,
+        pad_id: int,
+        longest: Callable[[], int],
+        multiple: int = 1,
     ) -> tuple[Layout, str]:
         """How these models read rows of texts, the longest of so many tokens; and a line that says how and why."""
         reasons = ["packing=off"] if self.name == "off" else [why_padded(model, longest) for model in models]
@@ -145,8 +163,12 @@ class Packing:
             line = f"  rows: packed, each prompt read once, at most {self.max_tokens} tokens a row"
         else:
             line = f"  rows: padded, one answer a row: {why}"
-        width = models[0].config.get_text_config().hidden_size
-        return Layout(why is None, self.max_tokens, pad_id, multiple, BALANCE * width), line
+        balance = BALANCE * models[0].config.get_text_config().hidden_size
+        if why is None and device.type == "cpu" and all(m.config._attn_implementation == "sdpa" for m in models):
+            balance = NO_BALANCE
+            for model in models:
+                model.set_attn_implementation(item_attention.NAME)
+        return Layout(why is None, self.max_tokens, pad_id, multiple, balance), line
 
 
 def answers(batch: dict[str, Tensor]) -> Answers:
@@ -198,13 +220,15 @@ class _Row:
     items: list[int]
     branches: list[int]
     answers: dict[tuple[int, int], tuple[int, int]]  # (item, answer) -> start, stop
+    starts: dict[int, int]  # item -> where it begins
 
     @classmethod
     def of(cls, items: Sequence[Item], place: Sequence[tuple[int, list[int]]]) -> "_Row":
         """Items with some of their answers, one after the other."""
-        row = cls([], [], [], [], {})
+        row = cls([], [], [], [], {}, {})
         for number, answers in place:
             prompt = items[number].prompt
+            row.starts[number] = len(row.ids)
             row._append(prompt[:-1], 0, number, PROMPT)
             for which in answers:
                 answer = items[number].answers[which]

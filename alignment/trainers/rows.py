@@ -23,7 +23,7 @@ class LaidOutRows:
     def lay_out(self, packing: Packing, pad_id: int, longest: Callable[[], int], multiple: int | None) -> None:
         """Decides for packed or padded rows, once models and data are there."""
         models = [self.inner(model) for model in (self.model, getattr(self, "ref_model", None)) if model is not None]
-        self.layout, line = packing.layout(models, pad_id, longest, multiple or 1)
+        self.layout, line = packing.layout(models, self.args.device, pad_id, longest, multiple or 1)
         self.add_callback(RowsAtStart(self, line))
 
     def inner(self, model: torch.nn.Module) -> PreTrainedModel:

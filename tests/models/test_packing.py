@@ -11,6 +11,7 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
+from alignment.models import item_attention
 from alignment.models.activations import layer_count, response_states, states_layout
 from alignment.models.completions import (
     TargetLogProbs,
@@ -123,9 +124,9 @@ def test_a_prompt_takes_its_tokens_once():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", item_attention.NAME, "eager"])
 def test_log_probabilities_activations_and_gradients_are_those_of_padded_rows(name, attention):
-    if name == "gemma2" and attention == "sdpa":
+    if name == "gemma2" and attention != "eager":
         pytest.skip("transformers has no sdpa for it")
     items = [*some_items(), Item([], [[20, 21, 22], [23, 24]])]  # and one without a prompt
     found = []
@@ -270,15 +271,50 @@ def test_what_cannot_be_packed_is_padded_and_says_why():
     assert why_padded(llama, lambda: 1).startswith("flash_attention_2 takes no mask of ours")
     llama.config._attn_implementation, llama.config.model_type = "sdpa", "mamba"
     assert why_padded(llama, lambda: 1) == "packed and padded were never compared for mamba"
-    layout, line = Packing("auto", 50).layout([model_of("llama", "sdpa"), llama], PAD, lambda: 1)
+    cpu = torch.device("cpu")
+    layout, line = Packing("auto", 50).layout([model_of("llama", "sdpa"), llama], cpu, PAD, lambda: 1)
     assert not layout.packed and line.endswith(
         "padded, one answer a row: packed and padded were never compared for mamba"
     )
-    layout, line = Packing("off").layout([model_of("llama", "sdpa")], PAD, lambda: 1)
+    layout, line = Packing("off").layout([model_of("llama", "sdpa")], cpu, PAD, lambda: 1)
     assert not layout.packed and line.endswith("packing=off")
     for wrong in (("sometimes", 10), ("auto", 0), ("auto", True)):
         with pytest.raises(UserError, match="packing"):
             Packing(*wrong)
+
+
+def test_on_a_cpu_attention_goes_item_by_item_and_generation_as_before(tmp_path):
+    models = [model_of("llama", "sdpa") for _ in range(2)]
+    ids = torch.arange(10, 20)[None].expand(2, 10)
+    mask = torch.tensor([[1] * 10, [0] * 3 + [1] * 7])
+    before = models[0](input_ids=ids, attention_mask=mask).logits
+    answers = models[0].generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=5, pad_token_id=0)
+    layout, _ = Packing().layout(models, torch.device("cpu"), PAD, lambda: 1)
+    assert layout.packed and {model.config._attn_implementation for model in models} == {item_attention.NAME}
+    assert torch.equal(models[0](input_ids=ids, attention_mask=mask).logits, before)
+    after = models[0].generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=5, pad_token_id=0)
+    assert torch.equal(after, answers)
+    models[0].save_pretrained(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+    gpu = model_of("llama", "sdpa")
+    Packing().layout([gpu], torch.device("cuda"), PAD, lambda: 1)
+    assert gpu.config._attn_implementation == "sdpa"
+
+
+def test_no_attention_is_computed_between_items(monkeypatch):
+    seen = []
+    attend = item_attention.sdpa_attention_forward
+
+    def counting(module, query, key, value, mask, **more):
+        seen.append(query.shape[2] * key.shape[2])
+        return attend(module, query, key, value, mask, **more)
+
+    monkeypatch.setattr(item_attention, "sdpa_attention_forward", counting)
+    items, model = some_items(), model_of("llama", item_attention.NAME)
+    batch = Layout(True, 300, PAD).batch(items)
+    assert len(batch["input_ids"]) < len(items)
+    model(**PACKED.inputs(batch, model), use_cache=False)
+    assert sorted(seen) == sorted([len(item) ** 2 for item in items] * 3)
 
 
 def test_a_model_that_reads_packed_rows_otherwise_is_found_out():

@@ -322,4 +322,4 @@ def test_fine_tuning_has_trls_losses_and_weights(folder, tmp_path, packing):
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         found.append((torch.tensor(losses), torch.cat([value.flatten() for value in trainer.model.parameters()])))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=0)
-    torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=5e-5)  # a rate of 1e-3, and AdamW
