@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from alignment.models.hybrid_reward import HybridReward
 from benchmarks.operations import Shape
@@ -48,6 +49,7 @@ def configuration(size: Size) -> LlamaConfig:
 
 def save(folder: Path, size: Size) -> None:
     """Model and tokenizer; the weights are random, and always the same."""
+    disable_progress_bar()
     torch.manual_seed(0)
     model = LlamaForCausalLM(configuration(size))
     model.generation_config = GenerationConfig(eos_token_id=size.vocabulary - 1, pad_token_id=size.vocabulary - 1)

@@ -25,7 +25,7 @@ class Shape:
 
 
 # How often the forward pass's operations are needed: the backward pass needs them twice more, the reference once more.
-FORWARD, TRAINING, TRAINING_WITH_REFERENCE = 1, 3, 4
+TRAINING, TRAINING_WITH_REFERENCE = 3, 4
 
 
 def forward_operations(shape: Shape, prompt: int, answers: Sequence[int], head: bool) -> int:

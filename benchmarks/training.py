@@ -100,7 +100,7 @@ class OneStepATurn(Callback):
 
     def __init__(self, turns: Turns, trainer: Trainer, rows: list[lengths.Pair], name: str, size: models.Size) -> None:
         self._turns, self._rows, self._name, self._size = turns, rows, name, size
-        self._batch = trainer.args.per_device_train_batch_size
+        self._trainer, self._batch = trainer, trainer.args.per_device_train_batch_size
         self._rank, self._ranks = trainer.args.process_index, trainer.args.world_size
 
     def on_train_begin(self, args: object, state: object, control: object, **kwargs: object) -> None:
