@@ -7,7 +7,6 @@ ends with the end token. Pairs with a text longer than the limit are left out, t
 import gzip
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import GPT2TokenizerFast
@@ -38,7 +37,7 @@ def pairs(count: int, vocabulary: int, longest: int, tokens: int | None = None) 
     """
     if tokens is not None:
         found = _random_pairs([(tokens - 2 * (tokens // 4), tokens // 4, tokens // 4)], count, vocabulary)
-    elif DIALOGUES.is_file():
+    elif _at_hand():
         found = _real_pairs(count, vocabulary, longest)
     else:
         fitting = [triple for triple in TABLE if triple[0] + max(triple[1:]) <= longest]
@@ -48,12 +47,16 @@ def pairs(count: int, vocabulary: int, longest: int, tokens: int | None = None) 
 
 def source() -> str:
     """Where `pairs` takes its lengths from, for the records."""
-    return "hh-rlhf harmless, test set" if DIALOGUES.is_file() else "built-in table of hh-rlhf harmless lengths"
+    return "hh-rlhf harmless, test set" if _at_hand() else "built-in table of hh-rlhf harmless lengths"
 
 
 def length_of(pair: Pair) -> int:
     """Tokens a pair needs: its prompt once, and both answers."""
     return sum(len(ids) for ids in pair.values())
+
+
+def _at_hand() -> bool:
+    return DIALOGUES.is_file() and TOKENIZER.is_dir()
 
 
 def _real_pairs(count: int, vocabulary: int, longest: int) -> list[Pair]:

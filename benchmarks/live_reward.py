@@ -23,7 +23,7 @@ from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.live_reward import LiveReward
 from benchmarks import arguments, lengths, models
 from benchmarks.operations import online_operations
-from benchmarks.training import OneStepATurn, build, told
+from benchmarks.training import OneStepATurn, build, needed, told
 from benchmarks.turns import Turns
 
 DEFAULTS = {"side": "live", "folder": "", "size": "{}", "batch": 8, "rows": 512, "tokens": None}
@@ -46,7 +46,7 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
     name = "cdpo" if given["side"] == "live" else "dpo"
     with tempfile.TemporaryDirectory() as output:
         trainer = build(name, "ours", folder, size, given["batch"], rows, Path(output))
-        trainer.add_callback(_Timed(turns, trainer, rows, name, size))
+        trainer.add_callback(_Timed(turns, trainer, rows, needed(name, size)))
         turns.ready(**told(name, "ours"))
         trainer.train()
 

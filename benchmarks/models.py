@@ -1,4 +1,4 @@
-"""The language model of the benchmarks: a Llama with random weights and GPT-2's vocabulary, saved once for all sides."""
+"""The language model of the benchmarks: a Llama with random weights and GPT-2's vocabulary, saved once for all."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

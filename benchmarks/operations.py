@@ -26,6 +26,7 @@ class Shape:
 
 # How often the forward pass's operations are needed: the backward pass needs them twice more, the reference once more.
 TRAINING, TRAINING_WITH_REFERENCE = 3, 4
+TRAINING_LORA_WITH_REFERENCE = 3  # only activations have gradients
 
 
 def forward_operations(shape: Shape, prompt: int, answers: Sequence[int], head: bool) -> int:

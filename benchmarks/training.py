@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
     rows = lengths.pairs(given["rows"], size.vocabulary, size.longest, given["tokens"])
     with tempfile.TemporaryDirectory() as output:
         trainer = build(given["name"], given["side"], Path(given["folder"]), size, given["batch"], rows, Path(output))
-        trainer.add_callback(OneStepATurn(turns, trainer, rows, given["name"], size))
+        trainer.add_callback(OneStepATurn(turns, trainer, rows, needed(given["name"], size)))
         turns.ready(**told(given["name"], given["side"]))
         trainer.train()
 
@@ -95,11 +95,25 @@ def told(name: str, side: str) -> dict:
     return {"trainer": trainer, **shared, **(OURS[name] if side == "ours" else {})}
 
 
+def needed(name: str, size: models.Size) -> Callable[[lengths.Pair], int]:
+    """The operations that training on a pair needs."""
+    policy = name != "reward_model"
+    times = TRAINING_WITH_REFERENCE if policy else TRAINING
+
+    def operations(row: lengths.Pair) -> int:
+        answers = [len(row["chosen_ids"]), len(row["rejected_ids"])]
+        return times * forward_operations(size.shape, len(row["prompt_ids"]), answers, head=policy)
+
+    return operations
+
+
 class OneStepATurn(Callback):
     """Holds the trainer at the end of every step until the next one is asked for."""
 
-    def __init__(self, turns: Turns, trainer: Trainer, rows: list[lengths.Pair], name: str, size: models.Size) -> None:
-        self._turns, self._rows, self._name, self._size = turns, rows, name, size
+    def __init__(
+        self, turns: Turns, trainer: Trainer, rows: list[lengths.Pair], operations: Callable[[lengths.Pair], int]
+    ) -> None:
+        self._turns, self._rows, self._operations = turns, rows, operations
         self._trainer, self._batch = trainer, trainer.args.per_device_train_batch_size
         self._rank, self._ranks = trainer.args.process_index, trainer.args.world_size
 
@@ -117,12 +131,6 @@ class OneStepATurn(Callback):
     def more(self) -> dict:
         """What else is said of a step."""
         return {}
-
-    def _operations(self, row: lengths.Pair) -> int:
-        answers = [len(row["chosen_ids"]), len(row["rejected_ids"])]
-        policy = self._name != "reward_model"
-        once = forward_operations(self._size.shape, len(row["prompt_ids"]), answers, head=policy)
-        return once * (TRAINING_WITH_REFERENCE if policy else TRAINING)
 
 
 def _reward_model(folder: Path) -> torch.nn.Module:

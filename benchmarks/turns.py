@@ -66,7 +66,7 @@ class Side:
     def __init__(self, module: str, arguments: dict[str, object], threads: int, ranks: int = 1) -> None:
         command = [sys.executable, "-m", f"benchmarks.{module}", *(f"{key}={arguments[key]}" for key in arguments)]
         port = _free_port() if ranks > 1 else 0
-        self._errors = [tempfile.TemporaryFile(mode="w+") for _ in range(ranks)]
+        self._errors = [tempfile.TemporaryFile(mode="w+") for _ in range(ranks)]  # noqa: SIM115 (close ends them)
         self._ranks = [
             subprocess.Popen(
                 command, cwd=REPOSITORY, env=_environment(threads, rank, ranks, port), text=True,
