@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: setup legend_rm cdpo test test-all soak lint clean
+.PHONY: setup legend_rm cdpo test test-all soak bench lint clean
 
 setup: .venv/.installed
 
@@ -36,6 +36,10 @@ test-all: setup
 # the long versions, run by hand before a release
 soak: setup
 	$(PYTEST) -m soak
+
+# ours beside what one would use instead, about an hour and a half; one of them: python -m benchmarks.run only=cdpo batch=8
+bench: setup
+	$(BIN)/python -m benchmarks.run
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -31,13 +31,17 @@ FULL_NEEDS = 75 * GIGABYTE  # weights, gradients, two moments and the reference 
 FSDP2 = REPOSITORY / "launch" / "accelerate" / "fsdp2.yaml"
 
 
+LARGE = models.Size(layers=32, width=4096, intermediate=11008, heads=32, vocabulary=32000, longest=1024, tied=False)
+SMALL = models.Size(layers=4, width=256, intermediate=704, heads=4, vocabulary=2000, longest=512, tied=False)
+
+
 @dataclass(frozen=True)
 class Machine:
     """What is run where: the large size for speed, the small one for exactness."""
 
     device: str = "cuda"
-    large: models.Size = models.Size(32, 4096, 11008, 32, 32000, 1024, tied=False)
-    small: models.Size = models.Size(4, 256, 704, 4, 2000, 512, tied=False)
+    large: models.Size = LARGE
+    small: models.Size = SMALL
     attentions: tuple[str, ...] = ("sdpa", "flex_attention")
     methods: tuple[str, ...] = ("lora", "full")
     rounds: int = ROUNDS

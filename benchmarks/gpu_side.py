@@ -90,7 +90,7 @@ def exactness(given: dict, size: models.Size, rows: list[lengths.Pair], output: 
 def build(
     given: dict, size: models.Size, rows: list[lengths.Pair], output: Path, reference_seed: int = 0, **more: Any
 ) -> ConfidenceDPOTrainer | TheirDPO:
-    """Ours with the live reward, or TRL's; LoRA has the policy without its adapter as reference, full training a copy."""
+    """Ours with the live reward, or TRL's. LoRA needs no second model as reference, full training does."""
     cpu = given["device"] == "cpu"
     settings = BOTH | {
         "output_dir": str(output), "per_device_train_batch_size": given["batch"], "max_length": size.longest,

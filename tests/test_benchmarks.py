@@ -9,17 +9,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import (
-    annotation,
-    gpu,
-    lengths,
-    live_reward,
-    machine,
-    models,
-    run,
-    sampling,
-    training,
-)
+from benchmarks import annotation, gpu, lengths, live_reward, machine, models, run, sampling, training
 from benchmarks.comparisons import Plan
 from benchmarks.operations import Shape, forward_operations, live_reward_operations, online_operations
 from benchmarks.pictures import draw
@@ -39,11 +29,11 @@ def folder(tmp_path_factory):
     return path
 
 
-def steps(main, folder, count=2, **given) -> tuple[dict, list[dict]]:
-    """What a side says when it is asked for some steps: that it is ready, and of each step what it was."""
+def steps(main, folder, **given) -> tuple[dict, list[dict]]:
+    """What a side says when it is asked for two steps: that it is ready, and of each step what it was."""
     said = io.StringIO()
     argv = [f"{name}={value}" for name, value in {"folder": folder, "size": SIZE, "rows": 12, **given}.items()]
-    main(argv, io.StringIO("step\n" * count), said)
+    main(argv, io.StringIO("step\n" * 2), said)
     ready, *found = [json.loads(line) for line in said.getvalue().splitlines()]
     return ready, found
 
@@ -107,8 +97,8 @@ def test_the_table_has_the_quantiles_of_the_data(shared_data):
     for column in range(3):
         real = sorted(len(list(pair.values())[column]) for pair in pairs)
         table = sorted(triple[column] for triple in lengths.TABLE)
-        for share in (0.25, 0.5, 0.75):
-            assert table[int(40 * share)] == pytest.approx(real[int(2307 * share)], rel=0.25)
+        for share in (0.1, 0.5, 0.75, 0.9):
+            assert table[int(40 * share)] == pytest.approx(real[int(2307 * share)], rel=0.2)
     assert "hh-rlhf" in lengths.source() and lengths.pairs(8, 50257, 1024) == pairs[:8]
 
 
