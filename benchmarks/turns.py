@@ -1,7 +1,7 @@
 """Two processes that take turns: each computes a step when it is asked to, so that only one of them computes at a time.
 
-A side reads a line of its input for every step, and writes a line of JSON when it is done. What it prints otherwise is
-kept apart, and shown if it fails.
+A side reads a line of its input for every step, and answers with a line of JSON when it is done: through a pipe of its
+own, since libraries print what they like. What a side prints is shown if it fails.
 """
 
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks import machine
 
+ANSWERS = "BENCHMARK_ANSWERS"  # the variable that names the pipe
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -25,9 +27,9 @@ class Turns:
     """A side's end. Made after the imports and before any model, so that the memory held in between is known."""
 
     def __init__(self, asked: TextIO | None = None, said: TextIO | None = None, device: str = "cpu") -> None:
-        self._asked, self._said, self._device = asked or sys.stdin, said or sys.stdout, device
-        if said is None:
-            sys.stdout = sys.stderr  # what libraries print must not come between the lines of JSON
+        pipe = os.environ.get(ANSWERS)
+        self._asked, self._said = asked or sys.stdin, said or (os.fdopen(int(pipe), "w") if pipe else sys.stdout)
+        self._device = device
         machine.forget_peak()
         self._baseline = machine.held_bytes()
         self.number = -1
@@ -66,14 +68,7 @@ class Side:
     def __init__(self, module: str, arguments: dict[str, object], threads: int, ranks: int = 1) -> None:
         command = [sys.executable, "-m", f"benchmarks.{module}", *(f"{key}={arguments[key]}" for key in arguments)]
         port = _free_port() if ranks > 1 else 0
-        self._errors = [tempfile.TemporaryFile(mode="w+") for _ in range(ranks)]  # noqa: SIM115 (close ends them)
-        self._ranks = [
-            subprocess.Popen(
-                command, cwd=REPOSITORY, env=_environment(threads, rank, ranks, port), text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors[rank],
-            )
-            for rank in range(ranks)
-        ]  # fmt: skip
+        self._ranks = [_Rank(command, _environment(threads, rank, ranks, port)) for rank in range(ranks)]
         ready = self._answers()
         self.baseline_bytes = sum(one["baseline_bytes"] for one in ready)
         self.settings = ready[0]["settings"] | {"threads": threads, "baseline_bytes": self.baseline_bytes}
@@ -82,9 +77,8 @@ class Side:
 
     def step(self) -> dict:
         """One step: the time of the slowest rank, and of everything else the sum over ranks."""
-        for process in self._ranks:
-            process.stdin.write("step\n")
-            process.stdin.flush()
+        for rank in self._ranks:
+            rank.ask()
         answers = self._answers()
         found = dict(answers[0])
         found["seconds"] = max(one["seconds"] for one in answers)
@@ -93,35 +87,58 @@ class Side:
             found[name] = sum(one[name] for one in answers)
         return found
 
-    def close(self) -> None:
-        for process in self._ranks:
-            process.stdin.close()
-        for process in self._ranks:
-            process.wait()
-            process.stdout.close()
-        for errors in self._errors:
-            errors.close()
-
     def __enter__(self) -> "Side":
         return self
 
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
-            for process in self._ranks:
-                process.kill()
-        self.close()
+            self._kill()
+        for rank in self._ranks:
+            rank.close()
 
     def _answers(self) -> list[dict]:
-        return [self._answer(process, errors) for process, errors in zip(self._ranks, self._errors, strict=True)]
+        try:
+            return [rank.answer() for rank in self._ranks]
+        except RuntimeError:
+            self._kill()  # the others would wait for it
+            raise
 
-    def _answer(self, process: subprocess.Popen, errors: TextIO) -> dict:
-        line = process.stdout.readline()
+    def _kill(self) -> None:
+        for rank in self._ranks:
+            rank.process.kill()
+
+
+class _Rank:
+    """One process, with a line to it and a line back."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        receive, send = os.pipe()
+        self._printed = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (close ends it)
+        self.process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment | {ANSWERS: str(send)}, pass_fds=[send], text=True,
+            stdin=subprocess.PIPE, stdout=self._printed, stderr=self._printed,
+        )  # fmt: skip
+        os.close(send)  # so that its end is seen
+        self._answers = os.fdopen(receive)
+
+    def ask(self) -> None:
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict:
+        line = self._answers.readline()
         if not line:
-            errors.seek(0)
-            for rank in self._ranks:
-                rank.kill()
-            raise RuntimeError(f"a side ended early:\n{errors.read()[-4000:]}")
+            self._printed.seek(0)
+            raise RuntimeError(f"a side ended early:\n{self._printed.read()[-4000:]}")
         return json.loads(line)
+
+    def close(self) -> None:
+        """Without a next line to read, a side ends."""
+        with suppress(BrokenPipeError):  # it has ended already
+            self.process.stdin.close()
+        self.process.wait()
+        self._answers.close()
+        self._printed.close()
 
 
 def _environment(threads: int, rank: int, ranks: int, port: int) -> dict[str, str]:
