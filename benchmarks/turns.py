@@ -93,6 +93,8 @@ class Side:
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self._kill()
+        for rank in self._ranks:  # all of them first: they wait for each other
+            rank.ask_no_more()
         for rank in self._ranks:
             rank.close()
 
@@ -132,10 +134,12 @@ class _Rank:
             raise RuntimeError(f"a side ended early:\n{self._printed.read()[-4000:]}")
         return json.loads(line)
 
-    def close(self) -> None:
+    def ask_no_more(self) -> None:
         """Without a next line to read, a side ends."""
         with suppress(BrokenPipeError):  # it has ended already
             self.process.stdin.close()
+
+    def close(self) -> None:
         self.process.wait()
         self._answers.close()
         self._printed.close()
