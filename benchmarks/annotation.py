@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.data.chat import Rendered
 from alignment.models.annotator import Annotator
 from alignment.models.load import load_backbone
+from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.ranks import Ranks
 from benchmarks import arguments, lengths, models
@@ -57,7 +58,10 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
 
 def ours(folder: Path, size: models.Size, work: Path, ranks: Ranks) -> Annotate:
     loaded = load_backbone(ModelSource(str(folder), None, ""), "float32", torch.device("cpu"))
-    annotator = Annotator(loaded, "endpoint", "chat", size.longest, BATCH_TOKENS, work, ranks)
+    layout, _ = Packing().layout(
+        [loaded.model], loaded.model.device, loaded.tokenizer.pad_token_id, lambda: size.longest
+    )
+    annotator = Annotator(loaded, "endpoint", "chat", size.longest, BATCH_TOKENS, work, ranks, layout)
     direction = annotator.direction("distance", "last", [], seed=0)
 
     def annotate(step: int, pairs: list[lengths.Pair]) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.models.load import Loaded, load_language_model
+from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.policies.candidates import Question, hybrid_scorer, sample_answers, score_answers
 from alignment.ranks import Ranks
@@ -73,7 +74,7 @@ def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, rank
         ]
         here = work / f"{pairs.start}"
         samples = sample_answers(loaded, questions, settings, 0, count, here / "samples", ranks)
-        score_answers(scorer, loaded, questions, samples, BATCH_TOKENS, here / "scores", ranks)
+        score_answers(scorer, loaded, questions, samples, Packing(), BATCH_TOKENS, here / "scores", ranks)
         return [[len(sample.text.split()) + sample.finished for sample in many] for many in samples]
 
     return answer

@@ -21,7 +21,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.margin_rm import MarginRewardTrainer
+from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from benchmarks import arguments, lengths, models
 from benchmarks.operations import TRAINING, TRAINING_WITH_REFERENCE, forward_operations
 from benchmarks.turns import Turns
@@ -74,7 +74,8 @@ def build(
         rest["model"] = _reward_model(folder)
         rest["train_dataset"] = Dataset.from_list([_texts(row) for row in rows])
         kind = MarginRewardTrainer if side == "ours" else RewardTrainer
-        return kind(args=RewardConfig(**settings, **(OURS[name] if side == "ours" else {})), **rest)
+        config = MarginRewardConfig if side == "ours" else RewardConfig
+        return kind(args=config(**settings), **rest)
     rest["model"] = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rest["train_dataset"] = Dataset.from_list(rows)
     if side == "theirs":

@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 
+from alignment.models.packing import Item
+from alignment.trainers import margin_rm
 from benchmarks import (
     annotation,
     figure_seven,
@@ -155,12 +157,19 @@ def test_both_trainings_see_the_pairs_of_the_step(folder, tmp_path, name):
         assert [step["pairs"] for step in found] == [[0, 2], [2, 4], [4, 6]] and len(seen) == 3
         for number, batch in enumerate(seen):
             for row, pair in enumerate(rows):
-                for answer in ("chosen_ids", "rejected_ids"):
-                    piece = [pair["prompt_ids"][-1], *pair[answer]]
+                for piece in behind_their_prompt(pair, ours=side == "ours", whole=name == "reward_model"):
                     there = any(piece == ids[i : i + len(piece)] for ids in batch for i in range(len(ids)))
                     assert there == (row // 2 == number), (side, number, row)
             expected = sum(lengths.length_of(pair) for pair in rows[2 * number : 2 * number + 2])
             assert found[number]["tokens"] == expected and found[number]["units"] == 2
+
+
+def behind_their_prompt(pair, ours: bool, whole: bool) -> list[list[int]]:
+    """Both answers, after the last token before them; what whole texts have in common is our reward trainer's prompt."""
+    item = Item(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]])
+    if ours and whole:
+        item = margin_rm._pair({side: pair["prompt_ids"] + pair[side] for side in ("chosen_ids", "rejected_ids")})
+    return [[item.prompt[-1], *answer] for answer in item.answers]
 
 
 def test_annotation_finds_the_same_margins_on_both_sides(folder):

@@ -19,6 +19,7 @@ class LaidOutRows:
     """Mixin for a TRL trainer, whose `read_answers` says what it reads of a micro-batch, by name, one row an answer."""
 
     layout: Layout
+    answers = 2  # to a prompt
 
     def lay_out(self, packing: Packing, pad_id: int, longest: Callable[[], int], multiple: int | None) -> None:
         """Decides for packed or padded rows, once models and data are there."""
@@ -69,26 +70,29 @@ class RowsAtStart(TrainerCallback):
 
 @torch.no_grad()
 def check(trainer: Any) -> None:
-    """StageFailed unless a micro-batch gives the same packed and padded."""
+    """StageFailed unless a micro-batch gives the same packed, and padded pair by pair (which takes little memory)."""
     count = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
     rows = [trainer.train_dataset[i] for i in range(count)]
     model = trainer.model_wrapped
     was_training = model.training
     model.eval()
-    found = []
     with trainer.compute_loss_context_manager():
-        for layout in (trainer.layout, replace(trainer.layout, packed=False)):
-            batch = replace(trainer.data_collator, layout=layout)(rows)
-            batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-            found.append(trainer.read_answers(model, layout, batch))
+        together = _read(trainer, trainer.layout, rows)
+        alone = [_read(trainer, replace(trainer.layout, packed=False), [row]) for row in rows]
     model.train(was_training)
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.inner(model).dtype != torch.float32
-    allowed = HALF_TOLERANCE if half else TOLERANCE
-    for name, packed in found[0].items():
-        padded = found[1][name].float()
+    for name, packed in together.items():
+        sides = zip(*(found[name].float().chunk(trainer.answers) for found in alone), strict=True)
+        padded = torch.cat([value for side in sides for value in side])
         difference = float((packed.float() - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
-        if not difference <= allowed:  # NaN fails too
+        if not difference <= (HALF_TOLERANCE if half else TOLERANCE):  # NaN fails too
             raise StageFailed(
                 "packing", f"the {name} of a micro-batch differ by {difference:.1e} from those of padded rows",
                 "set packing=off, and report the model",
             )  # fmt: skip
+
+
+def _read(trainer: Any, layout: Layout, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+    batch = replace(trainer.data_collator, layout=layout)(rows)
+    batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
+    return trainer.read_answers(trainer.model_wrapped, layout, batch)

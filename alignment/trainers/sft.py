@@ -19,6 +19,8 @@ from alignment.trainers.rows import LaidOutRows, RowCollator
 class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
     """TRL's SFTTrainer for rows `input_ids` and `labels`, -100 up to the answer; several rows of data share one."""
 
+    answers = 1
+
     def __init__(self, *args: Any, packing: Packing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         inner = self.inner(self.model)
