@@ -26,7 +26,7 @@ from benchmarks.operations import forward_operations
 from benchmarks.turns import Turns
 
 DEFAULTS = {"side": "ours", "folder": "", "size": "{}", "batch": 64, "rows": 512, "tokens": None}
-BATCH_TOKENS = 16384  # as in conf/annotator
+BATCH_TOKENS = 4096  # as in conf/annotator
 
 Annotate = Callable[[int, list[lengths.Pair]], np.ndarray]  # the number of the step, its pairs: their margins
 

@@ -26,7 +26,7 @@ class Size:
 
     layers: int = 6
     width: int = 512
-    intermediate: int = 2048
+    intermediate: int = 1376
     heads: int = 8
     vocabulary: int = 50257
     longest: int = 1024

@@ -25,7 +25,7 @@ BATCHES = {
     "cdpo": (4, 8, 16), "cdpo_unpacked": (8,), "dpo": (4, 8, 16), "reward_model": (8,), "annotation": (64,),
     "sampling": (8,), "live_reward": (8,), "growth": (4,),
 }  # fmt: skip
-ROUNDS = {"cdpo": 3, "cdpo_unpacked": 3, "dpo": 3}  # a step of TRL's takes up to a minute and a half
+ROUNDS = {"cdpo": 3, "cdpo_unpacked": 3, "dpo": 2, "growth": 2}  # a step of TRL's takes up to a minute and a half
 Comparison = Callable[[str, int, Plan], list[dict]]
 OTHERS: dict[str, Comparison] = {
     "live_reward": lambda name, batch, plan: live_reward(batch, plan),

@@ -165,7 +165,7 @@ def test_both_trainings_see_the_pairs_of_the_step(folder, tmp_path, name):
 
 
 def behind_their_prompt(pair, ours: bool, whole: bool) -> list[list[int]]:
-    """Both answers, after the last token before them; what whole texts have in common is our reward trainer's prompt."""
+    """Both answers, after the last token before them. What whole texts share is the prompt of our reward trainer."""
     item = Item(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]])
     if ours and whole:
         item = margin_rm._pair({side: pair["prompt_ids"] + pair[side] for side in ("chosen_ids", "rejected_ids")})

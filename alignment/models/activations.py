@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from alignment.maths.pooling import Spans, find_spans, pool
@@ -76,6 +77,8 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
         return read
 
     handles = [(norm if layer == last else blocks[layer - 1]).register_forward_hook(hook(layer)) for layer in layers]
+    if stop:
+        handles += _only_where_read(blocks[max(layers) - 1], spans)
     try:
         yield reader
     except _HighestLayerRead:
@@ -83,6 +86,28 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _only_where_read(block: nn.Module, spans: Spans) -> list[RemovableHandle]:
+    """Of the highest block that is read, the network after the attention on the positions that are read alone.
+
+    It works token by token; for the others it gives zeros, which nobody reads.
+    """
+    network = getattr(block, "mlp", None)
+    if network is None or not spans.single:
+        return []
+    shape: list[torch.Size] = []
+
+    def before(module: nn.Module, args: tuple[Tensor]) -> Tensor:
+        shape.append(args[0].shape)
+        return args[0][spans.row, spans.start][None]
+
+    def after(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        whole = output.new_zeros(shape.pop())
+        whole[spans.row, spans.start] = output[0]
+        return whole
+
+    return [network.register_forward_pre_hook(before), network.register_forward_hook(after)]
 
 
 @torch.inference_mode()

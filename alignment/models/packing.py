@@ -140,7 +140,7 @@ class Packing:
     """The setting (conf/packing): "auto" packs wherever the model allows it, "off" never."""
 
     name: str = "auto"
-    max_tokens: int = 1024
+    max_tokens: int = 4096
 
     def __post_init__(self) -> None:
         if self.name not in PACKINGS:

@@ -83,7 +83,7 @@ class ConfidenceDPOConfig(DPOConfig):
     refit_weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
 
     packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
-    packing_max_tokens: int = field(default=1024, metadata={"help": "The longest a packed row may be."})
+    packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -180,6 +180,39 @@ def test_full_confidence_is_trls_dpo_loss_and_gradient_on_the_same_batch(folder,
         assert difference <= 1e-5 * gradient.abs().max(), name
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "packing_max_tokens": 40},
+        {"activation_checkpointing": True},
+        {"peft_config": LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")},
+        {"precompute_ref_log_probs": True},
+        {"confidence": "fixed", "fixed_confidence": 0.9, "max_length": 14},
+        {"bf16": True},
+    ],
+    ids=["live", "accumulated", "checkpointing", "lora", "precomputed", "cut", "bf16"],
+)
+def test_packed_rows_train_as_padded_ones_do(folder, tmp_path, settings, attention):
+    """Losses, confidences, the reward and what an evaluation finds."""
+    tolerance = 5e-2 if "bf16" in settings else 2e-5
+    live = "confidence" not in settings
+    slow = {"learning_rate": 1e-4} | ({"refit_learning_rate": 1e-4} if live else {})  # AdamW blows up rounding
+    found = {}
+    for packing in ("auto", "off"):
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
+        trainer, steps = train(
+            folder, tmp_path / packing, pairs(40), model=model, reward=a_reward() if live else None, packing=packing,
+            eval_dataset=pairs(9, seed=5), max_steps=5, **slow, **settings,
+        )  # fmt: skip
+        evaluated = trainer.evaluate()
+        found[packing] = [*steps.of("loss"), *steps.of("confidence"), evaluated["eval_loss"]]
+        if live:
+            found[packing] += [*steps.of("hybrid_gap"), *head(trainer).tolist()]
+    assert np.allclose(found["auto"], found["off"], rtol=tolerance, atol=tolerance)
+
+
 def test_full_confidence_trains_as_trl_does(folder, tmp_path):
     settings = {"max_steps": 6}
     ours, our_steps = train(

@@ -29,7 +29,7 @@ def main(out: Path, policy: Path, settings: dict) -> None:
             **settings,
         },
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="sdpa", dtype=torch.float32)
     steps = Steps()
     trainer = ConfidenceDPOTrainer(
         model=model, args=arguments, train_dataset=pairs(count), processing_class=byte_tokenizer("chatml"),
