@@ -25,7 +25,7 @@ BATCHES = {
     "cdpo": (4, 8, 16), "cdpo_unpacked": (8,), "dpo": (4, 8, 16), "reward_model": (8,), "annotation": (64,),
     "sampling": (8,), "live_reward": (8,), "growth": (4,),
 }  # fmt: skip
-ROUNDS = {"cdpo": 3, "cdpo_unpacked": 3, "dpo": 2, "growth": 2}  # a step of TRL's takes up to a minute and a half
+ROUNDS = {"cdpo": 2, "cdpo_unpacked": 2, "dpo": 2, "sampling": 3, "live_reward": 3, "growth": 2}  # long steps; others 6
 Comparison = Callable[[str, int, Plan], list[dict]]
 OTHERS: dict[str, Comparison] = {
     "live_reward": lambda name, batch, plan: live_reward(batch, plan),
@@ -63,11 +63,11 @@ def run(name: str, batch: int, plan: Plan, path: Path) -> list[dict]:
 def keep(entries: list[dict], path: Path) -> None:
     """Puts entries in place of those of the same name and batch, and leaves the others."""
     before = json.loads(path.read_text())["entries"] if path.exists() else []
-    new = {_key(entry): entry for entry in entries}
+    here = {"machine": machine.description(), "versions": machine.versions()}
+    new = {_key(entry): entry | here for entry in entries}
     kept = [new.pop(_key(entry), entry) for entry in before] + list(new.values())
     kept.sort(key=lambda entry: (list(BATCHES).index(entry["comparison"]), entry["batch"]))
-    results = {"machine": machine.description(), "versions": machine.versions(), "entries": kept}
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    path.write_text(json.dumps({"entries": kept}, indent=2) + "\n")
 
 
 def _key(entry: dict) -> tuple[str, int]:

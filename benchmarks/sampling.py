@@ -2,8 +2,8 @@
 python -m benchmarks.sampling side=ours folder=...
 
 Theirs is what a user of transformers writes: generate with `num_return_sequences`, prompts padded on the left, then a
-second forward of the padded sequences with all hidden states. One token in sixty ends an answer, so that their lengths
-differ as those of a trained model do. The unit is an answer that was sampled and scored.
+second forward of the padded sequences, without the head, with all hidden states. One token in sixty ends an answer, so
+that their lengths differ as those of a trained model do. The unit is an answer that was sampled and scored.
 """
 
 import json
@@ -99,7 +99,8 @@ def theirs(folder: Path, size: models.Size, count: int, new: int) -> Answer:
         lengths = ended.int().argmax(dim=1) + 1
         seen = torch.arange(sequences.shape[1] - width) < lengths[:, None]
         mask = torch.cat([mask.repeat_interleave(count, dim=0), seen.long()], dim=1)
-        hidden = model(input_ids=sequences, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
+        read = model.model(input_ids=sequences, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        hidden = read.hidden_states[1:]
         rows = torch.arange(len(sequences))
         reward.score(torch.stack([layer[rows, width + lengths - 1] for layer in hidden], dim=1))
         return [some.tolist() for some in lengths.split(count)]

@@ -15,7 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from alignment.maths.pooling import Spans, find_spans, pool
-from alignment.models.packing import HALF_TOLERANCE, TOLERANCE, Item, Layout, Packing, answers
+from alignment.models.devices import to_device
+from alignment.models.packing import HALF_TOLERANCE, PACKABLE, TOLERANCE, Item, Layout, Packing, answer_order, answers
 from alignment.types import Pooling, StageFailed, UserError
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
@@ -77,7 +78,7 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
         return read
 
     handles = [(norm if layer == last else blocks[layer - 1]).register_forward_hook(hook(layer)) for layer in layers]
-    if stop:
+    if stop and model.config.model_type in PACKABLE:
         handles += _only_where_read(blocks[max(layers) - 1], spans)
     try:
         yield reader
@@ -93,9 +94,9 @@ def _only_where_read(block: nn.Module, spans: Spans) -> list[RemovableHandle]:
 
     It works token by token; for the others it gives zeros, which nobody reads.
     """
-    network = getattr(block, "mlp", None)
-    if network is None or not spans.single:
+    if not spans.single:
         return []
+    network = block.mlp
     shape: list[torch.Size] = []
 
     def before(module: nn.Module, args: tuple[Tensor]) -> Tensor:
@@ -125,8 +126,9 @@ def response_states(
     """
     batch = layout.batch(items)
     found = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
-    spans = found._replace(**{name: getattr(found, name).to(backbone.device) for name in ("row", "start", "stop")})
-    batch = {name: value.to(backbone.device) for name, value in batch.items()}
+    places = {name: to_device(getattr(found, name), backbone.device) for name in ("row", "start", "stop")}
+    spans = found._replace(**places)
+    batch = {name: to_device(value, backbone.device) for name, value in batch.items()}
     with reading(backbone, layers, spans, stop=True) as reader:
         backbone(**layout.inputs(batch, backbone), use_cache=False)
     return reader.states.float(), found.ended
@@ -140,11 +142,16 @@ def states_layout(
     say(line)
     if layout.packed and items:
         layers = range(1, layer_count(backbone) + 1)
-        both = [
-            response_states(backbone, one, items[:CHECKED], layers, "endpoint", set())[0]
-            for one in (layout, replace(layout, packed=False))
-        ]
-        difference = float((both[0] - both[1]).abs().max() / both[1].abs().max())
+        few = [Item(item.prompt, item.answers[:2]) for item in items[:CHECKED]]
+        packed = response_states(backbone, layout, few, layers, "endpoint", set())[0]
+        padded = torch.cat(
+            [
+                response_states(backbone, replace(layout, packed=False), [one], layers, "endpoint", set())[0]
+                for number, which in answer_order(few)
+                for one in [Item(few[number].prompt, [few[number].answers[which]])]
+            ]
+        )
+        difference = float((packed - padded).abs().max() / padded.abs().max())
         if not difference <= (TOLERANCE if backbone.dtype == torch.float32 else HALF_TOLERANCE):  # NaN fails too
             raise StageFailed(
                 "packing", f"activations differ by {difference:.1e} from those of padded rows",

@@ -30,7 +30,7 @@ def add_completion_head(model: PreTrainedModel) -> None:
     inner = model.forward
     config = model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
-    if config.model_type not in PACKABLE:
+    if model.config.model_type not in PACKABLE:
         return
 
     @wraps(inner)
@@ -108,7 +108,7 @@ def answer_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, b
 
 def token_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
     """(target,) log pi of every token of the answers."""
-    if inner.config.get_text_config().model_type not in PACKABLE:
+    if inner.config.model_type not in PACKABLE:
         return trl_log_probs(model, inner, layout, batch)
     inputs = layout.inputs(batch, inner)
     return model(**inputs, use_cache=False, predictors=batch["predictors"], targets=batch["targets"])
@@ -127,14 +127,14 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
     """(answer,) rewards of a sequence classifier, read where transformers reads them: at the last token but padding."""
     inputs = layout.inputs(batch, inner)
     if not layout.packed:
-        return model(**inputs, use_cache=False).logits[:, 0]
+        return model(**inputs, use_cache=False).logits[:, 0].float()
     scores: list[Tensor] = []
     handle = _score_head(inner).register_forward_hook(lambda module, args, output: scores.append(output))
     try:
         model(**inputs, use_cache=False)
     finally:
         handle.remove()
-    return scores[0].flatten()[batch["answer_last"]]
+    return scores[0].flatten()[batch["answer_last"]].float()
 
 
 def _score_head(inner: PreTrainedModel) -> nn.Module:

@@ -13,15 +13,23 @@ def device() -> torch.device:
     return process_state().device
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy there, without waiting for what it still computes."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     """Begins to copy a tensor to the host; what it returns waits for that, and gives the copy."""
     if tensor.device.type != "cuda":
         copy = tensor.cpu()
         return lambda: copy
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    copy.copy_(tensor, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record()
+    copied, aside = torch.cuda.Event(), torch.cuda.Stream(tensor.device)  # beside what is computed next
+    aside.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(aside):
+        copy.copy_(tensor, non_blocking=True)
+        copied.record()
+    tensor.record_stream(aside)
 
     def wait() -> Tensor:
         copied.synchronize()

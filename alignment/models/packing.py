@@ -66,7 +66,8 @@ class Item:
 class Layout:
     """How items become rows, and what a model is given. packed=False: one row an answer, padded on the right.
 
-    multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows.
+    multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows. window: the models' smallest
+    sliding window, which our masks would open.
     """
 
     packed: bool
@@ -74,6 +75,7 @@ class Layout:
     pad_id: int
     multiple: int = 1
     balance: int = 2048
+    window: int | None = None
 
     def size(self, item: Item) -> int:
         """Tokens an item takes in a batch of items like it."""
@@ -82,6 +84,8 @@ class Layout:
     def batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """input_ids, position_ids, item and branch, all (row, token), and where the answers are."""
         order = list(answer_order(items))
+        if self.packed and self.window is not None and max(item.longest for item in items) > self.window:
+            raise UserError("packing", f"a text is longer than the sliding window of {self.window}", "set packing=off")
         if self.packed:
             rows = fill_rows([len(item) for item in items], self.max_tokens, self.balance)
             places = [[(number, list(range(len(items[number].answers)))) for number in row] for row in rows]
@@ -98,19 +102,23 @@ class Layout:
         first = np.repeat(found[:, 0] * width + found[:, 1] + unpredicted, counts)
         positions = first + np.concatenate([np.arange(count) for count in counts])
         ids = _table([row.ids for row in rows], width, self.pad_id)
+        item = _table([row.items for row in rows], width, PADDING)
+        branch = _table([row.branches for row in rows], width, PROMPT)
         row, start, stop = torch.from_numpy(found.T.copy())
-        kept = ids[row] != self.pad_id  # where padding is also the end token, transformers reads the one before
-        at = torch.arange(width)
-        kept &= (at >= start[:, None]) & (at < stop[:, None])
+        number, own = torch.tensor(order).T[..., None]
+        text = (item[row] == number) & ((branch[row] == PROMPT) | (branch[row] == own + 1))
+        kept = text & (
+            ids[row] != self.pad_id
+        )  # where padding is also the end token, transformers reads the one before
         return {
             "answer_row": row,
             "answer_start": start,
             "answer_stop": stop,
-            "answer_last": row * width + at.where(kept, 0).amax(dim=1),
+            "answer_last": row * width + torch.arange(width).where(kept, 0).amax(dim=1),
             "input_ids": ids,
             "position_ids": _table([row.positions for row in rows], width, 0),
-            "item": _table([row.items for row in rows], width, PADDING),
-            "branch": _table([row.branches for row in rows], width, PROMPT),
+            "item": item,
+            "branch": branch,
             "stretches": torch.tensor(
                 [(i, start, start + len(items[n])) for i, row in enumerate(rows) for n, start in row.starts.items()]
             ),
@@ -168,7 +176,8 @@ class Packing:
             balance = NO_BALANCE
             for model in models:
                 model.set_attn_implementation(item_attention.NAME)
-        return Layout(why is None, self.max_tokens, pad_id, multiple, balance), line
+        window = min((found for model in models if (found := sliding_window(model)) is not None), default=None)
+        return Layout(why is None, self.max_tokens, pad_id, multiple, balance, window), line
 
 
 def answers(batch: dict[str, Tensor]) -> Answers:
@@ -188,15 +197,18 @@ def fill_rows(lengths: Sequence[int], max_tokens: int, balance: int) -> list[lis
     What is computed is the widest row times their number, and attention grows with the width; of several widths the one
     that costs least is taken. balance: the width at which attention costs as much as everything else.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    low, high = max(lengths), max(max_tokens, max(lengths))
-    widths = sorted({low + (high - low) * step // WIDTHS for step in range(WIDTHS + 1)})
+    alone = [[i] for i, length in enumerate(lengths) if length > max_tokens]
+    order = sorted((i for i, length in enumerate(lengths) if length <= max_tokens), key=lambda i: (-lengths[i], i))
+    if not order:
+        return alone
+    low = lengths[order[0]]
+    widths = sorted({low + (max_tokens - low) * step // WIDTHS for step in range(WIDTHS + 1)})
 
     def cost(rows: list[list[int]]) -> float:
         width = max(sum(lengths[i] for i in row) for row in rows)
         return len(rows) * width * (1 + width / balance)
 
-    return min((_first_fit(lengths, order, width) for width in widths), key=cost)
+    return min((alone + _first_fit(lengths, order, width) for width in widths), key=cost)
 
 
 def _first_fit(lengths: Sequence[int], order: Sequence[int], width: int) -> list[list[int]]:
@@ -281,14 +293,19 @@ def packed_mask(item: Tensor, branch: Tensor, attention: str, dtype: torch.dtype
 
 def why_padded(model: PreTrainedModel, longest: Callable[[], int]) -> str | None:
     """Why this model can't read packed rows of these texts, the longest of so many tokens; None if it can."""
-    config = model.config.get_text_config()
-    if config.model_type not in PACKABLE:
-        return f"packed and padded were never compared for {config.model_type}"
+    if model.config.model_type not in PACKABLE:
+        return f"packed and padded were never compared for {model.config.model_type}"
     attention = model.config._attn_implementation
     if attention not in MASKS:
         return f"{attention} takes no mask of ours; load the model with attn_implementation=sdpa"
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    window = getattr(config, "sliding_window", None) if slides else None
+    window = sliding_window(model)
     if window is not None and (tokens := longest()) > window:
         return f"a text has {tokens} tokens and the model's sliding window {window}"
     return None
+
+
+def sliding_window(model: PreTrainedModel) -> int | None:
+    """How far back a token sees, where some layer is limited."""
+    config = model.config.get_text_config()
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return getattr(config, "sliding_window", None) if slides else None

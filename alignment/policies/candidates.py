@@ -116,15 +116,21 @@ def score_answers(
     A prompt is read once for as many of its answers as fit into a row.
     """
     numbers = np.cumsum([0, *(len(many) for many in samples)])
-    parts: list[tuple[Item, list[int]]] = []  # answers to one prompt that share a row, and their numbers
-    for start, one, many in zip(numbers, questions, samples, strict=False):
-        answers = [
+    answers = [
+        [
             answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
             for sample, answer in zip(many, _rendered(loaded, one, many), strict=True)
         ]
-        parts += [(Item.of([answers[i] for i in row]), [start + i for i in row]) for row in _rows(answers, packing)]
+        for one, many in zip(questions, samples, strict=True)
+    ]
+    whole = [Item.of(many) for many in answers if many]
+    layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, whole, ranks.say)
+    parts = [  # answers to one prompt that are read together, and their numbers
+        (Item.of([many[i] for i in together]), [start + i for i in together])
+        for start, many in zip(numbers[:-1], answers, strict=True)
+        for together in _together(many, layout, batch_tokens)
+    ]
     items = [item for item, _ in parts]
-    layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say)
 
     def compute(batch: list[int]) -> Pending:
         found = to_host(scorer(layout, [items[i] for i in batch]))
@@ -140,16 +146,16 @@ def score_answers(
     return np.split(scores, numbers[1:-1])
 
 
-def _rows(answers: Sequence[Rendered], packing: Packing) -> list[list[int]]:
-    """Answers to one prompt, in order, cut where the next would make its row too long."""
-    rows: list[list[int]] = []
-    for i, answer in enumerate(answers):
-        together = [answers[j] for j in rows[-1]] + [answer] if rows else []
-        if together and len(Item.of(together)) <= packing.max_tokens:
-            rows[-1].append(i)
+def _together(answers: Sequence[Rendered], layout: Layout, batch_tokens: int) -> list[list[int]]:
+    """Answers to one prompt, in order, cut where the next would make their row, or their batch, too large."""
+    most = min(layout.max_tokens, batch_tokens) if layout.packed else batch_tokens
+    found: list[list[int]] = []
+    for i in range(len(answers)):
+        if found and layout.size(Item.of([answers[j] for j in (*found[-1], i)])) <= most:
+            found[-1].append(i)
         else:
-            rows.append([i])
-    return rows
+            found.append([i])
+    return found
 
 
 def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sample]]) -> list[np.ndarray]:

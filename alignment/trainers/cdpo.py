@@ -280,6 +280,10 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
                 "model", "it is a mixture of experts, whose routers' loss this one leaves out",
                 "set router_aux_loss_coef=0 in its configuration",
             )  # fmt: skip
+        if hasattr(self.model.get_output_embeddings(), "base_layer"):
+            raise UserError(
+                "peft_config", "the language-model head can't have adapters", "leave it out of target_modules"
+            )
         peft = getattr(self.model, "peft_config", {})
         if any(getattr(config, "is_prompt_learning", False) for config in peft.values()):
             raise UserError("peft_config", "learned prompts move the positions that are read", "use LoRA")

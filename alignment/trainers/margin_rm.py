@@ -52,8 +52,9 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
             raise UserError("args", f"{type(args).__name__} is not a MarginRewardConfig", "use MarginRewardConfig")
         if not isinstance(train_dataset, Sized):
             raise TypeError("MarginRewardTrainer needs a train_dataset of known length: its loss is a mean over pairs")
-        if kwargs.get("data_collator") is not None:
-            raise UserError("data_collator", "MarginRewardTrainer has its own", "leave it out")
+        for name in ("data_collator", "compute_metrics"):
+            if kwargs.get(name) is not None:
+                raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
         _check_margins(train_dataset)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
@@ -70,7 +71,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         num_items_in_batch: int | None = None,
     ) -> Tensor:
         if return_outputs:
-            raise UserError("predict", "packed rows have no outputs of their own", "score texts with the saved model")
+            raise UserError("predict", "rows of several texts have no outputs", "score texts with the saved model")
         real_pairs = inputs.pop("real_pairs", None)
         rewards = answer_rewards(model, self.inner(model), self.layout, inputs)
         chosen, rejected = rewards.chunk(2)
@@ -81,12 +82,20 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         self._record(chosen.detach(), rejected.detach(), real_pairs)
         return loss
 
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """The loss alone: evaluate() needs no more."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
     def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the check at start."""
         return {"rewards": answer_rewards(model, self.inner(model), layout, batch)}
 
     def _longest(self) -> int:
-        """Tokens of the longest training text."""
+        """Tokens of the longest training text; an evaluation text beyond a sliding window is refused when it comes."""
         return max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in self.train_dataset)
 
     def _record(self, chosen: Tensor, rejected: Tensor, real_pairs: int | None) -> None:

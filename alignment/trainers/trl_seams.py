@@ -32,6 +32,7 @@ SEAMS = {
     },
     "trl.RewardTrainer": {
         "compute_loss": "overridden: chosen texts, then rejected ones, and their margins",
+        "prediction_step": "overridden: an evaluation's loss, without outputs",
         "_prepare_dataset": "keeps tokenized rows as they are, drops pairs longer than max_length",
         "_set_signature_columns_if_needed": "names `margin` among the columns that reach the collator",
         "_metrics": "mode -> name -> values, averaged by log()",
@@ -60,6 +61,7 @@ SEAMS = {
     "transformers.Trainer": {
         "get_batch_samples": "extended: counts the real pairs of an optimiser step over micro-batches and ranks; what "
         "it returns as their number reaches compute_loss as num_items_in_batch",
+        "_prepare_inputs": "a batch on the rank's device",
         "current_gradient_accumulation_steps": "the micro-batches of the step in progress",
         "model_wrapped": "the model as DDP, DeepSpeed or FSDP hold it, when on_train_begin is called",
         "compute_loss_context_manager": "what training_step computes the loss in; we read states and check in the same",

@@ -185,6 +185,27 @@ def test_blocks_of_flex_attention_are_the_same_mask(name):
     assert relative(states, expected) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_reward_is_read_before_padding_even_where_the_answer_is_nothing_else(name):
+    """Padding is often the end token too: a text that ends where the other goes on has it alone for an answer."""
+    items = [Item([11, 12, 13], [[PAD], [14, PAD]]), Item([15, 16], [[17], [PAD, PAD]]), *some_items(3)]
+    found = []
+    for layout in (PACKED, PADDED):
+        model = model_of(name, "eager", AutoModelForSequenceClassification)
+        with torch.no_grad():
+            found.append(answer_rewards(model, model, layout, layout.batch(items)))
+    assert relative(*found) < 1e-5
+
+
+def test_a_text_beyond_the_window_is_refused_when_it_comes():
+    model = model_of("gemma3", "eager")
+    layout, _ = Packing().layout([model], model.device, PAD, lambda: 64)
+    assert layout.packed and layout.window == 64
+    layout.batch([Item(range(10, 40), [range(34), range(20)])])
+    with pytest.raises(UserError, match="a text is longer than the sliding window of 64"):
+        layout.batch([Item(range(10, 40), [range(35), range(20)])])
+
+
 def test_the_number_of_answers_may_differ():
     items = [Item([5, 6, 7], [[8], [9, 10], [11]]), Item([12], [[13, 14]]), Item([15, 16], [[17], [18]])]
     model = model_of("llama", "sdpa")

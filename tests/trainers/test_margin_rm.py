@@ -71,6 +71,20 @@ def furthest(left: dict, right: dict) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+@pytest.mark.parametrize("packing", ["auto", "off"])
+def test_an_evaluation_has_the_loss_of_its_pairs(tmp_path, packing):
+    held_out = pairs(10, np.linspace(0, 1, 10).tolist(), seed=4)
+    trainer, _ = train(tmp_path, pairs(16, [0.0] * 16), max_steps=1, packing=packing, per_device_eval_batch_size=5)
+    found = trainer.evaluate(held_out)
+    with torch.no_grad():
+        scores = [
+            torch.stack([trainer.model(torch.tensor([ids])).logits[0, 0] for ids in held_out[side]])
+            for side in ("chosen_ids", "rejected_ids")
+        ]
+    expected = margin_ranking_loss(*scores, torch.linspace(0, 1, 10)).mean()
+    assert found["eval_loss"] == pytest.approx(float(expected), rel=1e-5) and "eval_accuracy" in found
+
+
 def test_margin_zero_is_trls_trainer_bit_for_bit(tmp_path):
     """Full batches of 8: TRL averages a short last one differently when gradients are accumulated."""
     ours, losses = train(tmp_path / "ours", pairs(24, [0.0] * 24), packing="off")

@@ -278,7 +278,13 @@ def test_reward_rows_of_ids_are_kept_and_long_ones_dropped(reward_trainer):
     assert columns_that_reach_the_collator(reward_trainer) == {"chosen_ids", "rejected_ids", "margin"}
 
 
-@checks(REWARD, "compute_loss")
+@checks("transformers.Trainer", "_prepare_inputs")
+def test_a_batch_is_put_where_the_model_is(reward_trainer):
+    found = reward_trainer._prepare_inputs({"input_ids": torch.ones(2, 3)})
+    assert found["input_ids"].device == reward_trainer.model.device
+
+
+@checks(REWARD, "compute_loss", "prediction_step")
 def test_the_margin_loss_is_trls(reward_trainer, tmp_path):
     """On pairs without filler: the same columns of the batch, the same halves of the logits."""
     ours = new_reward(MarginRewardTrainer, tmp_path)
