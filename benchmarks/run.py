@@ -25,7 +25,7 @@ BATCHES = {
     "cdpo": (4, 8, 16), "cdpo_unpacked": (8,), "dpo": (4, 8, 16), "reward_model": (8,), "annotation": (64,),
     "sampling": (8,), "live_reward": (8,), "growth": (4,),
 }  # fmt: skip
-ROUNDS = {"cdpo": 2, "cdpo_unpacked": 2, "dpo": 2, "sampling": 3, "live_reward": 3, "growth": 2}  # long steps; others 6
+ROUNDS = {"cdpo": 2, "cdpo_unpacked": 2, "dpo": 2, "sampling": 2, "live_reward": 3, "growth": 2}  # long steps; others 6
 Comparison = Callable[[str, int, Plan], list[dict]]
 OTHERS: dict[str, Comparison] = {
     "live_reward": lambda name, batch, plan: live_reward(batch, plan),
