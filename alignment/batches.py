@@ -1,8 +1,8 @@
 """Planned batches: what inference computes, cut up once for the whole data set, and the unit of resumption.
 
-The plan depends on the sizes of the items and nothing else, and is dealt to ranks batch by batch: so an item always has
-the same neighbours and padding, and its result is the same bit for bit on any number of ranks. Each batch is a file in
-the stage's work folder: a run that was killed continues at the first one missing.
+The plan depends on the sizes of the items and nothing else, and whichever rank is free takes the next batch: so an item
+always has the same neighbours and padding, and its result is the same bit for bit on any number of ranks, however fast
+each of them is. Each batch is a file in the stage's work folder: a killed run continues at the first one missing.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment import stopping
 from alignment.artifacts import atomic_file
 from alignment.ranks import Ranks
 
@@ -33,16 +32,13 @@ class Finished:
 def compute_in_batches(
     folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], Pending], ranks: Ranks
 ) -> Finished:
-    """Computes what is missing, each rank its share; returns when all ranks have. Asked to stop, it does after a batch.
+    """Computes what is missing; returns when all ranks are done. When one is asked to stop, all do after their batch.
 
     While a device computes a batch, the host takes and writes the one before.
     """
     batches = plan_batches(sizes, budget)
-    mine = range(ranks.rank, len(batches), ranks.count)
     before: tuple[int, Pending] | None = None
-    for number in ranks.progress(mine, what, len(mine)):
-        if stopping.asked():
-            break
+    for number in ranks.dealt(len(batches), what):
         if not _intact(_path(folder, number)):
             pending = compute(batches[number])
             if before is not None:

@@ -4,6 +4,7 @@ Built on accelerate's PartialState, which is only imported when there are severa
 since the first one fixes settings that belong to the trainers.
 """
 
+import itertools
 import os
 import socket
 import sys
@@ -17,8 +18,11 @@ from alignment.types import Stopped, UserError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+    from torch.distributed import Store
+    from tqdm import tqdm
 
 T = TypeVar("T")
+_deals = itertools.count()  # all ranks come to the same ones in the same order
 
 
 def process_state(timeout: timedelta | None = None) -> "PartialState":
@@ -120,12 +124,33 @@ class Ranks:
             raise error
         return result
 
+    def dealt(self, count: int, what: str) -> Iterator[int]:
+        """The numbers below `count`, each on one rank: whichever asks gets the next, until a rank was asked to stop.
+
+        All of them come here, and to no two of these in different orders. The bar shows what all ranks have taken.
+        """
+        store, key = self._store(), f"dealt {next(_deals)}"
+        with self._bar(None, what, count, "batch") as bar:
+            while not stopping.asked() and (number := store.add(key, 1) - 1) < count:
+                yield number
+                bar.update(number + 1 - bar.n)
+        store.add(key, count)  # nothing is left for the others
+
+    def _store(self) -> "Store":
+        """Numbers that all ranks see and add to: the process group's own."""
+        from torch import distributed
+
+        return distributed.HashStore() if self.count == 1 else distributed.group.WORLD.get_group_store()
+
     def progress(self, items: Iterable[T], what: str, total: int | None, unit: str = "batch") -> Iterator[T]:
         """The items, with a bar on the main process: on a terminal as it moves, in a log file twice a minute."""
+        return iter(self._bar(items, what, total, unit))
+
+    def _bar(self, items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm":
         from tqdm import tqdm
 
         every = 0.1 if sys.stderr.isatty() else 30
-        return iter(tqdm(items, what, total, unit=unit, disable=not self.main, mininterval=every, leave=False))
+        return tqdm(items, what, total, unit=unit, disable=not self.main, mininterval=every, leave=False)
 
     def say(self, line: str) -> None:
         """One line on the terminal, from the main process alone."""

@@ -267,4 +267,5 @@ def test_normal_text_has_words_alone():
         prompt_text(text_message("user", "What’s\tTHIS?! ")) == prompt_text(text_message("user", "what’s this")) != ""
     )
     assert prompt_text(text_message("user", "ﬁne")) == "fine"
+    assert prompt_text(text_message("user", "fi\u200bne \ufeffday")) == "fine day"  # with characters nobody sees
     assert prompt_text(text_message("user", "a b")) != prompt_text(text_message("user", "ab"))

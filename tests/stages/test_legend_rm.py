@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import load_dataset
 from safetensors import safe_open
+from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from alignment import artifacts
@@ -82,6 +83,10 @@ def test_calibration_says_how_good_the_margins_are(run):
     assert heldout["distribution"]["negative_share"] == pytest.approx((raw < 0).mean())
     assert heldout["out_of_scope"]["pairs"] == 32 and heldout["no_end"] == 0
     assert heldout["severity"]["spearman"] > 0.5  # measured 0.95 with 256 induced pairs
+    right = ((raw > 0) + 0.5 * (raw == 0)).mean()
+    assert heldout["ranked_right"]["mean"] == pytest.approx(right) and 0.5 < right < 1
+    gaps = [row["rejected_severity"] - row["chosen_severity"] for row in rows if row["harmful"]]
+    assert heldout["severity"]["spearman"] == pytest.approx(spearmanr(raw, gaps).statistic)
 
 
 def test_the_direction_travels_with_its_meaning(run):
