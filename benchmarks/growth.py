@@ -19,8 +19,12 @@ from benchmarks.turns import Side
 PAIRS, FACTORS = 4, (1, 2, 4, 8)
 TOKENS = (128, 256, 512, 1024)
 LAYERS = (2, 4, 6, 8)
-# what a step has, of pairs or prompts, on one rank
-IN_RANKS = (("training", 8), ("training", 16), ("reward_model", 16), ("annotation", 64), ("sampling", 64))
+# What a step has, of pairs or prompts, on one rank, and how many steps. Trainings have as many pairs as the recipes';
+# 256 pairs are about seventeen planned batches, 128 prompts about eighteen: of few, one rank has one more.
+IN_RANKS = (
+    ("training", 8, 6), ("training", 16, 6), ("reward_model", 16, 6), ("reward_model", 32, 4), ("annotation", 256, 3),
+    ("sampling", 128, 1),
+)  # fmt: skip
 TRAINED = {"training": "cdpo", "reward_model": "reward_model"}
 
 
@@ -91,7 +95,7 @@ def _curve(name: str, of: str, points: list[dict], plan: Plan) -> dict:
 
 def ranks(plan: Plan) -> Iterator[dict]:
     """Two ranks of one thread (ours) against one rank of one thread (theirs), the same pairs in every step."""
-    for what, batch in IN_RANKS:
+    for what, batch, rounds in IN_RANKS:
         trained = TRAINED.get(what)
         module = "training" if trained else what
         more = {"name": trained} if trained else dict(plan.more) if what == "sampling" else {}
@@ -100,6 +104,6 @@ def ranks(plan: Plan) -> Iterator[dict]:
             Side(module, plan.arguments("ours", each, **more), threads=1, ranks=2) as two,
             Side(module, plan.arguments("ours", batch, **more), threads=1) as one,
         ):
-            found = alternate(two, one, plan)
+            found = alternate(two, one, dataclasses.replace(plan, rounds=rounds))
         name = f"ranks_{what}"
         yield entry("ranks", name, batch, two, one, found, plan) | {"unit": "two ranks against one"}

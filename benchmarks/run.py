@@ -32,7 +32,6 @@ ROUNDS = {
     "sampling": 2,
     "live_reward": 3,
     "growth": 2,
-    "ranks": 4,
 }  # long steps; others 6
 Comparison = Callable[[str, int, Plan], list[dict]]
 OTHERS: dict[str, Comparison] = {

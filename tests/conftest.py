@@ -1,7 +1,9 @@
 """What tests share: tiny random models of several architectures, tokenizers with known chat templates, real data."""
 
+import itertools
 import os
 from pathlib import Path
+from threading import Barrier
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -15,6 +17,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
+from torch.distributed import HashStore
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -26,6 +29,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+
+from alignment import ranks as ranks_module
+from alignment.ranks import Ranks
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other on a busy machine are slow
 
@@ -116,3 +122,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real data beside the repository (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def two_ranks(monkeypatch) -> list[Ranks]:
+    """Ranks as two threads, which share a store and wait for each other; each comes to its first deal."""
+    store, all_there = HashStore(), Barrier(2, timeout=60)
+
+    class InThreads(Ranks):
+        def _store(self) -> HashStore:
+            return store
+
+        def any(self, here: bool) -> bool:
+            all_there.wait()
+            return here
+
+    monkeypatch.setattr(ranks_module, "_deals", itertools.repeat(0))
+    return [InThreads(0, 2), InThreads(1, 2)]

@@ -5,22 +5,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from torch.distributed import HashStore
 
-from alignment import ranks as ranks_module
 from alignment import stopping
 from alignment.batches import Finished, Pending, compute_in_batches, plan_batches
 from alignment.ranks import Ranks
-
-
-@pytest.fixture
-def two_ranks(monkeypatch):
-    """Ranks as two threads, which share a store; each of them comes to its first deal."""
-    store = HashStore()
-    monkeypatch.setattr(Ranks, "_store", lambda self: store)
-    monkeypatch.setattr(Ranks, "any", lambda self, here: here)
-    monkeypatch.setattr(ranks_module, "_deals", itertools.repeat(0))
-    return [Ranks(0, 2), Ranks(1, 2)]
 
 
 def test_batches_fit_the_budget_and_hold_everything_once():

@@ -23,12 +23,12 @@ from trl.trainer.utils import add_fused_lm_head
 
 from alignment.batches import Pending, compute_in_batches
 from alignment.data.columns import BadRow
+from alignment.models.agreement import agree
 from alignment.models.completions import add_completion_head, answer_log_probs
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
-from alignment.models.packing import HALF_TOLERANCE, PACKABLE, TOLERANCE, Item, Layout, Packing, answer_order
+from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order
 from alignment.ranks import Ranks
-from alignment.types import StageFailed
 
 LETTERS = "ABCD"
 CHECKED = 2  # questions on which packed and padded rows are compared
@@ -120,10 +120,5 @@ def _layout(loaded: Loaded, items: Sequence[Item], packing: Packing, say: Callab
     if layout.packed:
         few = items[:CHECKED]
         packed, padded = (_log_probs(loaded, one, few) for one in (layout, replace(layout, packed=False)))
-        difference = float((packed - padded).abs().max() / padded.abs().max())
-        if not difference <= (TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE):  # NaN fails too
-            raise StageFailed(
-                "packing", f"log-probabilities differ by {difference:.1e} from those of padded rows",
-                "set packing=off, and report the model",
-            )  # fmt: skip
+        agree("log-probabilities", packed, padded, model.dtype != torch.float32)
     return layout

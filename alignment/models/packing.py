@@ -29,8 +29,6 @@ PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
 PACKINGS = ("auto", "off")
 MASKS = ("sdpa", "eager", "flex_attention", item_attention.NAME)
-# Packed and padded must agree to this, of the largest value; in half precision the order of additions shows.
-TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
 # A block has about 16 w^2 weights: attention over rows of 8 w tokens takes as many operations. It does fewer of them a
 # second, 0.7 times as many on the CPU where this was measured.
 BALANCE = 6

@@ -20,6 +20,8 @@ from alignment.maths.noise import gumbel, gumbel_of
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
 
+NUMBERS_IN_CACHE = 2**18  # of 8 bytes: 0.6 times the time of all rows at once, for 56 rows of 50,257
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -69,13 +71,19 @@ class Draw:
     def __call__(self, ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
         keys, scores = self._keys[numbers], self._warpers(ids, scores)
         if not self._few:
-            noise = gumbel(keys, position, scores.shape[1])
-            return noise.add_(self._top_p(ids, scores)).argmax(dim=1)
+            return _highest(self._top_p(ids, scores), keys, position)
         left = int((scores != -math.inf).sum(dim=1).max())  # top_k, and more where several are just as likely
         scores, tokens = scores.topk(left)  # top_p sorts, and the whole vocabulary would take longer than the model
         noise = gumbel_of(tokens, keys, position)
         chosen = noise.add_(self._top_p(ids, scores)).argmax(dim=1, keepdim=True)
         return tokens.gather(1, chosen)[:, 0]
+
+
+def _highest(scores: Tensor, keys: Tensor, position: int) -> Tensor:
+    """The token of the highest score and noise. On a CPU a few rows at a time: their noise stays in its cache."""
+    rows = len(keys) if keys.device.type != "cpu" else max(1, NUMBERS_IN_CACHE // scores.shape[1])
+    parts = zip(scores.split(rows), keys.split(rows), strict=True)
+    return torch.cat([gumbel(key, position, part.shape[1]).add_(part).argmax(dim=1) for part, key in parts])
 
 
 def _sample(ids: list[int], loaded: Loaded) -> Sample:

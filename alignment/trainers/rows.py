@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
 
-from alignment.models.packing import HALF_TOLERANCE, TOLERANCE, Item, Layout, Packing
+from alignment.models.agreement import agree
+from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.dealing import BalancedSampler, seeded
-from alignment.types import StageFailed
 
 
 class LaidOutRows:
@@ -95,12 +95,7 @@ def check(trainer: Any) -> None:
     for name, packed in together.items():
         sides = zip(*(found[name].float().chunk(trainer.answers) for found in alone), strict=True)
         padded = torch.cat([value for side in sides for value in side])
-        difference = float((packed.float() - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
-        if not difference <= (HALF_TOLERANCE if half else TOLERANCE):  # NaN fails too
-            raise StageFailed(
-                "packing", f"the {name} of a micro-batch differ by {difference:.1e} from those of padded rows",
-                "set packing=off, and report the model",
-            )  # fmt: skip
+        agree(name, packed, padded, half)
 
 
 def _read(trainer: Any, layout: Layout, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:

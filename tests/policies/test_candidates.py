@@ -1,6 +1,7 @@
 """Samples and scores come out the same however often a run was killed, and a cut answer is read where it was cut."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -40,8 +41,7 @@ def questions(world):
     return [question(world, f"p{i}", text_message("user", one.text), 48) for i, one in enumerate(prompts)]
 
 
-def test_samples_are_the_same_after_a_kill_and_on_any_number_of_ranks(world, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(Ranks, "wait", lambda self: None)  # two ranks, one after the other
+def test_samples_are_the_same_after_a_kill_and_on_any_number_of_ranks(world, questions, tmp_path, two_ranks):
     whole = sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "a", Ranks())
     files = sorted((tmp_path / "a").iterdir())
     content = [path.read_bytes() for path in files]
@@ -50,9 +50,13 @@ def test_samples_are_the_same_after_a_kill_and_on_any_number_of_ranks(world, que
     files[2].unlink()
     assert sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "a", Ranks()) == whole
     assert [path.read_bytes() for path in files] == content
-    with pytest.raises(FileNotFoundError):  # the other rank's share isn't there yet
-        sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "b", Ranks(1, 2))
-    assert sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "b", Ranks(0, 2)) == whole
+
+    def sample(ranks: Ranks) -> list[list[Sample]]:
+        return sample_answers(world, questions, SETTINGS, 0, 4, tmp_path / "b", ranks)
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(sample, two_ranks)) == [whole, whole]
+    assert [path.read_bytes() for path in sorted((tmp_path / "b").iterdir())] == content
 
 
 def test_a_sample_depends_on_seed_prompt_and_number_alone(world, questions, tmp_path):
