@@ -346,5 +346,5 @@ def test_a_model_that_reads_packed_rows_otherwise_is_found_out():
     assert said == ["  rows: packed, each prompt read once, at most 4096 tokens a row"]
     forward = model.transformer.wpe.forward
     model.transformer.wpe.forward = lambda ids: forward(torch.arange(ids.shape[1]).expand_as(ids))
-    with pytest.raises(StageFailed, match="packing: activations differ"):
+    with pytest.raises(StageFailed, match="packing: the activations of some rows differ"):
         states_layout(model, Packing(), PAD, items, said.append)
