@@ -2,16 +2,28 @@
 
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
 
-os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["MPLBACKEND"] = "Agg"
+# What the user's environment says of us and of the libraries must not change a test: all of it is forgotten first.
+FOREIGN = (
+    "ACCELERATE_", "DEEPSPEED_", "DS_", "GLOO_", "GROUP_", "HF_", "HUGGING", "HYDRA_", "LOCAL_", "MASTER_", "MKL_",
+    "NCCL_", "OMP_", "PET_", "REPALIGN_", "ROLE_", "SLURM", "TENSORBOARD_", "TORCHELASTIC_", "TRACKIO_",
+    "TRANSFORMERS_", "WANDB_",
+)  # fmt: skip
+for name in [one for one in os.environ if one.startswith(FOREIGN) or one in ("RANK", "WORLD_SIZE")]:
+    del os.environ[name]
+os.environ |= {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",  # the models are tiny, and threads that wait for each other on a busy machine are slow
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "WANDB_MODE": "offline",
+}
 
 import pytest
 import torch
@@ -33,7 +45,7 @@ from transformers import (
 from alignment import ranks as ranks_module
 from alignment.ranks import Ranks
 
-torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other on a busy machine are slow
+torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -102,6 +114,19 @@ def tiny_model(name: str, kind: type = AutoModel, seed: int = 0, **settings) -> 
         for parameter in model.parameters():  # initial weights of 0.02 would leave all states nearly equal
             torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def _nowhere(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("nowhere")
+
+
+@pytest.fixture(autouse=True)
+def _started_nowhere(_nowhere, monkeypatch) -> Iterator[None]:
+    """No test sees what lies in the folder the suite was started in, or leaves anything there."""
+    monkeypatch.chdir(_nowhere)
+    yield
+    assert not (left := os.listdir(_nowhere)), f"the test left {left} in the folder it was started in"
 
 
 @pytest.fixture(scope="session")

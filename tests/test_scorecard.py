@@ -269,7 +269,8 @@ def test_judges_are_looked_at_before_the_first_stage(recipe, tmp_path, monkeypat
     monkeypatch.delenv("NO_KEY", raising=False)
     labels = tmp_path / "labels.csv"
     labels.write_text("prompt,response,label\n" + "a,I'm sorry but I can't help with that.,full_compliance\n" * 12)
-    more = ["scorecard.before=world", "scorecard.after=world"] if recipe == "scorecard" else []
+    two = ["scorecard.before=world", "scorecard.after=world", "scorecard.mmlu.questions=0"]
+    more = two if recipe == "scorecard" else []
     given = [f"+recipe={recipe}", "evaluation.sets=[data]", f"run.dir={tmp_path}/run", *more]
     api = ["judge=api", "judge.api.url=http://127.0.0.1:1", "judge.api.model=m", "judge.api.key_variable=NO_KEY"]
     with pytest.raises(UserError, match=r"judge.llama_guard_3.path: .*guard holds no weights"):

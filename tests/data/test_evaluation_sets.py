@@ -216,7 +216,10 @@ def test_red_team_attempts_are_what_people_said_first(tmp_path, form):
     }
 
 
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08nothing", gzip.compress(b'[{"transcript": "x" * 100')[:-9]])
+CUT = gzip.compress(b'[{"transcript": "x" * 100')[:-9]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08nothing", CUT], ids=["empty", "no archive", "cut off"])
 def test_a_broken_archive_is_one_line(tmp_path, content):
     file = tmp_path / "hh_rlhf/red-team-attempts/red_team_attempts.jsonl.gz"
     file.parent.mkdir(parents=True)
