@@ -148,6 +148,7 @@ def _run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str]
             if cfg.run.stage is None:
                 keep_settings(cfg, run)
         _read_pairs(cfg, run, steps, ranks)
+        _say_idle_gpus(steps, ranks)
         if judges:
             calibrated(cfg.judge, judges, cfg.seed, run, ranks)
         for step in steps:
@@ -163,6 +164,16 @@ def _run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str]
         ranks.say(f"done: {run.root}")
     if any(step.stage == "report" for step in steps):
         ranks.from_main(lambda: _require_gates(run))
+
+
+def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:
+    """One process computes on one GPU."""
+    if ranks.count > 1 or not any("model" in STAGES[step.stage].inputs and not step.cached for step in steps):
+        return
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        ranks.say(f"one of the {count} GPUs here is used; launch=ddp, or accelerate launch, uses all of them")
 
 
 def _require_gates(run: RunDir) -> None:
@@ -267,6 +278,7 @@ def _quiet_libraries() -> None:
         "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make training many times slower when a core is shared
     }.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", "this process sees .* GPUs")  # a run says so itself
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)
     warnings.filterwarnings("ignore", r"`is_gradient_checkpointing`", FutureWarning)  # TRL's own call of it
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a kernel that it would like to load

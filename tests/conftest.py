@@ -1,29 +1,14 @@
 """What tests share: tiny random models of several architectures, tokenizers with known chat templates, real data."""
 
+import tests.environment  # noqa: F401 (first: libraries read it when they are imported)
+
+# isort: split
+
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
-
-# What the user's environment says of us and of the libraries must not change a test: all of it is forgotten first.
-FOREIGN = (
-    "ACCELERATE_", "DEEPSPEED_", "DS_", "GLOO_", "GROUP_", "HF_", "HUGGING", "HYDRA_", "LOCAL_", "MASTER_", "MKL_",
-    "NCCL_", "OMP_", "PET_", "REPALIGN_", "ROLE_", "SLURM", "TENSORBOARD_", "TORCHELASTIC_", "TRACKIO_",
-    "TRANSFORMERS_", "WANDB_",
-)  # fmt: skip
-for name in [one for one in os.environ if one.startswith(FOREIGN) or one in ("RANK", "WORLD_SIZE")]:
-    del os.environ[name]
-os.environ |= {
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "MPLBACKEND": "Agg",
-    "OMP_NUM_THREADS": "1",  # the models are tiny, and threads that wait for each other on a busy machine are slow
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "WANDB_MODE": "offline",
-}
 
 import pytest
 import torch

@@ -153,6 +153,7 @@ def _preference_trainer(
         args=config,
         train_dataset=Dataset.from_list([{name: row[name] for name in columns} for row in rows]),
         reward=training.reward if config.live else None,
+        revision=training.source.revision,
         processing_class=loaded.tokenizer,
         peft_config=lora_config(training.lora, "CAUSAL_LM", None),
     )

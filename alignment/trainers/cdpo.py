@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
@@ -33,8 +34,9 @@ from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.live_reward import LiveReward
+from alignment.trainers.one_device import on_one_device
 from alignment.trainers.pair_mean import PairMean
-from alignment.trainers.reference import ReferenceLogProbs
+from alignment.trainers.reference import ReferenceLogProbs, reference_of
 from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.trainers.start import Start
 from alignment.types import StageFailed, UserError
@@ -47,6 +49,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
     """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
 
     reward: a HybridReward, or the folder of one; None fits one at start on `args.reward_pairs` training pairs.
+    revision: of the hub, from which a model that is given was loaded: the reference is loaded from there again.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
         args: ConfidenceDPOConfig | None = None,
         train_dataset: Any = None,
         reward: HybridReward | str | Path | None = None,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or ConfidenceDPOConfig()
@@ -64,6 +68,9 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
         self.live: LiveReward | None = None
         self.starts_at_reference = kwargs.get("ref_model") is None
         self._pairs = PairRecord()
+        on_one_device(args, model)
+        if self.starts_at_reference and _has_reference_beside_it(model, args, kwargs.get("peft_config")):
+            kwargs["ref_model"] = reference_of(model, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._prepare_rows()
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
@@ -331,6 +338,11 @@ def _pair(row: Mapping[str, Any], limit: int | None = None) -> Item:
 def _trl_answer_log_probs(model: torch.nn.Module, inner: Any, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
     per_token = trl_log_probs(model, inner, layout, batch)
     return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
+
+
+def _has_reference_beside_it(model: Any, args: ConfidenceDPOConfig, peft_config: Any) -> bool:
+    """Or else TRL sees to it: adapters are switched off, log-probabilities are there before, a name is loaded twice."""
+    return isinstance(model, PreTrainedModel) and peft_config is None and not args.precompute_ref_log_probs
 
 
 def _check_arguments(args: Any, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:

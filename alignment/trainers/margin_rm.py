@@ -20,6 +20,7 @@ from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.dealing import refuse_other_dealing
+from alignment.trainers.one_device import on_one_device
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.types import UserError
@@ -58,6 +59,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
         _check_margins(train_dataset)
+        on_one_device(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read

@@ -14,9 +14,18 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers import PreTrainedModel
 from trl.models import prepare_deepspeed
 
 from alignment.artifacts import atomic_file
+
+
+def reference_of(model: PreTrainedModel, revision: str | None) -> PreTrainedModel:
+    """The model as it was loaded, on one device. revision: the hub's that it was loaded from."""
+    config = model.config
+    return type(model).from_pretrained(
+        config._name_or_path, revision=revision, dtype=model.dtype, attn_implementation=config._attn_implementation
+    )
 
 
 class ReferenceLogProbs:

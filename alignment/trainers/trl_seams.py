@@ -26,7 +26,7 @@ SEAMS = {
         "_tokenizer": "the tokenizer, also where a processor was given",
         "_is_vision_dataset": "does the data hold images?",
         "aux_loss_enabled": "would TRL's loss have a term for a mixture's routers?",
-        "ref_model": "a copy that TRL loads from the policy's folder; None with LoRA or precomputed references",
+        "ref_model": "the policy as it was loaded, from TRL or from us; None with LoRA or precomputed references",
         "beta": "the loss's beta",
         "loss_is_scaled_for_ga": "False: training_step divides the loss by the number of micro-batches",
     },
@@ -78,6 +78,7 @@ SEAMS = {
     },
     "transformers.TrainingArguments": {
         "deepspeed_plugin": "accelerate's, with its zero_stage; None without DeepSpeed",
+        "_n_gpu": "how many GPUs one process sees; above 1, Trainer wraps the model in DataParallel, which TRL refuses",
     },
     "transformers.PreTrainedModel": {
         "forward": "TRL gives it a fused head: model(..., labels=..., fused_lm_head=True).log_probs, per token and 0 "

@@ -46,6 +46,19 @@ def test_a_file_shows_what_is_in_it(tmp_path, capsys):
         assert picture.width > 600
 
 
+def test_a_run_in_one_process_says_that_other_gpus_are_idle(tmp_path, capsys, monkeypatch):
+    """A stage without a model needs none."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("alignment.run._run_or_name_the_lost", lambda *step: None)
+    line = "one of the 8 GPUs here is used; launch=ddp, or accelerate launch, uses all of them"
+    for recipe, said in (("legend_rm", True), ("inspect", False)):
+        run_recipe(compose_config([f"+recipe={recipe}", f"run.dir={tmp_path}/{recipe}", f"stages=[{STAGE[recipe]}]"]))
+        assert (line in capsys.readouterr().out) == said
+
+
+STAGE = {"legend_rm": "induce", "inspect": "inspect"}
+
+
 def test_texts_are_shown_and_never_obeyed():
     assert plain("a\x1b[31mb\n\n c\u202ed") == "a\ufffd[31mb c\ufffdd"
     assert plain("x" * 1000).endswith(" ...") and len(plain("x" * 1000)) < 320

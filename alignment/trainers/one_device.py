@@ -1,0 +1,30 @@
+"""One process trains on one device, however many GPUs it sees.
+
+Left to themselves, Trainer would wrap the model in DataParallel and load as many pairs as there are GPUs, and TRL would
+load a model in pieces, some on each (device_map="auto"): rows, hooks and the count of a step's pairs are a rank's own.
+"""
+
+import warnings
+from typing import Any
+
+from transformers import TrainingArguments
+
+from alignment.types import UserError
+
+
+def on_one_device(args: TrainingArguments, model: Any) -> None:
+    """Before Trainer's and TRL's own __init__, which decide by what is settled here. model: a name, or the model."""
+    if args.n_gpu > 1:
+        warnings.warn(
+            f"this process sees {args.n_gpu} GPUs and trains on {args.device}; launch=ddp, or accelerate launch, "
+            "trains on all of them",
+            stacklevel=3,
+        )
+        args._n_gpu = 1
+    if isinstance(model, str):
+        settings = args.model_init_kwargs or {}
+        if settings.get("device_map") is not None:
+            raise UserError("model_init_kwargs", "device_map puts a model in several places", "leave it out")
+        args.model_init_kwargs = {**settings, "device_map": None}
+    elif len(places := set(getattr(model, "hf_device_map", {}).values())) > 1:
+        raise UserError("model", f"its layers are spread over {len(places)} devices", "load it without device_map")
