@@ -2,6 +2,16 @@
 
 from alignment.data.chat import ChatFormat
 
+COMPARED = {
+    "loaded": "with the model as it was trained",
+    "one_by_one": "one conversation at a time, or many in a batch",
+    "pipeline": "through transformers' text-classification pipeline",
+    "left_padding": "padded on the left",
+    "bfloat16": "computed in bfloat16",
+    "reloaded_in_4_bits": "the adapters on their base in 4 bits, with the model as it was trained",
+    "unmerged": "the adapters on their base, not merged",
+}
+
 
 def reward_model_card(
     recipe: str, margins: str, seed: int, trained_on: str, format: ChatFormat, parity: dict[str, float]
@@ -12,7 +22,8 @@ def reward_model_card(
         if parity["left_padding"] <= 1e-4
         else f"Pad on the right, as the saved tokenizer does: left, scores differ by {parity['left_padding']:.1e}."
     )
-    checks = "\n".join(f"| {name} | {difference:.1e} |" for name, difference in parity.items())
+    checks = "\n".join(f"| {words} | {parity[name]:.1e} |" for name, words in COMPARED.items() if name in parity)
+    quantized = "\nThe first line is what four bits change: adapters learned on them." if "unmerged" in parity else ""
     add_special_tokens = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
     return f"""---
 library_name: transformers
@@ -34,11 +45,12 @@ reward({add_special_tokens!r})[0]["score"]  # the raw score: problem_type is "re
 Give it a conversation as its chat template renders it, without the BOS token that the tokenizer adds by itself.
 {padding}
 
-Largest difference to the scores in training, after loading it back from this folder in float32:
+Loaded back from this folder in float32, its scores differ at most by:
 
 | compared | difference |
 |---|---|
 {checks}
+{quantized}
 
 {trained_on}
 """

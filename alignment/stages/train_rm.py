@@ -7,9 +7,14 @@ only the margins differ. Then each scores the evaluation pairs it has never seen
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import torch
 from datasets import Dataset
 from omegaconf import DictConfig
 from torch import Tensor
@@ -22,15 +27,15 @@ from alignment.data.chat import Rendered
 from alignment.given import evaluation_pairs, sources
 from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
-from alignment.models.devices import device, to_host, training_dtype
+from alignment.models.devices import device, to_host
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
 from alignment.models.packing import Item, Packing
-from alignment.models.parity import check_parity, save_tokenizer
+from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
 from alignment.models.scoring import packed_reward_scores, reward_scores
-from alignment.models.source import model_source
+from alignment.models.source import ModelSource, model_source
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
-from alignment.trainers.finishing import release, save_whole, weights_are_split
+from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.stopping import train
@@ -134,18 +139,27 @@ def _train_one(
     ranks.wait()
     rendered = {name: _render(loaded, pairs) for name, pairs in evaluation.items()}
     probe = _parity_rows(loaded, evaluation, rendered)
-    trained = _scores_in_training(trainer, probe[0], loaded.tokenizer.pad_token_id)
+    split = weights_are_split(trainer)
+    trained = _scores_of_split(trainer, probe[0], loaded.tokenizer.pad_token_id) if split else None
     save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks, source.revision)
     if ranks.main:
         save_tokenizer(loaded.format, unfinished / "model")
     ranks.wait()
     checkpoints = Path(trainer.args.output_dir)
+    in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
+    if ranks.main:
+        trained = trained or _scores_in_training(in_training, cfg.lora, probe[0], loaded.tokenizer.pad_token_id)
+        del in_training
+        if quantized_on(cfg.lora) is not None:
+            reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe[0])
+            trained = replace(trained, reloaded=reload(quantized_on(cfg.lora)), unmerged=reload(None))
+    ranks.wait()
     model = load_reward_model(unfinished / "model", device())
     packing = Packing(**cfg.packing)
     scores = _score_sets(model, loaded, packing, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
     if ranks.main:
-        parity = check_parity(unfinished / "model", *probe, trained, training_dtype(cfg.trainer.precision))
+        parity = check_parity(model, unfinished / "model", *probe, trained)
         card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
@@ -202,14 +216,35 @@ def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
     return columns
 
 
-def _scores_in_training(trainer: MarginRewardTrainer, rows: list[Rendered], pad_id: int) -> Tensor:
-    """What the trained model says before it is saved. Where no rank holds all of it, all of them score together."""
-    if weights_are_split(trainer):
-        model = trainer.model_wrapped
-    else:
-        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # else it scores in bfloat16
+def _scores_in_training(
+    model: PreTrainedModel, lora: Mapping[str, Any], rows: list[Rendered], pad_id: int
+) -> TrainedScores:
+    """What the trained model says, in float32 unless its weights are in 4 bits."""
+    rounded = any(one.is_floating_point() and one.dtype != torch.float32 for one in model.parameters())
+    if lora["name"] != "quantized":
+        model.float()  # DeepSpeed's are in the training's precision
     model.eval()
-    return reward_scores(model, rows, pad_id)
+    return TrainedScores(reward_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
+
+
+def _scores_of_split(trainer: MarginRewardTrainer, rows: list[Rendered], pad_id: int) -> TrainedScores:
+    """What it says where no rank holds all of it: all of them score together, in the training's precision."""
+    trainer.model_wrapped.eval()
+    return TrainedScores(reward_scores(trainer.model_wrapped, rows, pad_id), exact=not trainer.args.bf16)
+
+
+def _reloaded(
+    cfg: DictConfig,
+    source: ModelSource,
+    seed: int,
+    adapters: Path,
+    rows: list[Rendered],
+    quantized: torch.device | None,
+) -> Tensor:
+    """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
+    base = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized)
+    model = base.model if quantized is not None else base.model.to(device())
+    return with_adapters(model, adapters, rows, base.tokenizer.pad_token_id)
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------

@@ -61,6 +61,15 @@ def quantized_on(lora: Mapping[str, Any]) -> torch.device | None:
     return device() if lora["name"] == "quantized" else None
 
 
+def adapters_in_float32(model: torch.nn.Module) -> None:
+    """On a base in 4 bits TRL has what is learned in bfloat16, where small steps are rounded away, and which a head in
+    float32 arithmetic can't take. Autocast computes in bfloat16 all the same."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+
 def log_to(folder: Path, run_name: str) -> None:
     """Where trackers write, by the environment variables each of them reads. W&B is offline unless it has a key."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)

@@ -1,7 +1,6 @@
 """The end of a training: whole weights on disk, wherever they were, and a process that the next stage can use."""
 
 import copy
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,25 @@ def save_whole(
 ) -> None:
     """Writes the model as from_pretrained loads it: gathered from the ranks, LoRA's adapters merged, no pickle.
 
+    The adapters themselves stay beside it, in the folder `adapters`.
     revision: the one that the trained model was loaded from, for LoRA's base.
     """
     if lora["name"] == "none":
         trainer.save_model(str(folder))
     else:
-        adapters = folder.with_name(f"{folder.name}.adapters")
+        adapters = adapters_beside(folder)
         trainer.save_model(str(adapters))
         if ranks.main:
             _merge(trainer, adapters, kind, folder, revision)
-            shutil.rmtree(adapters)
+            (adapters / "training_args.bin").unlink(missing_ok=True)
     if ranks.main:
         (folder / "training_args.bin").unlink(missing_ok=True)
     ranks.wait()
+
+
+def adapters_beside(folder: Path) -> Path:
+    """Where LoRA's adapters lie that were merged into the model in `folder`."""
+    return folder.with_name("adapters")
 
 
 def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision: str | None) -> None:

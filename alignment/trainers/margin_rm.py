@@ -18,6 +18,7 @@ from trl import RewardConfig, RewardTrainer
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
+from alignment.trainers.arguments import adapters_in_float32
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.dealing import refuse_other_dealing
 from alignment.trainers.one_device import on_one_device
@@ -61,6 +62,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         _check_margins(train_dataset)
         on_one_device(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        adapters_in_float32(self.model)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read
         packing = Packing(args.packing, args.packing_max_tokens)

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
 from alignment.models.packing import Item, Layout, Packing
+from alignment.trainers.arguments import adapters_in_float32
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.rows import LaidOutRows, RowCollator
@@ -25,6 +26,7 @@ class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
     def __init__(self, model: Any, args: SFTConfig, packing: Packing, **kwargs: Any) -> None:
         on_one_device(args, model)
         super().__init__(model=model, args=args, **kwargs)
+        adapters_in_float32(self.model)
         inner = self.inner(self.model)
         add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
         self.lay_out(packing, self.processing_class.pad_token_id, self._longest, self.args.pad_to_multiple_of)

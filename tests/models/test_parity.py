@@ -9,11 +9,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
-from alignment.models.parity import check_parity, save_tokenizer
+from alignment.models.load import load_reward_model
+from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
 from alignment.types import StageFailed
 from tests.conftest import byte_tokenizer, tiny_model
 
+CPU = torch.device("cpu")
 PROMPTS = [[{"role": "user", "content": f"question {'very ' * i}?"}] for i in range(4)]
 ANSWERS = [[{"role": "assistant", "content": text}] for text in ("no", "yes, of course, at once", "well")]
 
@@ -38,24 +40,53 @@ def saved(tmp_path):
     return save
 
 
+def check(folder, rows, texts, scores, exact=True, **adapters) -> dict[str, float]:
+    return check_parity(
+        load_reward_model(folder, CPU), folder, rows, texts, TrainedScores(scores, exact, **adapters)
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("template", ["chatml", "llama2", "llama3", "plain"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
 def test_a_saved_model_gives_its_scores(saved, architecture, template):
     folder, rows, texts, scores = saved(architecture, template)
-    found = check_parity(folder, rows, texts, scores, "float32")
-    assert set(found) == {"loaded", "one_by_one", "pipeline", "left_padding"}
+    found = check(folder, rows, texts, scores)
+    assert set(found) == {"loaded", "one_by_one", "pipeline", "left_padding", "bfloat16"}
     assert max(found["loaded"], found["one_by_one"], found["pipeline"]) <= 1e-4
     assert scores.std() > 0.01
 
 
-def test_the_training_precision_is_compared_too(saved):
+def test_scores_of_rounded_weights_may_lie_as_far_apart_as_rounding_takes_them(saved):
+    """As ranks give them that hold split weights in bfloat16; the same are refused where weights were whole."""
+    folder, rows, texts, _ = saved("llama")
+    rounded = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    assert rounded.model.rotary_emb.inv_freq.dtype == torch.float32, "bfloat16 is for weights, not for positions"
+    scores = reward_scores(rounded, rows, rounded.config.pad_token_id)
+    found = check(folder, rows, texts, scores, exact=False)
+    assert 1e-4 < found["loaded"] == pytest.approx(found["bfloat16"], rel=0.02), "the same rounding"
+    with pytest.raises(StageFailed, match="loaded; at most 1e-04 is allowed"):
+        check(folder, rows, texts, scores, exact=True)
+    elsewhere = scores.mean() + 0.5 * (scores - scores.mean())  # a head at half its size
+    assert float((elsewhere - scores).abs().max()) > 5 * found["bfloat16"]
+    with pytest.raises(StageFailed, match=r"differ by .* \(loaded; at most"):
+        check(folder, rows, texts, elsewhere, exact=False)
+
+
+def test_adapters_on_four_bits_are_compared_by_loading_them_twice(saved):
     folder, rows, texts, scores = saved("llama")
-    assert 0 < check_parity(folder, rows, texts, scores, "bfloat16")["bfloat16"] <= 5e-2
+    in_4_bits = scores + 0.3  # what four bits change
+    found = check(folder, rows, texts, in_4_bits, exact=False, reloaded=in_4_bits, unmerged=scores)
+    assert found["loaded"] == pytest.approx(0.3 / max(1, float(in_4_bits.abs().max())), rel=1e-3)
+    assert found["reloaded_in_4_bits"] == 0 and found["unmerged"] < 1e-5
+    with pytest.raises(StageFailed, match="reloaded_in_4_bits"):
+        check(folder, rows, texts, in_4_bits, exact=False, reloaded=scores, unmerged=scores)
+    with pytest.raises(StageFailed, match="unmerged"):
+        check(folder, rows, texts, in_4_bits, exact=False, reloaded=in_4_bits, unmerged=in_4_bits)
 
 
 def test_absolute_positions_show_in_left_padding_and_fail_nothing(saved):
     folder, rows, texts, scores = saved("gpt2")
-    assert check_parity(folder, rows, texts, scores, "float32")["left_padding"] > 1e-4
+    assert check(folder, rows, texts, scores)["left_padding"] > 1e-4
 
 
 def break_head(folder):
@@ -81,7 +112,7 @@ def test_a_model_that_scores_otherwise_is_not_published(saved, damage):
     folder, rows, texts, scores = saved()
     damage(folder)
     with pytest.raises(StageFailed, match="loaded back, its scores differ by") as error:
-        check_parity(folder, rows, texts, scores, "float32")
+        check(folder, rows, texts, scores)
     assert error.value.exit_code == 1 and "\n" not in str(error.value)
 
 
@@ -89,10 +120,10 @@ def test_a_second_bos_is_found(saved):
     folder, rows, texts, scores = saved()
     doubled = ["<|begin_of_text|>" + text for text in texts]
     with pytest.raises(StageFailed, match="pipeline"):
-        check_parity(folder, rows, doubled, scores, "float32")
+        check(folder, rows, doubled, scores)
 
 
 def test_scores_that_are_no_numbers_fail(saved):
     folder, rows, texts, scores = saved()
     with pytest.raises(StageFailed):
-        check_parity(folder, rows, texts, torch.full_like(scores, np.nan), "float32")
+        check(folder, rows, texts, torch.full_like(scores, np.nan))
