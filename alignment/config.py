@@ -70,6 +70,7 @@ class LocalModel:
     path: str | None = MISSING
     dtype: str = MISSING
     chat_template: str | None = MISSING
+    thinking: bool = MISSING
     answer_tokens: int = MISSING
 
 

@@ -138,6 +138,7 @@ def check(cfg: Config) -> None:
     _check_tracking(cfg)
     _check_quantized(cfg)
     _check_stages(cfg)
+    _check_thinking(cfg)
     check_launch(cfg)
     if {"induce", "annotate"} & set(cfg.stages):
         _check_annotator(cfg)
@@ -195,6 +196,15 @@ def _check_stages(cfg: Config) -> None:
     in_order = [stage for stage in STAGES if stage in cfg.stages]
     if list(cfg.stages) != in_order:
         raise UserError("stages", "they are out of order, or one is named twice", f"write [{','.join(in_order)}]")
+
+
+def _check_thinking(cfg: Config) -> None:
+    policies = [stage for stage in cfg.stages if stage in ("train_sft", "train_dpo", "train_cdpo")]
+    if cfg.model.get("thinking") and policies:
+        raise UserError(
+            "model.thinking", f"{policies[0]} learns from answers without thoughts, and would unlearn them",
+            "leave it off here; sampling and evaluation alone may think",
+        )  # fmt: skip
 
 
 def _check_annotator(cfg: Config) -> None:
@@ -356,6 +366,11 @@ def _check_samples(cfg: Config) -> None:
 # Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
 IDLE = (
     *scorecard_rules.IDLE,
+    (
+        lambda cfg: not {"induce", "build_pairs", "evaluate", "best_of_n"} & set(cfg.stages),
+        ["model.thinking"],
+        "nothing is sampled here",
+    ),
     (
         lambda cfg: cfg.annotator.contrast.file is not None,
         [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],

@@ -47,6 +47,8 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} data.noise=0.4": "data.noise: 0.4 is out of range",
     f"{BASE} data=file": "data.path: a value is required; set data.path=",
     f"{BASE} model=local": "model.path: a value is required",
+    "+recipe=cdpo model=local model.path=a model.thinking=true": "model.thinking: train_cdpo learns from",
+    f"{BASE} stages=[annotate] model=local model.path=a model.thinking=true": "model.thinking: it would have no effect",
     f"{BASE} model=local model.path=nowhere/at/all": "model.path: nowhere/at/all is not a folder",
     f"{BASE} data=file data.path=no.jsonl": "annotator.contrast.questions: harmful stands for advbench: looked for",
     f"{BASE} data=file data.path=no.jsonl annotator.contrast.file=no.csv": "there is no file no.",

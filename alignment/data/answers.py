@@ -16,17 +16,19 @@ import pyarrow.parquet as pq
 
 from alignment.data.columns import BadRow, Loaded, answer, messages
 from alignment.data.files import read_file
+from alignment.data.thinking import answer_of
 from alignment.types import Message, UserError
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of a file as it is, and what is judged of it; of an empty response ("") nothing is."""
+    """One row of a file as it is, and what is judged of it, without thoughts; of an empty response ("") nothing is."""
 
     line: int
     row: dict
     prompt: list[Message]
     response: str
+    has_thoughts: bool = False
 
 
 def read_answers(key: str, path: str) -> tuple[list[Answer], Loaded]:
@@ -54,7 +56,8 @@ def _answer(line: int, row: dict) -> Answer:
         json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         raise BadRow("it holds half a character (a lone surrogate)") from error
-    return Answer(line, row, prompt, response)
+    judged = answer_of(response)
+    return Answer(line, row, prompt, judged, has_thoughts=judged != response)
 
 
 def _is_empty(response: object) -> bool:

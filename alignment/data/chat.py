@@ -3,12 +3,15 @@
 Text in data is text: before a template sees it, anything in it that the template or the tokenizer would take for a
 role marker or a special token ("<|im_start|>", "</s>", "[INST]") is broken up by a space, and counted. The ids are
 checked all the same: a conversation holds the special tokens its template writes and no others, or it is a bad row.
+
+An answer goes on from the same text whether it is read or to be sampled: thoughts are off (thinking.py), unless a model
+is to think while it is sampled.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
@@ -16,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment.data.columns import BadRow, text_message
 from alignment.data.markers import SENTINELS, Markers, markers_of, special_ids
+from alignment.data.thinking import Opening, Tags, markers_in, opening_of, tags_of
 from alignment.types import Message, UserError
 
 # For models without a chat template, as hh-rlhf writes dialogues. Documented in docs/data.md.
@@ -27,7 +31,11 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 PLAIN_STOP = "\n\nHuman:"  # where a model without a notion of turns has gone on to write the user's
-TODAY = {"date_string": "01 Jan 2026"}  # some templates write the date; the same every day, or no run could be repeated
+# Some templates write the date: the same every day, or no run could be repeated. They ask for it by one of these.
+DAY = datetime(2026, 1, 1)
+TODAY = {"date_string": f"{DAY:%d %b %Y}"}
+_FORMATS = "".join(f"|replace('%{code}', '{DAY:%{code}}')" for code in "YymdBbAaHMSj")
+STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{{{{ format{_FORMATS} }}}}{{% endmacro %}}{{{{ '' }}}}"
 # The no-input form of Alpaca's prompt, which Legend's code uses.
 ALPACA_PROMPT = (
     "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
@@ -47,26 +55,38 @@ class Rendered:
 
 @dataclass
 class ChatFormat:
-    """How one model's conversations are written. `broken` counts texts in which a marker had to be broken up."""
+    """How one model's conversations are written. `broken` counts texts in which a marker had to be broken up.
+
+    tags, opening: how the template writes thoughts, and what stands before an answer, if it isn't the same everywhere.
+    thinking: may a sampled answer begin with thoughts?
+    """
 
     tokenizer: PreTrainedTokenizerBase
     markers: Markers
+    tags: Tags | None = None
+    opening: Opening | None = None
+    thinking: bool = False
     broken: int = field(default=0)
     _written: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def prompt_ids(self, prompt: list[Message]) -> list[int]:
-        """The conversation so far, and the start of the answer to come."""
-        return self._ids(self._safe(prompt), add_generation_prompt=True)
+        """The conversation so far, and the start of the answer to come: of its thoughts, if it may have some."""
+        return self._ids(self._safe(prompt), waiting=True, thinking=self.thinking)
+
+    @cached_property
+    def begins_in_thoughts(self) -> bool:
+        """Does the prompt itself begin the thoughts of a sampled answer?"""
+        question = [{"role": "user", "content": SENTINELS[0]}]
+        return self.thinking and self.tags is not None and self.tags.opened(self._write(question, True, True))
 
     def render(
         self, prompt: list[Message], answers: list[list[Message]], max_length: int | None = None
     ) -> list[Rendered]:
         """A prompt with each of its answers; longer than `max_length` tokens, it is cut at the end."""
         prompt = self._safe(prompt)
-        before = self._ids(prompt, add_generation_prompt=True)
+        before = self._ids(prompt, waiting=True)
         return [
-            rendered(before, self._ids(prompt + self._safe(answer), add_generation_prompt=False), max_length)
-            for answer in answers
+            rendered(before, self._ids(prompt + self._safe(answer), waiting=False), max_length) for answer in answers
         ]
 
     def render_alpaca(
@@ -93,19 +113,35 @@ class ChatFormat:
 
     def text(self, prompt: list[Message], answer: list[Message]) -> str:
         """Prompt and answer as the text a pipeline takes: without the BOS that tokenizing adds by itself."""
-        text = self._apply(self._safe(prompt) + self._safe(answer), tokenize=False)
+        text = self._text(self._safe(prompt) + self._safe(answer), waiting=False)
         bos = self.tokenizer.bos_token
         adds_bos = bos and self.tokenizer("").input_ids[:1] == [self.tokenizer.bos_token_id]
         return text.removeprefix(bos) if adds_bos else text
 
-    def _ids(self, messages: list[Message], add_generation_prompt: bool) -> list[int]:
-        ids = self._apply(messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False)
-        key = (add_generation_prompt, *(message["role"] for message in messages))
+    def _ids(self, messages: list[Message], waiting: bool, thinking: bool = False) -> list[int]:
+        ids = self._tokens(messages, waiting, thinking)
+        key = (waiting, thinking, *(message["role"] for message in messages))
         if key not in self._written:
             blank = [{**message, "content": SENTINELS[0]} for message in messages]
-            options = {"add_generation_prompt": add_generation_prompt, "tokenize": True, "return_dict": False}
-            self._written[key] = self._special(self._apply(blank, **options))
+            self._written[key] = self._special(self._tokens(blank, waiting, thinking))
         return self._checked(ids, self._written[key])
+
+    def _tokens(self, messages: list[Message], waiting: bool, thinking: bool) -> list[int]:
+        return self.tokenizer(self._text(messages, waiting, thinking), add_special_tokens=False).input_ids
+
+    def _text(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
+        """As the template writes it, but for what stands before the answer: that is the same everywhere."""
+        text = self._write(messages, waiting, thinking)
+        if self.opening is None or thinking:
+            return text
+        if waiting:
+            return self.opening.prompt(text)
+        if messages[-1]["role"] != "assistant":
+            return text
+        return self.opening.conversation(self._write(messages[:-1], True, False), text)
+
+    def _write(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
+        return _write(self.tokenizer, messages, waiting, thinking)
 
     def _alpaca_ids(self, text: str) -> list[int]:
         return self._checked(self.tokenizer(text).input_ids, self._special_alone)
@@ -131,12 +167,6 @@ class ChatFormat:
     def _alpaca_markers(self) -> Markers:
         return self.markers.with_lines(*_ALPACA_LINES)
 
-    def _apply(self, messages: list[Message], **options) -> Any:
-        try:
-            return self.tokenizer.apply_chat_template(messages, **options, **TODAY)
-        except TemplateError as error:  # no system message, turns that don't alternate
-            raise BadRow(f"the chat template refuses it: {error}") from error
-
     def _safe(self, messages: list[Message], markers: Markers | None = None) -> list[Message]:
         return [{**message, "content": self.safe_text(message["content"], markers)} for message in messages]
 
@@ -147,17 +177,36 @@ class ChatFormat:
         return safe
 
 
-def chat_format(tokenizer: PreTrainedTokenizerBase, template_file: str | None = None) -> ChatFormat:
-    """The model's own format, or the one of a Jinja file, or the plain one if the model has none."""
+def chat_format(
+    tokenizer: PreTrainedTokenizerBase, template_file: str | None = None, thinking: bool = False
+) -> ChatFormat:
+    """The model's own format, or the one of a Jinja file, or the plain one if the model has none.
+
+    thinking: may sampled answers begin with thoughts, as far as the template can do something about it?
+    """
     if template_file is not None:
         if not Path(template_file).is_file():
             raise UserError("model.chat_template", f"there is no file {template_file}", "give a Jinja file, or null")
         tokenizer.chat_template = Path(template_file).read_text(encoding="utf-8")
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
-    format = ChatFormat(tokenizer, markers_of(tokenizer))
+    write = partial(_write, tokenizer)
+    tags = tags_of(write, str(tokenizer.chat_template), *SENTINELS[:3])
+    markers = markers_of(tokenizer).with_anywhere(markers_in(tags))
+    format = ChatFormat(tokenizer, markers, tags, opening_of(write, tags, *SENTINELS[:2]), thinking)
     _agree_on_bos(format)
     return format
+
+
+def _write(tokenizer: PreTrainedTokenizerBase, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
+    """What the template writes. waiting: up to where an answer begins."""
+    options = {"add_generation_prompt": waiting, "enable_thinking": thinking, "thinking": thinking, **TODAY}
+    template = tokenizer.get_chat_template()
+    options["chat_template"] = STOPPED_CLOCK + template if "strftime_now" in template else template
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:  # no system message, turns that don't alternate
+        raise BadRow(f"the chat template refuses it: {error}") from error
 
 
 def _agree_on_bos(format: ChatFormat) -> None:

@@ -46,6 +46,9 @@ class Markers:
                 return text
         raise BadRow("holds a marker of the chat template or tokenizer that a space doesn't break up")
 
+    def with_anywhere(self, markers: set[str]) -> "Markers":
+        return Markers(self.anywhere | markers, self.in_lines, self.at_line_start, self.normalizer)
+
     def with_lines(self, *lines: str) -> "Markers":
         return Markers(self.anywhere, self.in_lines, self.at_line_start | set(lines), self.normalizer)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from alignment.data.thinking import answer_of
 from alignment.judges.chat_service import ChatService, Reply
 from alignment.judges.verdicts import REFUSAL_WORDS, Verdict
 from alignment.types import Message
@@ -82,7 +83,7 @@ def rubric(prompt: Sequence[Message], answer: str) -> list[Message]:
 
 
 def _read(reply: Reply) -> Verdict:
-    match = GRAMMAR.fullmatch(reply.text or "")
+    match = GRAMMAR.fullmatch(answer_of(reply.text or ""))
     if match is None:
         return Verdict(None, None, reason=reply.text or "(no text)", unparsed=True)
     sentence = match["sentence"].strip()

@@ -46,9 +46,11 @@ def load_backbone(source: ModelSource, dtype: str, device: torch.device, templat
     return _load(AutoModel, source, dtype, device, template)
 
 
-def load_language_model(source: ModelSource, dtype: str, device: torch.device, template: str | None = None) -> Loaded:
-    """With its head: for generating."""
-    return _load(AutoModelForCausalLM, source, dtype, device, template)
+def load_language_model(
+    source: ModelSource, dtype: str, device: torch.device, template: str | None = None, thinking: bool = False
+) -> Loaded:
+    """With its head: for generating. thinking: may answers begin with thoughts?"""
+    return _load(AutoModelForCausalLM, source, dtype, device, template, thinking)
 
 
 def load_trainable(source: ModelSource, template: str | None = None, quantized: torch.device | None = None) -> Loaded:
@@ -113,21 +115,25 @@ def _quiet_if_local(path: str) -> None:
         disable_progress_bar()
 
 
-def _load(kind: type, source: ModelSource, dtype: str, device: torch.device, template: str | None) -> Loaded:
+def _load(
+    kind: type, source: ModelSource, dtype: str, device: torch.device, template: str | None, thinking: bool = False
+) -> Loaded:
     path = ready_path(source)
     _quiet_if_local(path)
     model = kind.from_pretrained(path, revision=source.revision, dtype=dtype).to(device).eval()
-    return _with_format(model, path, source.revision, template)
+    return _with_format(model, path, source.revision, template, thinking)
 
 
-def _with_format(model: PreTrainedModel, path: str, revision: str | None, template: str | None) -> Loaded:
+def _with_format(
+    model: PreTrainedModel, path: str, revision: str | None, template: str | None, thinking: bool = False
+) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     if tokenizer.eos_token is None:
         raise UserError("model", f"the tokenizer of {path} has no eos token", "set one in its tokenizer_config.json")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    format = chat_format(tokenizer, template)
+    format = chat_format(tokenizer, template, thinking)
     return Loaded(model, format, end_ids(tokenizer, _generation_eos(model, path, revision)))
 
 

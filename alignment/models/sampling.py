@@ -1,6 +1,7 @@
 """Answers of a language model to prompts of any length, one batch at a time."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from alignment.data.thinking import ANY, split_off
 from alignment.maths.noise import gumbel, gumbel_of
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
@@ -25,10 +27,14 @@ NUMBERS_IN_CACHE = 2**18  # of 8 bytes: 0.6 times the time of all rows at once, 
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer's text; `finished` is false when it ran into the limit of new tokens."""
+    """An answer's text; `finished` is false when it ran into the limit of new tokens.
+
+    thoughts: what a model that thinks wrote before its answer; they are kept, and neither judged nor ranked.
+    """
 
     text: str
     finished: bool
+    thoughts: str = ""
 
 
 def generate_greedily(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int) -> list[Sample]:
@@ -88,6 +94,20 @@ def _highest(scores: Tensor, keys: Tensor, position: int) -> Tensor:
 
 def _sample(ids: list[int], loaded: Loaded) -> Sample:
     end = next((i for i, token in enumerate(ids) if token in loaded.end_ids), None)
-    text = loaded.tokenizer.decode(ids[:end], skip_special_tokens=True)
+    thoughts, answer = _thoughts_and_answer(ids[:end], loaded)
+    text = loaded.tokenizer.decode(answer, skip_special_tokens=True)
     before, stopped, _ = text.partition(loaded.format.stop) if loaded.format.stop else (text, "", "")
-    return Sample(before.strip(), finished=end is not None or bool(stopped))
+    return Sample(before.strip(), finished=end is not None or bool(stopped), thoughts=thoughts)
+
+
+def _thoughts_and_answer(ids: list[int], loaded: Loaded) -> tuple[str, list[int]]:
+    """The text of the thoughts, and the tokens after it. Tags may be special tokens, or parts of larger ones."""
+
+    def written(count: int) -> str:
+        return loaded.tokenizer.decode(ids[:count], skip_special_tokens=False)
+
+    tags = loaded.format.tags or ANY
+    thoughts, answer = split_off(written(len(ids)), tags, loaded.format.begins_in_thoughts)
+    if answer is None or tags.end not in written(len(ids)):
+        return thoughts, [] if answer is None else ids
+    return thoughts, ids[bisect_left(range(len(ids)), True, key=lambda count: tags.end in written(count)) :]

@@ -41,8 +41,9 @@ SCORERS = ("hybrid", "reward_model", "judge")
 SAMPLE_COLUMNS = pa.schema(
     [
         ("set", pa.string()), ("id", pa.string()), ("harmful", pa.bool_()), ("prompt", pa.string()),
-        ("sample", pa.int32()), ("text", pa.string()), ("finished", pa.bool_()), ("severity", pa.int8()),
-        ("helpfulness", pa.int8()), ("refusal", pa.string()), *[(scorer, pa.float64()) for scorer in SCORERS],
+        ("sample", pa.int32()), ("text", pa.string()), ("thoughts", pa.string()),
+        ("finished", pa.bool_()), ("severity", pa.int8()), ("helpfulness", pa.int8()), ("refusal", pa.string()),
+        *[(scorer, pa.float64()) for scorer in SCORERS],
     ]
 )  # fmt: skip
 RATES = {  # of harmful prompts or of their harmless twins, and what counts
@@ -55,7 +56,13 @@ RATES = {  # of harmful prompts or of their harmless twins, and what counts
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     settings, count, work = cfg.sampling, max(cfg.best_of_n.counts), out.parent
     source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    loaded = load_language_model(
+        source,
+        cfg.model.get("dtype", "auto"),
+        device(),
+        cfg.model.get("chat_template"),
+        cfg.model.get("thinking", False),
+    )
     asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
     questions = [question(loaded, one.id, text_message("user", one.prompt), settings.max_new_tokens) for one in asked]
     samples = sample_answers(loaded, questions, settings, cfg.seed, count, work / "samples", ranks)

@@ -44,7 +44,7 @@ from alignment.types import UserError
 SAMPLE_COLUMNS = pa.schema(
     [
         ("id", pa.string()), ("prompt", MESSAGES), ("sample", pa.int32()), ("text", pa.string()),
-        ("finished", pa.bool_()), ("score", pa.float64()),
+        ("thoughts", pa.string()), ("finished", pa.bool_()), ("score", pa.float64()),
     ]
 )  # fmt: skip
 SIDES = ("chosen", "rejected")
@@ -58,7 +58,13 @@ BUILT_COLUMNS = pa.schema(
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    loaded = load_language_model(
+        source,
+        cfg.model.get("dtype", "auto"),
+        device(),
+        cfg.model.get("chat_template"),
+        cfg.model.get("thinking", False),
+    )
     asked, questions, counts = _questions(cfg, run, loaded, ranks)
     work, settings = out.parent, cfg.sampling
     samples = sample_answers(loaded, questions, settings, cfg.seed, settings.n, work / "samples", ranks)

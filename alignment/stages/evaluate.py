@@ -37,7 +37,8 @@ ANSWER_COLUMNS = pa.schema(
     [
         ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
         ("harmful", pa.bool_()), ("asks", pa.string()), ("category", pa.string()), ("prompt", pa.string()),
-        ("answer", pa.string()), ("unfinished", pa.bool_()), ("words", pa.int64()), ("reward", pa.float64()),
+        ("answer", pa.string()), ("thoughts", pa.string()), ("unfinished", pa.bool_()),
+        ("words", pa.int64()), ("reward", pa.float64()),
     ]
 )  # fmt: skip
 VERDICT_COLUMNS = pa.schema(
@@ -133,7 +134,13 @@ def _source(cfg: DictConfig, run: RunDir, system: str, seed: int) -> ModelSource
 
 
 def _load(cfg: DictConfig, source: ModelSource) -> Loaded:
-    return load_language_model(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    return load_language_model(
+        source,
+        cfg.model.get("dtype", "auto"),
+        device(),
+        cfg.model.get("chat_template"),
+        cfg.model.get("thinking", False),
+    )
 
 
 def _answers(
@@ -168,7 +175,8 @@ def _row(system: str, seed: int, asked: Asked, sample: Sample) -> dict:
     prompt = asked.prompt if isinstance(asked.prompt, str) else json.dumps(asked.prompt, ensure_ascii=False)
     return {
         "system": system, "seed": seed, **vars(asked), "asks": asks(asked), "prompt": prompt, "answer": sample.text,
-        "unfinished": not sample.finished, "words": len(sample.text.split()), "reward": None,
+        "thoughts": sample.thoughts, "unfinished": not sample.finished, "words": len(sample.text.split()),
+        "reward": None,
     }  # fmt: skip
 
 
@@ -230,6 +238,7 @@ def _record(
         **{key: sampling[key] for key in used},
         "seeds": list(cfg.policy.seeds),
         "chat_template": cfg.model.get("chat_template"),
+        "thinking": cfg.model.get("thinking", False),
         "dtype": cfg.model.get("dtype", "auto"),
     }
     return {

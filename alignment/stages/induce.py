@@ -78,6 +78,7 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
         cfg.model.get("dtype", "auto"),
         device(),
         cfg.model.get("chat_template"),
+        cfg.model.get("thinking", False),
     )
     limit = cfg.annotator.contrast.max_new_tokens
     prompts = _prompt_ids(loaded, model, cfg.annotator.prompt, limit)

@@ -74,7 +74,9 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         with artifacts.atomic_file(output) as file:
             shutil.copyfile(copy, file)
         artifacts.write_json(out / run.judged.name, {**summary, "sha256": artifacts.hash_file(copy)})
-        ranks.say(f"  {len(answers)} answers judged: {settings.output}")
+        thoughts = sum(one.has_thoughts for one in answers)
+        without = f" ({thoughts} of them without the thoughts before them)" if thoughts else ""
+        ranks.say(f"  {len(answers)} answers judged{without}: {settings.output}")
     return Rows(rows.read, len(answers), len(rows.quarantined))
 
 

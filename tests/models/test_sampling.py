@@ -12,6 +12,8 @@ from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
 from alignment.models.sampling import Draw, generate_greedily, generate_samples
 from tests.conftest import byte_tokenizer, tiny_model
+from tests.data.test_thinking import tokenizer_of
+from tests.judges.guard_models import force
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": 6}
 RELEASED = {"temperature": 1.4, "top_k": 8, "top_p": 0.95, "repetition_penalty": 1.2, "max_new_tokens": 2}
@@ -113,3 +115,50 @@ def test_a_sample_without_an_end_is_not_finished(tiny):
 def test_an_answer_ends_at_the_models_context(tiny, monkeypatch):
     monkeypatch.setattr(tiny.model.config, "max_position_embeddings", 12)
     assert [len(answer) for answer in sample_ids(tiny, [[50] * 9, [60] * 4], keys(2), PLAIN)] == [3, 3]
+
+
+# ---- thoughts -------------------------------------------------------------------------------------------------------
+
+
+def writes(text: str, template: str = "qwen3", thinking: bool = True) -> Loaded:
+    """A model that writes this text, and then ends its turn."""
+    tokenizer = tokenizer_of(template)
+    model = tiny_model("llama", AutoModelForCausalLM, max_position_embeddings=2048)
+    force(model, tokenizer, text)
+    return Loaded(model, chat_format(tokenizer, thinking=thinking), {tokenizer.eos_token_id})
+
+
+QUESTION = [{"role": "user", "content": "why?"}]
+THINKERS = {
+    "qwen3": "<think>\nhm\n</think>\n\nso.",
+    "deepseek_r1_distill": "hm\n</think>\n\nso.",  # the prompt has begun them
+    "gptoss": "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>so.",
+}
+
+
+@pytest.mark.parametrize("template", THINKERS)
+def test_thoughts_are_kept_beside_the_answer(template):
+    loaded = writes(THINKERS[template], template)
+    (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], 120)
+    assert (sample.thoughts, sample.text, sample.finished) == ("hm", "so.", True)
+
+
+@pytest.mark.parametrize("template", THINKERS)
+def test_thoughts_that_are_cut_off_leave_no_answer(template):
+    loaded = writes(THINKERS[template], template)
+    count = THINKERS[template].index("hm") + 2
+    (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], count)
+    assert (sample.thoughts, sample.text, sample.finished) == ("hm", "", False)
+
+
+@pytest.mark.parametrize("text", ["so.", "what is <b>?"])
+def test_a_model_that_does_not_think_answers_as_before(text):
+    loaded = writes(text, thinking=False)
+    (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], 120)
+    assert (sample.thoughts, sample.text, sample.finished) == ("", text, True)
+
+
+def test_a_model_that_thinks_unasked_is_judged_by_its_answer_all_the_same():
+    loaded = writes(THINKERS["qwen3"], "qwen2_5", thinking=False)
+    (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], 120)
+    assert (sample.thoughts, sample.text) == ("hm", "so.")

@@ -121,7 +121,11 @@ def test_nothing_published_is_a_pickle(run):
     assert suffixes <= {".json", ".jsonl", ".parquet", ".safetensors", ".md", ".png", ".txt", ".yaml", ".jinja"}
     assert not list((run.root / ".work").glob("*")), "nothing half-done is left"
     card = (run.reward_model("legend", 0) / "README.md").read_text()
-    assert "-log sigmoid" in card and "| pipeline |" in card and generator_hash() in card
+    assert (
+        "-log sigmoid" in card
+        and "| through transformers' text-classification pipeline |" in card
+        and generator_hash() in card
+    )
 
 
 def test_the_terminal_shows_stages_and_tables(finished):

@@ -1,0 +1,117 @@
+"""Models that think before they answer: how their templates write thoughts, and where an answer begins.
+
+Templates differ in what they write between a prompt and its answer: nothing, an empty block of thoughts, a block that
+is only opened, the name of a channel. What is sampled must go on from the very text that stands before the answer in
+training, so that text is settled here once for a template (`Opening`), with thoughts switched off.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alignment.data.columns import BadRow
+from alignment.types import Message
+
+Write = Callable[..., str]  # messages, and whether the answer is to follow: the template's text
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What stands before and after thoughts; both are known only of a template that can write thoughts."""
+
+    start: str
+    end: str
+
+    def opened(self, text: str) -> bool:
+        """Do thoughts begin in this text that don't end in it?"""
+        return text.rfind(self.start) > text.rfind(self.end)
+
+
+ANY = Tags("<think>", "</think>")  # where a template doesn't show its own
+
+
+def tags_of(write: Write, source: str, question: str, answer: str, thoughts: str) -> Tags | None:
+    """Those of a template, None if it knows no thoughts. source: the template; the others: texts it doesn't hold."""
+    turns = [{"role": "user", "content": question}]
+    waiting = write(turns, True)
+    turns.append({"role": "assistant", "content": answer, "reasoning_content": thoughts})
+    before, written, after = write(turns, False).partition(thoughts)
+    if not written or answer not in after:
+        return ANY if ANY.end in source else None
+    end = after.partition(answer)[0].strip()
+    named = re.fullmatch(r"([<\[])/(\S+)", end)  # "</think>" ends what "<think>" begins
+    return Tags("".join(named.groups()) if named else before.removeprefix(_shared(before, waiting)).strip(), end)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What stands between a prompt and its answer, as ends of texts that begin alike.
+
+    waiting: where the template waits for an answer; written: where it writes one; ours: what we put in both places.
+    """
+
+    waiting: str
+    written: str
+    ours: str
+
+    def prompt(self, waiting: str) -> str:
+        """The prompt to go on from, for the template's own."""
+        if not waiting.endswith(self.waiting):
+            raise BadRow("the chat template ends this prompt in another way than others")
+        return waiting[: len(waiting) - len(self.waiting)] + self.ours
+
+    def conversation(self, waiting: str, whole: str) -> str:
+        """Prompt and answer, for the template's own: its prompt alone, and with the answer."""
+        prompt = self.prompt(waiting)
+        before = waiting[: len(waiting) - len(self.waiting)]
+        if not whole.startswith(before):
+            raise BadRow("the chat template writes this prompt otherwise once there is an answer")
+        return prompt + whole[len(before) :].removeprefix(self.written)
+
+
+def opening_of(write: Write, tags: Tags | None, question: str, answer: str) -> Opening | None:
+    """None where the template writes the same whether it waits for an answer or writes one."""
+    turns: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    waiting, written = write(turns[:1], True), write(turns, False).partition(answer)[0]
+    if waiting == written:
+        return None
+    before = _shared(waiting, written)
+    if tags is not None and not tags.opened(written) and tags.opened(waiting):
+        # the whole block of thoughts is exchanged, not what is left of it behind a first character that agrees
+        start = waiting.rfind(tags.start)
+        before = before[:start] if start >= 0 else before
+        closed = written if tags.end in written[len(before) :] else f"{waiting}\n{tags.end}\n\n"
+        ours = closed[len(before) :]
+    else:
+        ours = (written if written.startswith(waiting) else waiting)[len(before) :]
+    return Opening(waiting[len(before) :], written[len(before) :], ours)
+
+
+def split_off(text: str, tags: Tags | None, begun: bool = False) -> tuple[str, str | None]:
+    """The thoughts that a text begins with, and what follows them: None if they don't end.
+
+    begun: do they begin before the text?
+    """
+    tags = tags or ANY
+    before, ended, after = text.partition(tags.end)
+    begun = begun or text.lstrip().startswith(tags.start)
+    if not ended and not begun:
+        return "", text
+    return before.strip().removeprefix(tags.start).strip(), after if ended else None
+
+
+def answer_of(text: str) -> str:
+    """A text of whatever model without the thoughts that it may begin with."""
+    _, answer = split_off(text, None)
+    return "" if answer is None else text if answer == text else answer.strip()
+
+
+def markers_in(tags: Tags | None) -> set[str]:
+    """The tags that are one word between brackets, as "<think>": others are special tokens already."""
+    words = () if tags is None else (tags.start, tags.end)
+    return {word for word in words if re.fullmatch(r"<\S+>|\[\S+\]", word)}
+
+
+def _shared(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
