@@ -46,10 +46,11 @@ def cosine_margin(chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "
 class Binning:
     """Fitted on training margins, applied to any.
 
-    edges: upper ends of all bins but the last. levels: the margin of each bin, evenly from low to high. With method
-    "none" there are neither, and margins stay continuous: intercept + slope * m.
-    negative: "bin" ranks negative margins with the others, so they get the lowest levels; "clip" takes them for 0;
-    "keep" bins the size and keeps the sign; "abs" bins the size.
+    edges: upper ends, which belong to them, of all bins but the last: margins that are equal share the lowest bin that
+    there is for them. levels: the margin of each bin, evenly from low to high. With method "none" there are neither,
+    and margins stay continuous: intercept + slope * m.
+    negative: "bin" ranks negative margins with the others, so they get the lowest levels; "clip" takes them for 0,
+    which is the lowest level, and fits edges to the rest; "keep" bins the size and keeps the sign; "abs" bins the size.
     """
 
     edges: tuple[float, ...]
@@ -58,7 +59,7 @@ class Binning:
     line: tuple[float, float] | None = None  # intercept and slope
 
     def bin_of(self, margins: MarginArray) -> Int[np.ndarray, " pair"]:
-        return np.searchsorted(np.asarray(self.edges), _magnitude(margins, self.negative), side="right")
+        return np.searchsorted(np.asarray(self.edges), _magnitude(margins, self.negative), side="left")
 
     def __call__(self, margins: MarginArray) -> MarginArray:
         if self.line is None:
@@ -75,22 +76,33 @@ def fit_binning(
     """Edges of `bins` bins of the training margins (six for "quartile", the box plot's), levels from low to high.
 
     Method "none" keeps margins continuous, on the line that takes their 5th percentile to low and their 95th to high.
+    Under "clip" both are of the margins above 0 alone, and the line begins at 0.
     """
+    clip = negative == "clip"
     values = np.sort(_magnitude(margins, negative))
+    values = values[values > 0] if clip else values
+    which = f"the {len(values)} of {len(margins)} that are above 0" if clip else f"the {len(values)}"
     wanted = 2 if method in ("quartile", "none") else bins
-    if len(values) < wanted or values[0] == values[-1]:
-        problem = (
-            f"{len(values)} training margins can't fill {wanted} bins" if len(values) < wanted else "they are all equal"
-        )
-        raise UserError("margins of the training pairs", problem, "look at the data and annotator.scope")
+    if len(values) < wanted:
+        raise _unfit(f"{which} can't fill {wanted} bins")
     if method == "none":
         start, stop = np.quantile(values, [0.05, 0.95]).tolist()
+        start = 0.0 if clip else start
+        if start == stop:
+            raise _unfit(f"{which} are nearly all equal")
         slope = (high - low) / (stop - start)
         return Binning((), (), negative, line=(low - slope * start, slope))
     edges = {"eqfreq": _equal_frequency, "eqwidth": _equal_width, "kmeans": _kmeans, "quartile": _box_plot}[method](
         values, bins
     )
+    edges = [max(edge, 0.0) for edge in edges] if clip else edges  # what is clipped lies in the lowest bin
+    if edges[0] >= values[-1]:
+        raise _unfit(f"{which} are nearly all equal: there would be one bin")
     return Binning(tuple(edges), tuple(np.linspace(low, high, len(edges) + 1).tolist()), negative)
+
+
+def _unfit(problem: str) -> UserError:
+    return UserError("margins of the training pairs", problem, "look at the data and annotator.scope")
 
 
 def _magnitude(margins: MarginArray, negative: Negative) -> MarginArray:
@@ -102,7 +114,11 @@ def _magnitude(margins: MarginArray, negative: Negative) -> MarginArray:
 def _equal_frequency(ordered: MarginArray, bins: int) -> list[float]:
     """Half way between the neighbours at i/bins of the pairs: without ties, bins differ by one pair at most."""
     cuts = [round(len(ordered) * i / bins) for i in range(1, bins)]
-    return [float(ordered[cut - 1] + ordered[cut]) / 2 for cut in cuts]
+    neighbours = [(float(ordered[cut - 1]), float(ordered[cut])) for cut in cuts]
+    middles = [(below + above) / 2 for below, above in neighbours]  # of numbers side by side, one of the two
+    return [
+        middle if middle < above else below for middle, (below, above) in zip(middles, neighbours, strict=True)
+    ]  # fmt: skip
 
 
 def _equal_width(ordered: MarginArray, bins: int) -> list[float]:

@@ -154,8 +154,50 @@ def test_treatment_of_negative_margins():
     assert levels["bin"] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert levels["abs"] == [1, 1, 0, 0, 0, 0, 1, 1]
     assert levels["keep"] == [-1, -1, 0, 0, 0, 0, 1, 1]
-    clipped = fit_binning(margins, "eqwidth", 4, 0.0, 3.0, "clip")
-    assert clipped.edges == (1.0, 2.0, 3.0) and clipped(margins).tolist() == [0, 0, 0, 0, 1, 2, 3, 3]
+    clipped = fit_binning(margins, "eqwidth", 3, 0.0, 2.0, "clip")
+    assert clipped.edges == (2.0, 3.0) and clipped(margins).tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
+
+
+MOSTLY_NEGATIVE = np.array([*-np.arange(1.0, 78.0), *np.arange(1.0, 24.0)])  # 77% of 100
+
+
+@pytest.mark.parametrize("method", ["eqfreq", "eqwidth", "kmeans", "quartile", "none"])
+def test_clipped_margins_get_the_lowest_level_however_many_they_are(method):
+    """Label and direction disagree: such a pair must not be asked for a large gap."""
+    binned = fit_binning(MOSTLY_NEGATIVE, method, 4, 0.0, 3.0, "clip")(MOSTLY_NEGATIVE)
+    assert set(binned[:77]) == {0.0} and binned[-1] >= 3.0 * (method != "quartile")
+    assert (np.diff(binned) >= 0).all() and len(set(binned[77:])) > 2
+    if method == "eqfreq":  # of those above 0, as ever
+        assert np.bincount(binned[77:].astype(int)).tolist() == [6, 6, 5, 6]
+
+
+def test_continuous_clipped_margins_by_hand():
+    margins = np.array([-5.0, -1.0, *np.arange(1.0, 22.0)])  # the 95th percentile of 1 to 21 is 20
+    line = fit_binning(margins, "none", 4, -1.0, 1.0, "clip")
+    np.testing.assert_allclose(line(np.array([-9.0, 0.0, 10.0, 20.0, 40.0])), [-1.0, -1.0, 0.0, 1.0, 3.0])
+
+
+def test_equal_margins_share_the_lowest_bin():
+    """Distances of pairs whose answers are alike are 0: however many they are, they ask for no gap."""
+    margins = np.array([0.0] * 6 + [1.0, 2.0, 3.0, 4.0])
+    assert fit_binning(margins, "eqfreq", 5, 0.0, 4.0, "bin")(margins).tolist() == [0] * 6 + [3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("method", ["eqfreq", "quartile", "none"])
+def test_margins_that_are_nearly_all_equal_are_refused(method):
+    margins = np.array([0.0] + [5.0] * 99)
+    with pytest.raises(UserError, match="the 100 are nearly all equal"):
+        fit_binning(margins, method, 4, 0.0, 1.0, "bin")
+
+
+def test_margins_of_which_none_is_above_0_cannot_be_clipped():
+    with pytest.raises(UserError, match=r"the 1 of 4 that are above 0 can't fill 2 bins"):
+        fit_binning(np.array([-3.0, -2.0, -1.0, 1.0]), "eqfreq", 2, 0.0, 1.0, "clip")
+
+
+def test_neighbours_without_a_number_between_them_fall_into_two_bins():
+    tiny = np.array([0.0, 5e-324, 1.0, np.nextafter(1.0, 2.0)])
+    assert fit_binning(tiny, "eqfreq", 4, 0.0, 3.0, "bin")(tiny).tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("margins", [np.ones(20), np.array([1.0, 2.0])])
