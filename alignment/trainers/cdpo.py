@@ -100,8 +100,6 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
             fit = ~inputs["cut"][:real_pairs]  # filler, and answers cut short, teach the reward nothing
             self.live.add(batch.chosen_states[:real_pairs][fit], batch.rejected_states[:real_pairs][fit])
         self._pairs.add(batch, self.beta, real_pairs)
-        if not self.model.training:
-            self._pairs.end_of_evaluation_batch(self.accelerator)
         return self.step_mean(losses, real_pairs, num_items_in_batch)
 
     @staticmethod
@@ -199,9 +197,9 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
         return metrics if head_loss is None else {**metrics, "head_loss": head_loss}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not self.model.training:
+        if not self.model.training and self._pairs:
             prefix = next((name.removesuffix("_loss") for name in logs if name.endswith("_loss")), "eval")
-            found = self._pairs.evaluation_summary().items()
+            found = self._pairs.summary(self.accelerator).items()
             logs.update({f"{prefix}_{name}": value for name, value in found})  # in place: evaluate returns them
         super().log(logs, start_time)
 

@@ -1,20 +1,20 @@
 """The settings of confidence DPO: DPOConfig's, and ours. What would have no effect is refused."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from trl import DPOConfig
 
 from alignment.maths.hybrid import Gate
 from alignment.models.packing import Packing
-from alignment.trainers.dealing import refuse_other_dealing
+from alignment.trainers.pair_mean import is_default, no_effect, refuse_unweighable
 from alignment.types import UserError
 
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
 CONFIDENCES = (*LIVE, "column", "fixed")
 REFITS = ("margin", "no_margin", "off")
 
-# Fields of DPOConfig and TrainingArguments that our loss or the mean over pairs doesn't know: only their default goes.
+# Fields of DPOConfig that our loss doesn't know: only their default goes.
 REFUSED = {
     "loss_type": "the loss is confidence DPO's",
     "loss_weights": "there is one loss",
@@ -32,10 +32,6 @@ REFUSED = {
     "ref_model_sync_steps": "the reference stays as it is",
     "pad_token": "TRL no longer reads it; set the tokenizer's",
     "use_liger_kernel": "it replaces the forward that scores the answers",
-    "label_smoothing_factor": "it is for labels of classes",
-    "auto_find_batch_size": "the mean over pairs needs to know the batch size",
-    "dataloader_drop_last": "the last, short batch is weighted by its pairs",
-    "ignore_data_skip": "a resumed epoch goes on where it was, or its short last batch would be taken for another",
 }
 # Fields of DPOConfig that TRL's own code reads as before.
 INHERITED = (
@@ -103,7 +99,7 @@ class ConfidenceDPOConfig(DPOConfig):
             if not getattr(self, name) >= 0:
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
         Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
-        refuse_other_dealing(self)
+        refuse_unweighable(self)
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
         self._check_source()
@@ -120,53 +116,35 @@ class ConfidenceDPOConfig(DPOConfig):
                     "fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9"
                 )
         elif self.fixed_confidence is not None:
-            _no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
+            no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
         if not self.live:
             for name in (
                 "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
             ):  # fmt: skip
                 if not self.is_default(name):
-                    _no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
+                    no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
         if self.confidence not in ("paper", "released") and not self.is_default("alpha"):
-            _no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
+            no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
         if self.refit == "off":
             for name in ("refit_learning_rate", "refit_weight_decay"):
                 if not self.is_default(name):
-                    _no_effect(name, "refit='off'")
+                    no_effect(name, "refit='off'")
         if self.refit != "margin" and not self.is_default("refit_margin"):
-            _no_effect("refit_margin", f"refit={self.refit!r} has no margin")
+            no_effect("refit_margin", f"refit={self.refit!r} has no margin")
 
     def _refuse_unread(self) -> None:
         for name, why in REFUSED.items():
             if not self.is_default(name):
-                _no_effect(name, why)
+                no_effect(name, why)
         if self.precompute_ref_batch_size is not None and not self.precompute_ref_log_probs:
-            _no_effect("precompute_ref_batch_size", "precompute_ref_log_probs is off")
-        if self.accelerator_config is not None:
-            if self.accelerator_config.even_batches is False:
-                raise UserError(
-                    "accelerator_config.even_batches", "False would give ranks different numbers of batches",
-                    "leave it at its default: what fills up the last batch has no weight",
-                )  # fmt: skip
-            for name in ("split_batches", "dispatch_batches"):
-                if getattr(self.accelerator_config, name, None):
-                    _no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
+            no_effect("precompute_ref_batch_size", "precompute_ref_log_probs is off")
 
     def is_default(self, name: str) -> bool:
         """Is this setting as nobody set it?"""
-        return getattr(self, name) == _default(type(self), name)
-
-
-def _default(config: type, name: str) -> Any:
-    found = next(one for one in fields(config) if one.name == name)
-    return found.default if found.default is not MISSING else found.default_factory()
+        return is_default(self, name)
 
 
 def _choice(name: str, value: Any, choices: tuple) -> None:
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices)
         raise UserError(name, f"{value!r} is not a choice", f"choose one of {known}")
-
-
-def _no_effect(name: str, why: str) -> None:
-    raise UserError(name, f"it would have no effect: {why}", "leave it at its default")

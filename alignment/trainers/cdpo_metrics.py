@@ -1,4 +1,4 @@
-"""What is logged of the pairs of a step: collected over micro-batches, gathered once, summarised over real pairs."""
+"""What is logged of the pairs of a step, or an evaluation: collected by batch, gathered once, over real pairs."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ class PairRecord:
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
-        self._evaluated: list[Tensor] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
 
     def add(self, batch: "Judged", beta: float, real_pairs: int | None) -> None:
         """One micro-batch; only its real pairs count."""
@@ -35,20 +37,12 @@ class PairRecord:
         self._rows.append(rows[:real_pairs])
 
     def summary(self, accelerator: "Accelerator") -> dict[str, float]:
-        """Of the step's real pairs on all ranks."""
+        """Of the real pairs on all ranks since the last one: of a step, or an evaluation."""
         rows = torch.cat(self._rows)
         self._rows = []
         padded = accelerator.pad_across_processes(rows, dim=0, pad_index=torch.nan)
         gathered = accelerator.gather(padded)
         return _summary(gathered[~gathered[:, 0].isnan()])
-
-    def end_of_evaluation_batch(self, accelerator: "Accelerator") -> None:
-        """Gathers a batch of an evaluation, without the rows that fill up its last batch."""
-        self._evaluated.append(accelerator.gather_for_metrics(self._rows.pop()))
-
-    def evaluation_summary(self) -> dict[str, float]:
-        rows, self._evaluated = self._evaluated, []
-        return _summary(torch.cat(rows)) if rows else {}
 
 
 def _summary(rows: Tensor) -> dict[str, float]:

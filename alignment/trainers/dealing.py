@@ -9,9 +9,6 @@ from itertools import islice
 
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import RandomSampler, Sampler
-from transformers import TrainingArguments
-
-from alignment.types import UserError
 
 
 class BalancedSampler(Sampler[int]):
@@ -53,12 +50,3 @@ def deal(rows: Sequence[int], tokens: Sequence[int], ranks: int) -> list[int]:
         room[rank] -= 1
         held[rank] += tokens[place]
     return [rows[place] for places in dealt for place in sorted(places)]
-
-
-def refuse_other_dealing(arguments: TrainingArguments) -> None:
-    """Trainer can deal batches of changing size, which a mean over a step's pairs can't weigh."""
-    if arguments.train_sampling_strategy == "batch_rebalance":
-        raise UserError(
-            "train_sampling_strategy", "batch_rebalance changes how many rows a batch has",
-            "leave it at its default: rows are dealt to ranks by their tokens",
-        )  # fmt: skip

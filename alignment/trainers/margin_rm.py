@@ -20,9 +20,8 @@ from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32
 from alignment.trainers.checkpoints import SealedCheckpoints
-from alignment.trainers.dealing import refuse_other_dealing
 from alignment.trainers.one_device import on_one_device
-from alignment.trainers.pair_mean import PairMean
+from alignment.trainers.pair_mean import PairMean, refuse_unweighable
 from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.types import UserError
 
@@ -42,7 +41,7 @@ class MarginRewardConfig(RewardConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
-        refuse_other_dealing(self)
+        refuse_unweighable(self)
 
 
 class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTrainer):
@@ -60,6 +59,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
         _check_margins(train_dataset)
+        self._sums: dict[str, Tensor] = {}  # of the mode
         on_one_device(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         adapters_in_float32(self.model)
@@ -88,14 +88,6 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         self._record(chosen.detach(), rejected.detach(), real_pairs)
         return loss
 
-    def prediction_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """The loss alone: evaluate() needs no more."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
-
     def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the check at start."""
         return {"rewards": answer_rewards(model, self.inner(model), layout, batch)}
@@ -105,15 +97,22 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         return max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in self.train_dataset)
 
     def _record(self, chosen: Tensor, rejected: Tensor, real_pairs: int | None) -> None:
-        """Means over the micro-batch's real pairs of all ranks; log() averages them over the steps between two logs."""
+        """Sums over the real pairs of this rank since the last log."""
         real = slice(real_pairs)
         chosen, rejected = chosen[real].float(), rejected[real].float()
         pairs = torch.tensor(len(chosen), device=chosen.device)
         sums = torch.stack([(chosen > rejected).sum(), (chosen - rejected).sum(), (chosen + rejected).sum() / 2, pairs])
-        accuracy, gap, reward, count = self.accelerator.reduce(sums, "sum").tolist()
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, value in (("accuracy", accuracy), ("reward_gap", gap), ("mean_reward", reward)):
-            metrics[name].append(value / count)
+        mode = "train" if self.model.training else "eval"
+        self._sums[mode] = self._sums[mode] + sums.double() if mode in self._sums else sums.double()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the means over all ranks' real pairs."""
+        mode = "train" if self.model.training else "eval"
+        if mode in self._sums:
+            accuracy, gap, reward, count = self.accelerator.reduce(self._sums.pop(mode), "sum").tolist()
+            for name, value in (("accuracy", accuracy), ("reward_gap", gap), ("mean_reward", reward)):
+                self._metrics[mode][name] = [value / count]
+        super().log(logs, start_time)
 
 
 def _pair(row: Mapping[str, Any]) -> Item:

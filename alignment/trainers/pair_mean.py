@@ -2,17 +2,76 @@
 
 Left to themselves, Trainer averages micro-batches and accelerate fills up the last batch of an epoch with pairs from
 its beginning, so that a short batch weighs more per pair and filler pairs count. Here every loss is scaled by its share
-of the real pairs of the step, and filler has no weight: one rank or many, any accumulation, the same gradient.
+of the real pairs of the step, and filler has no weight: one rank or many, any accumulation, the same gradient. An
+evaluation likewise has no filler in its loss.
 """
 
 import math
+from dataclasses import MISSING, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+
+from alignment.types import UserError
+
+# Of TrainingArguments: off their defaults, pairs would be counted wrongly.
+UNWEIGHABLE = {
+    "label_smoothing_factor": "it is for labels of classes",
+    "auto_find_batch_size": "the mean over pairs needs to know the batch size",
+    "dataloader_drop_last": "the last, short batch is weighted by its pairs",
+    "ignore_data_skip": "a resumed epoch goes on where it was, or its short last batch would be taken for another",
+}
+# Of train_sampling_strategy, beside random and sequential.
+OTHER_ORDERS = {
+    "batch_rebalance": "changes how many rows a batch has",
+    "group_by_length": "draws another order on every rank",
+}
+
+
+def refuse_unweighable(arguments: TrainingArguments) -> None:
+    """Of settings that our trainers' configurations inherit."""
+    for name, why in UNWEIGHABLE.items():
+        if not is_default(arguments, name):
+            no_effect(name, why)
+    if arguments.train_sampling_strategy in OTHER_ORDERS:
+        order = arguments.train_sampling_strategy
+        raise UserError(
+            "train_sampling_strategy", f"{order} {OTHER_ORDERS[order]}",
+            "leave it at its default: rows are dealt to ranks by their tokens",
+        )  # fmt: skip
+    accelerator = arguments.accelerator_config
+    if accelerator is None:
+        return
+    if accelerator.even_batches is False:
+        raise UserError(
+            "accelerator_config.even_batches", "False would give ranks different numbers of batches",
+            "leave it at its default: what fills up the last batch has no weight",
+        )  # fmt: skip
+    for name in ("split_batches", "dispatch_batches"):
+        if getattr(accelerator, name, None):
+            no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
+
+
+def is_default(arguments: Any, name: str) -> bool:
+    """Is this setting as nobody set it?"""
+    field = next(one for one in fields(arguments) if one.name == name)
+    default = field.default if field.default is not MISSING else field.default_factory()
+    return getattr(arguments, name) == default
+
+
+def no_effect(name: str, why: str) -> None:
+    raise UserError(name, f"it would have no effect: {why}", "leave it at its default")
 
 
 class PairMean:
     """Mixin for a TRL trainer: micro-batches carry `real_pairs`, and `step_mean` averages over the whole step."""
+
+    _evaluated_pairs = _evaluated_batches = (
+        0  # of the evaluation in progress: pairs in all, batches of each rank so far
+    )
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, int]:
         """The micro-batches of one optimiser step on this rank, and its number of real pairs over all ranks."""
@@ -21,7 +80,8 @@ class PairMean:
         first = self._micro_batches_before(size, ranks)
         total = 0
         for i, batch in enumerate(batches):
-            counts = [self._real_pairs((first + i) * ranks + rank, size) for rank in range(ranks)]
+            pairs = len(self.train_dataset)
+            counts = [_real_pairs(pairs, (first + i) * ranks + rank, size) for rank in range(ranks)]
             batch["real_pairs"] = counts[self.args.process_index]
             total += sum(counts)
         return batches, total
@@ -30,12 +90,14 @@ class PairMean:
         """The mean of the real losses, weighted so that ranks and micro-batches average to the step's mean.
 
         With full batches the weight is exactly 1, and this is losses.mean() bit for bit. In evaluation there is no
-        step, and no filler.
+        step: Trainer averages over the pairs of all batches, as often as a rank's batch has real ones.
         """
         if real_pairs is None:
             return losses.mean()
         if real_pairs == 0:
             return losses.sum() * 0.0
+        if pairs_in_step is None:
+            return losses[:real_pairs].mean()
         share = real_pairs * self.args.world_size * self.current_gradient_accumulation_steps / pairs_in_step
         return losses[:real_pairs].mean() * share
 
@@ -46,6 +108,31 @@ class PairMean:
         steps_per_epoch = math.ceil(per_epoch / accumulation)
         return self.state.global_step % steps_per_epoch * accumulation
 
-    def _real_pairs(self, batch: int, size: int) -> int:
-        """Of the epoch's `batch`-th batch; accelerate deals batches to ranks in turn and fills up at the end."""
-        return min(max(len(self.train_dataset) - batch * size, 0), size)
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        self._evaluated_pairs, self._evaluated_batches = len(dataloader.dataset), 0
+        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """The loss alone: evaluate() needs no more."""
+        inputs = self._prepare_inputs(inputs)
+        batch = self._evaluated_batches * self.args.world_size + self.args.process_index
+        inputs["real_pairs"] = _real_pairs(self._evaluated_pairs, batch, self.args.per_device_eval_batch_size)
+        self._evaluated_batches += 1
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+
+def _real_pairs(pairs: int, batch: int, size: int) -> int:
+    """Of the `batch`-th batch of `pairs`: accelerate deals batches to ranks in turn and fills up at the end."""
+    return min(max(pairs - batch * size, 0), size)

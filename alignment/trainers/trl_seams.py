@@ -32,9 +32,9 @@ SEAMS = {
     },
     "trl.RewardTrainer": {
         "compute_loss": "overridden: chosen texts, then rejected ones, and their margins",
-        "prediction_step": "overridden: an evaluation's loss, without outputs",
         "_prepare_dataset": "keeps tokenized rows as they are, drops pairs longer than max_length",
         "_set_signature_columns_if_needed": "names `margin` among the columns that reach the collator",
+        "log": "extended: averages _metrics of the mode and forgets them; ours are added before",
         "_metrics": "mode -> name -> values, averaged by log()",
         "loss_is_scaled_for_ga": "False: training_step divides the loss by the number of micro-batches",
     },
@@ -64,6 +64,9 @@ SEAMS = {
         "_get_train_sampler": "extended: the order of an epoch's rows, a RandomSampler or another; None where "
         "rows have no length",
         "_prepare_inputs": "a batch on the rank's device",
+        "evaluation_loop": "extended: begins to count batches; repeats each rank's loss as often as a batch may have "
+        "pairs, and cuts off what filled up the last one",
+        "prediction_step": "overridden: an evaluation's loss over a batch's real pairs, without outputs",
         "current_gradient_accumulation_steps": "the micro-batches of the step in progress",
         "model_wrapped": "the model as DDP, DeepSpeed or FSDP hold it, when on_train_begin is called",
         "compute_loss_context_manager": "what training_step computes the loss in; we read states and check in the same",

@@ -32,7 +32,6 @@ OFF_DEFAULT = {
     "f_alpha_divergence_coef": 0.7, "label_smoothing": 0.1, "use_weighting": True, "discopop_tau": 0.1,
     "router_aux_loss_coef": 0.1, "padding_free": True, "truncation_mode": "keep_end", "sync_ref_model": True,
     "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 64, "pad_token": "x", "use_liger_kernel": True,
-    "label_smoothing_factor": 0.1, "auto_find_batch_size": True, "ignore_data_skip": True, "dataloader_drop_last": True,
 }  # fmt: skip
 
 
@@ -63,9 +62,6 @@ def test_a_field_the_loss_does_not_read_is_refused_off_its_default(name):
         ({"refit_margin": -1.0}, "refit_margin: -1.0 is not 0 or above"),
         ({"gate": "nonsense"}, "gate: 'nonsense' is not a choice"),
         ({"precompute_ref_batch_size": 4}, "precompute_ref_batch_size: it would have no effect"),
-        ({"accelerator_config": {"even_batches": False}}, "accelerator_config.even_batches: False would give"),
-        ({"train_sampling_strategy": "batch_rebalance"}, "train_sampling_strategy: batch_rebalance changes"),
-        ({"accelerator_config": {"split_batches": True}}, "accelerator_config.split_batches"),
     ],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(settings, problem):

@@ -65,6 +65,8 @@ def same(one: dict, other: dict, tolerance: float) -> None:
         room = tolerance * (3 if name == "dpo_gap" else 1)  # of four sums of log-probabilities, 1e-6 off each
         assert np.allclose(one["logs"][name], other["logs"][name], rtol=tolerance, atol=room), name
     assert np.abs(np.array(one["head"]) - np.array(other["head"])).max() < tolerance
+    for name in ("eval_loss", "eval_confidence", "eval_dpo_accuracy", "eval_hybrid_gap"):  # 11 pairs: ranks have filler
+        assert one["evaluated"][name] == pytest.approx(other["evaluated"][name], rel=10 * tolerance, abs=10 * tolerance)
 
 
 @pytest.mark.slow

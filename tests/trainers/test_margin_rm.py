@@ -43,7 +43,7 @@ class Losses(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
-def train(folder, data, kind=MarginRewardTrainer, resume=None, peft_config=None, **arguments):
+def train(folder, data, kind=MarginRewardTrainer, resume=None, peft_config=None, callbacks=(), **arguments):
     settings = {
         "per_device_train_batch_size": 8, "learning_rate": 1e-3, "num_train_epochs": 2, "logging_steps": 1,
         "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "seed": 3, "bf16": False, "use_cpu": True,
@@ -53,7 +53,7 @@ def train(folder, data, kind=MarginRewardTrainer, resume=None, peft_config=None,
     config = MarginRewardConfig if kind is MarginRewardTrainer else RewardConfig
     trainer = kind(
         model=new_model(), args=config(output_dir=str(folder), **settings), train_dataset=data,
-        processing_class=byte_tokenizer("llama3"), callbacks=[losses], peft_config=peft_config,
+        processing_class=byte_tokenizer("llama3"), callbacks=[losses, *callbacks], peft_config=peft_config,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
     return trainer, losses.losses

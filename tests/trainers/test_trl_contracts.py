@@ -247,7 +247,7 @@ def test_a_mixtures_router_has_a_loss_unless_told_otherwise(trainer, tmp_path):
 
 
 @checks(DPO, "_metrics")
-@checks(REWARD, "_metrics")
+@checks(REWARD, "_metrics", "log")
 @pytest.mark.parametrize("kind", ["trainer", "reward_trainer"])
 def test_log_averages_the_metrics_of_its_mode_and_forgets_them(kind, request):
     trainer = request.getfixturevalue(kind)
@@ -284,7 +284,7 @@ def test_a_batch_is_put_where_the_model_is(reward_trainer):
     assert found["input_ids"].device == reward_trainer.model.device
 
 
-@checks(REWARD, "compute_loss", "prediction_step")
+@checks(REWARD, "compute_loss")
 def test_the_margin_loss_is_trls(reward_trainer, tmp_path):
     """On pairs without filler: the same columns of the batch, the same halves of the logits."""
     ours = new_reward(MarginRewardTrainer, tmp_path)

@@ -20,7 +20,15 @@ from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.trl_seams import DOCUMENTED, SEAMS
 from tests.conftest import REPOSITORY, byte_tokenizer, tiny_model
-from tests.trainers import test_dealing, test_trl_around, test_trl_contracts, test_trl_order, trl_alone
+from tests.trainers import (
+    test_dealing,
+    test_one_device,
+    test_pair_mean,
+    test_trl_around,
+    test_trl_contracts,
+    test_trl_order,
+    trl_alone,
+)
 
 AROUND_US = (
     "loss_is_scaled_for_ga",
@@ -108,7 +116,8 @@ def test_every_seam_is_still_one_of_ours():
 
 def test_every_seam_has_a_test_of_its_meaning():
     everything = {(owner, name) for owner, names in SEAMS.items() for name in names}
-    assert test_dealing and test_trl_order and test_trl_contracts and test_trl_around  # where the tests are
+    where = (test_dealing, test_one_device, test_pair_mean, test_trl_order, test_trl_contracts, test_trl_around)
+    assert all(where)  # imported, so that they have registered
     assert everything == trl_alone.CHECKED, f"say what they mean: {everything - trl_alone.CHECKED}"
 
 

@@ -1,6 +1,7 @@
 """Confidence DPO in the ranks that are there: python tests/trainers/train_in_ranks.py OUT POLICY key=value...
 
-Run by test_cdpo_in_ranks.py under torchrun and accelerate; writes losses, and the reward's parameters, to OUT.
+Run by test_cdpo_in_ranks.py under torchrun and accelerate; writes losses, the reward's parameters and an evaluation to
+OUT.
 """
 
 import json
@@ -36,10 +37,11 @@ def main(out: Path, policy: Path, settings: dict) -> None:
         callbacks=[steps], reward=None if reward is None else HybridReward.load(reward),
     )  # fmt: skip
     trainer.train()
+    evaluated = trainer.evaluate(pairs(11, seed=5))
     if trainer.accelerator.is_main_process:
         head = torch.cat([value.detach().flatten() for value in trainer.live.reward.parameters()])
         found = {name: [logs.get(name) for logs in steps.logs] for name in steps.logs[0]}
-        out.write_text(json.dumps({"logs": found, "head": head.tolist()}))
+        out.write_text(json.dumps({"logs": found, "head": head.tolist(), "evaluated": evaluated}))
 
 
 if __name__ == "__main__":
