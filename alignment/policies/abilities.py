@@ -1,6 +1,7 @@
 """What a model can do beside answering safely: MMLU, and how a reward model ranks pairs."""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -110,21 +111,23 @@ def ranking_rows(
     """
     kept: list[dict] = []
     for row in ranked.rows:
-        if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
-            ranked.quarantine(row["source"], None, f"{row['id']}: longer than the context of {loaded.context} tokens")
-        else:
+        try:
+            if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
+                raise BadRow(f"longer than the context of {loaded.context} tokens")
             kept.append(row)
+        except BadRow as error:
+            ranked.quarantine(row["source"], None, f"{row['id']}: {error}")
     if not kept:
         raise UserError("scorecard.rankings", f"no pair of {name} can be scored", "give others")
     asked = [Question(row["id"], row["prompt"], []) for row in kept]
     answers = [[Sample(one[0]["content"], True) for one in _both(row)] for row in kept]
-    scores = score_answers(reward_model_scorer(loaded), loaded, asked, answers, packing, batch_tokens, work, ranks)
+    found = score_answers(reward_model_scorer(loaded), loaded, asked, answers, packing, batch_tokens, work, ranks)
     return [
         {
             "set": name, "id": row["id"], "subset": row["category"], "chosen_score": float(chosen),
             "rejected_score": float(rejected), "right": bool(chosen > rejected),
         }
-        for row, (chosen, rejected) in zip(kept, scores, strict=True)
+        for row, (chosen, rejected) in zip(kept, found.scores, strict=True)
     ]  # fmt: skip
 
 
@@ -134,19 +137,18 @@ def _both(row: dict) -> list[list[dict]]:
 
 def answer_rewards(
     loaded: LoadedModel,
-    prompts: Sequence[list[dict]],
+    questions: Sequence[Question],
     answers: Sequence[str],
     packing: Packing,
     batch_tokens: int,
     work: Path,
     ranks: Ranks,
-) -> np.ndarray:
-    """What a reward model thinks of each answer."""
-    asked = [Question("", prompt, []) for prompt in prompts]
+) -> tuple[list[float | None], list[str]]:
+    """What a reward model thinks of each answer; None of one that it can't read, and why."""
     samples = [[Sample(answer, True)] for answer in answers]
-    return np.concatenate(
-        score_answers(reward_model_scorer(loaded), loaded, asked, samples, packing, batch_tokens, work, ranks)
-    )
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, batch_tokens, work, ranks)
+    values = np.concatenate(found.scores).tolist()
+    return [None if isnan(value) else value for value in values], found.unscored
 
 
 # ---- of a run --------------------------------------------------------------------------------------------------------
@@ -226,11 +228,13 @@ class Abilities:
             return
         loaded = load_reward_scorer(model_source("local", self._card.reward_model), device())
         settings = self._packing, self._batch_tokens
-        prompts = [by_id[row["set"], row["id"]].messages for row in rows]
+        asked = [Question(f"{row['system']}, {row['id']}", by_id[row["set"], row["id"]].messages, []) for row in rows]
         answers = [row["answer"] for row in rows]
-        found = answer_rewards(loaded, prompts, answers, *settings, self._work / "rewards", self._ranks)
+        found, self.left_out["rewards"] = answer_rewards(
+            loaded, asked, answers, *settings, self._work / "rewards", self._ranks
+        )
         for row, value in zip(rows, found, strict=True):
-            row["reward"] = float(value)
+            row["reward"] = value
         name = Path(self._card.reward_model).name
         for file, ranked in self._pairs.items():
             made = ranking_rows(loaded, file, ranked, *settings, self._work / "rankings" / file, self._ranks)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alignment.data.columns import BadRow, messages
 from alignment.judges.oracle import OracleJudge
 from alignment.models.hybrid_reward import HybridReward
@@ -89,13 +91,17 @@ def best_answers(
     work: Path,
     ranks: Ranks,
 ) -> list[Sample]:
-    """Of `sampling.n` answers to every question the one with the highest reward; one that came to its end, if any."""
+    """Of `sampling.n` answers to every question the one with the highest reward; one that came to its end, if any.
+
+    One that is too long for the reward is taken only where there is no other.
+    """
     samples = sample_answers(loaded, questions, sampling, seed, sampling["n"], work / "samples", ranks)
     scorer, size = hybrid_scorer(loaded, reward), sampling["batch_tokens"]
-    scores = score_answers(scorer, loaded, questions, samples, packing, size, work / "scores", ranks)
+    scored = score_answers(scorer, loaded, questions, samples, packing, size, work / "scores", ranks)
     best = []
-    for many, found in zip(samples, scores, strict=True):
-        best.append(max(range(len(many)), key=lambda i: (usable(many[i], False), found[i], -i)))
+    for many, found in zip(samples, scored.scores, strict=True):
+        known = np.where(np.isnan(found), -np.inf, found)
+        best.append(max(range(len(many)), key=lambda i: (usable(many[i], False), known[i], -i)))
     return [many[i] for many, i in zip(samples, best, strict=True)]
 
 

@@ -101,6 +101,14 @@ def reward_model_scorer(loaded: Loaded) -> Scorer:
     return lambda layout, items: packed_reward_scores(loaded.model, layout, items)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The scores of every question's answers, not a number for those that can't be scored; and why those can't be."""
+
+    scores: list[np.ndarray]
+    unscored: list[str]
+
+
 def score_answers(
     scorer: Scorer,
     loaded: Loaded,
@@ -110,20 +118,22 @@ def score_answers(
     batch_tokens: int,
     work: Path,
     ranks: Ranks,
-) -> list[np.ndarray]:
+) -> Scored:
     """The score of every answer, read at the end of its turn, or at its last token where it was cut off.
 
-    A prompt is read once for as many of its answers as fit into a row.
+    A prompt is read once for as many of its answers as fit into a row. One that is longer than what the scorer can read
+    has no score: that of its beginning would be the same for all that begin alike.
     """
     numbers = np.cumsum([0, *(len(many) for many in samples)])
+    unscored: list[str] = []
     answers = [
-        [
-            answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
-            for sample, answer in zip(many, _rendered(loaded, one, many), strict=True)
-        ]
+        [_readable(loaded, one, i, sample, unscored) for i, sample in enumerate(many)]
         for one, many in zip(questions, samples, strict=True)
     ]
-    whole = [Item.of(many) for many in answers if many]
+    scores = np.full(numbers[-1], np.nan)
+    whole = [Item.of(some) for many in answers if (some := [answer for answer in many if answer is not None])]
+    if not whole:
+        return Scored(np.split(scores, numbers[1:-1]), unscored)
     layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, whole, ranks.say)
     parts = [  # answers to one prompt that are read together, and their numbers
         (Item.of([many[i] for i in together]), [start + i for i in together])
@@ -136,21 +146,33 @@ def score_answers(
         found = to_host(scorer(layout, [items[i] for i in batch]))
         return lambda: json.dumps(found().tolist()).encode()
 
-    scores = np.zeros(numbers[-1])
     sizes = [layout.size(item) for item in items]
     for batch, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
         order = answer_order([items[i] for i in batch])
-        scores[[parts[batch[item]][1][which] for item, which in order]] = json.loads(content)
-    if not np.isfinite(scores).all():
-        raise StageFailed("scores of samples", "some are not finite numbers", "compute in float32 or bfloat16")
-    return np.split(scores, numbers[1:-1])
+        found = np.array(json.loads(content))
+        if not np.isfinite(found).all():
+            raise StageFailed("scores of samples", "some are not finite numbers", "compute in float32 or bfloat16")
+        scores[[parts[batch[item]][1][which] for item, which in order]] = found
+    return Scored(np.split(scores, numbers[1:-1]), unscored)
 
 
-def _together(answers: Sequence[Rendered], layout: Layout, batch_tokens: int) -> list[list[int]]:
+def _readable(loaded: Loaded, one: Question, number: int, sample: Sample, unscored: list[str]) -> Rendered | None:
+    """An answer as the scorer reads it; None, and the reason, if it can't read all of it."""
+    try:
+        (answer,) = loaded.format.render(one.prompt, [text_message("assistant", sample.text)], loaded.context)
+        if answer.truncated:
+            raise BadRow(f"longer than the {loaded.context} tokens that the scorer can read")
+    except BadRow as error:
+        unscored.append(f"{one.id}, answer {number}: {error}")
+        return None
+    return answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
+
+
+def _together(answers: Sequence[Rendered | None], layout: Layout, batch_tokens: int) -> list[list[int]]:
     """Answers to one prompt, in order, cut where the next would make their row, or their batch, too large."""
     most = min(layout.max_tokens, batch_tokens) if layout.packed else batch_tokens
     found: list[list[int]] = []
-    for i in range(len(answers)):
+    for i in (i for i, answer in enumerate(answers) if answer is not None):
         if found and layout.size(Item.of([answers[j] for j in (*found[-1], i)])) <= most:
             found[-1].append(i)
         else:
@@ -170,7 +192,3 @@ def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sampl
 def usable(sample: Sample, unfinished: bool) -> bool:
     """Has it a text, and did it come to an end? `unfinished` lets those pass that were cut off."""
     return bool(sample.text) and (sample.finished or unfinished)
-
-
-def _rendered(loaded: Loaded, one: Question, samples: Sequence[Sample]) -> list[Rendered]:
-    return loaded.format.render(one.prompt, [text_message("assistant", s.text) for s in samples], loaded.context)

@@ -5,6 +5,7 @@ smaller n is the mean over all subsets of that size, in closed form (maths/selec
 the same answers. One that was cut off is picked only where there is no other.
 """
 
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from alignment.models.source import model_source
 from alignment.policies.answers import Asked, evaluation_prompts
 from alignment.policies.candidates import (
     Question,
+    Scored,
     hybrid_scorer,
     judge_scores,
     question,
@@ -66,7 +68,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
     questions = [question(loaded, one.id, text_message("user", one.prompt), settings.max_new_tokens) for one in asked]
     samples = sample_answers(loaded, questions, settings, cfg.seed, count, work / "samples", ranks)
-    scores = _scores(cfg, run, loaded, questions, samples, work, ranks)
+    scores, unscored = _scores(cfg, run, loaded, questions, samples, work, ranks)
     if not ranks.main:
         return Rows(len(asked), len(asked), 0)
     judge = OracleJudge()
@@ -79,12 +81,14 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     kept = [[usable(sample, cfg.build_pairs.unfinished) for sample in many] for many in samples]
     found = {
         scorer: {
-            str(n): _rates(asked, verdicts, [np.where(k, s, -np.inf) for k, s in zip(kept, by, strict=True)], n)
+            str(n): _rates(asked, verdicts, [_known(s, k) for k, s in zip(kept, by, strict=True)], n)
             for n in cfg.best_of_n.counts
         }
         for scorer, by in scores.items()
     }
     counts = {"prompts": len(asked), "samples": count * len(asked), "unfinished_share": unfinished}
+    for scorer, some in unscored.items():
+        ranks.say(f"  {some} samples are picked last by {scorer}, which can't read all of them")
     artifacts.write_json(out / run.best_of_n.name, {**counts, "best_of_n": found})
     rows = _sample_rows(asked, samples, verdicts, scores)
     artifacts.write_rows(out / run.best_of_n_samples.name, rows, SAMPLE_COLUMNS)
@@ -99,9 +103,10 @@ def _scores(
     samples: list[list[Sample]],
     work: Path,
     ranks: Ranks,
-) -> dict[str, list[np.ndarray]]:
-    """scorer -> the scores of every prompt's samples. The reward model comes last: it takes the policy's place."""
-    found: dict[str, list[np.ndarray]] = {}
+) -> tuple[dict[str, list[np.ndarray]], dict[str, int]]:
+    """scorer -> the scores of every prompt's samples, and of how many it has none. The reward model comes last: it
+    takes the policy's place."""
+    found: dict[str, Scored] = {}
     packing, budget = Packing(**cfg.packing), cfg.sampling.batch_tokens
     if "hybrid" in cfg.best_of_n.scorers:
         scorer = hybrid_scorer(loaded, HybridReward.load(run.hybrid_reward))
@@ -114,8 +119,14 @@ def _scores(
             scorer, loaded, questions, samples, packing, budget, work / "reward_model", ranks
         )
     if "judge" in cfg.best_of_n.scorers:
-        found["judge"] = judge_scores(questions, samples)
-    return found
+        found["judge"] = Scored(judge_scores(questions, samples), [])
+    unscored = {scorer: len(scored.unscored) for scorer, scored in found.items() if scored.unscored}
+    return {scorer: scored.scores for scorer, scored in found.items()}, unscored
+
+
+def _known(scores: np.ndarray, kept: list[bool]) -> np.ndarray:
+    """What is not kept, or has no score, comes last."""
+    return np.where(kept & ~np.isnan(scores), scores, -np.inf)
 
 
 def _rates(asked: list[Asked], verdicts: list[list[Verdict]], scores: list[np.ndarray], n: int) -> dict:
@@ -143,7 +154,8 @@ def _sample_rows(
         {
             "set": one.set, "id": one.id, "harmful": one.harmful, "prompt": one.prompt, "sample": number,
             **vars(samples[i][number]), "severity": verdict.severity, "helpfulness": verdict.helpfulness,
-            "refusal": verdict.refusal, **{scorer: float(by[i][number]) for scorer, by in scores.items()},
+            "refusal": verdict.refusal,
+            **{scorer: None if isnan(by[i][number]) else float(by[i][number]) for scorer, by in scores.items()},
         }
         for i, one in enumerate(asked)
         for number, verdict in enumerate(verdicts[i])

@@ -6,6 +6,7 @@ the confidence in it. Samples are kept whatever becomes of them. Batches are pla
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from alignment.models.source import model_source
 from alignment.policies.answers import evaluation_prompts, validation_prompts
 from alignment.policies.candidates import (
     Question,
+    Scored,
     hybrid_scorer,
     judge_scores,
     question,
@@ -68,7 +70,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     asked, questions, counts = _questions(cfg, run, loaded, ranks)
     work, settings = out.parent, cfg.sampling
     samples = sample_answers(loaded, questions, settings, cfg.seed, settings.n, work / "samples", ranks)
-    scores, slope = _scores(cfg, run, loaded, questions, samples, work / "scores", ranks)
+    scored, slope = _scores(cfg, run, loaded, questions, samples, work / "scores", ranks)
+    scores = scored.scores
     pairs: list[dict] = []
     for row, many, found in zip(asked.rows, samples, scores, strict=True):
         made = _pairs_of(row, many, found, slope, cfg)
@@ -77,6 +80,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         else:
             pairs += made
     summary = {**counts, **_summary(samples, pairs, truth=cfg.data.name == "world")}
+    summary["unscored"] = len(scored.unscored)
     _say(summary, ranks)
     if 0 < len(pairs) < FEW:
         ranks.say(f"  {len(pairs)} pairs are too few to learn from: give more prompts, or raise sampling.n")
@@ -147,11 +151,11 @@ def _scores(
     samples: list[list[Sample]],
     work: Path,
     ranks: Ranks,
-) -> tuple[list[np.ndarray], float | None]:
+) -> tuple[Scored, float | None]:
     """The scores of every prompt's samples, and the slope at which a gap of two is a confidence: sigma(slope * gap)."""
     slope: float | None
     if cfg.build_pairs.scorer == "judge":
-        return judge_scores(questions, samples), None
+        return Scored(judge_scores(questions, samples), []), None
     if cfg.build_pairs.scorer == "hybrid":
         reward = HybridReward.load(run.hybrid_reward)
         scorer, slope = hybrid_scorer(loaded, reward), reward.alpha
@@ -171,6 +175,7 @@ def _pairs_of(
 ) -> list[dict] | str:
     """The pairs of one prompt, or why there are none."""
     kept = [i for i, sample in enumerate(samples) if usable(sample, cfg.build_pairs.unfinished)]
+    kept = [i for i in kept if not isnan(scores[i])]
     if len(kept) < 2:
         return "too_few_finished"
     if len({samples[i].text for i in kept}) == 1:
@@ -240,6 +245,8 @@ def _say(summary: dict, ranks: Ranks) -> None:
         "alike": "with samples all alike",
         "tied": "with samples that all tie",
     }
+    if summary["unscored"]:
+        ranks.say(f"  {summary['unscored']} samples are left out: the scorer can't read all of them")
     found = [f"{summary[name]} {what}" for name, what in left_out.items() if summary[name]]
     if found:
         ranks.say(f"  prompts left out: {', '.join(found)}")
@@ -247,7 +254,13 @@ def _say(summary: dict, ranks: Ranks) -> None:
 
 def _sample_rows(questions: list[Question], samples: list[list[Sample]], scores: list[np.ndarray]) -> list[dict]:
     return [
-        {"id": one.id, "prompt": one.prompt, "sample": number, **vars(sample), "score": float(score)}
+        {
+            "id": one.id,
+            "prompt": one.prompt,
+            "sample": number,
+            **vars(sample),
+            "score": None if isnan(score) else float(score),
+        }
         for one, many, found in zip(questions, samples, scores, strict=True)
         for number, (sample, score) in enumerate(zip(many, found, strict=True))
     ]

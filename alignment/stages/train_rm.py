@@ -164,10 +164,9 @@ def _train_one(
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
-        cut = sum(answer.truncated for pairs in rendered.values() for both in pairs for answer in both)
         summary = {
             "pairs_too_long": too_long,
-            "evaluation_answers_cut": cut,
+            "evaluation_pairs_too_long": sum(map(len, evaluation.values())) - len(scores),
             "parity": parity,
             "history": history,
         }
@@ -251,7 +250,7 @@ def _reloaded(
 
 
 def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
-    """Evaluation pairs as the model reads them: whole, unless its context is shorter."""
+    """Evaluation pairs as the model reads them: cut off, and marked, where its context is shorter."""
     return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], loaded.context) for row in pairs]
 
 
@@ -264,9 +263,16 @@ def _score_sets(
     folder: Path,
     ranks: Ranks,
 ) -> list[dict]:
-    """Scores of every evaluation pair, in planned batches dealt to the ranks."""
-    rows = [(name, pair) for name, pairs in evaluation.items() for pair in pairs]
-    pairs = [Item.of(both) for name in evaluation for both in rendered[name]]
+    """Scores of every evaluation pair that the model can read whole, in planned batches dealt to the ranks."""
+    whole = [
+        (name, pair, both)
+        for name, of_set in evaluation.items()
+        for pair, both in zip(of_set, rendered[name], strict=True)
+        if not any(answer.truncated for answer in both)
+    ]
+    rows, pairs = [(name, pair) for name, pair, _ in whole], [Item.of(both) for *_, both in whole]
+    if cut := sum(map(len, evaluation.values())) - len(whole):
+        ranks.say(f"  {cut} evaluation pairs are left out: they are longer than the model's context")
     layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, pairs, ranks.say)
 
     def compute(batch: list[int]) -> Pending:

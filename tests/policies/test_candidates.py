@@ -3,9 +3,12 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
+from alignment.data.chat import chat_format
 from alignment.data.columns import BadRow, text_message
 from alignment.maths.noise import row_key
 from alignment.models.load import Loaded, load_language_model, load_reward_base
@@ -24,6 +27,7 @@ from alignment.policies.candidates import (
 from alignment.ranks import Ranks
 from alignment.types import StageFailed
 from alignment.world import grammar
+from tests.conftest import byte_tokenizer, tiny_model
 
 SETTINGS = {
     "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": 48, "batch_tokens": 512,
@@ -101,12 +105,39 @@ def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, q
     loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
     samples = [[Sample("i can answer that. first label the", False), Sample("i can answer that.", True)]] * 6
     found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, 200, tmp_path, Ranks())
-    for one, scores in zip(questions, found, strict=True):
+    assert not found.unscored
+    for one, scores in zip(questions, found.scores, strict=True):
         for sample, score in zip(samples[0], scores, strict=True):
             answer = world.tokenizer(sample.text, add_special_tokens=False).input_ids
             ids = torch.tensor([[*one.ids, *answer, *([world.tokenizer.eos_token_id] if sample.finished else [])]])
             with torch.inference_mode():
                 assert score == pytest.approx(loaded.model(input_ids=ids).logits.item(), abs=1e-5)
+
+
+def test_an_answer_that_the_scorer_cannot_read_whole_has_no_score(world, questions, tmp_path):
+    """The scores of three long answers that begin alike would be one: that of their beginning."""
+    reward = load_reward_base(model_source("world"), seed=0)
+    reward.model.config.max_position_embeddings = max(len(one.ids) for one in questions) + 12
+    loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
+    long = " ".join(["i can answer that."] * 4)
+    samples = [[Sample(text, True) for text in ("i can answer that.", f"{long} first", f"{long} then", long)]] * 6
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, Packing(), 200, tmp_path, Ranks())
+    assert [[math.isnan(score) for score in scores] for scores in found.scores] == [[False, True, True, True]] * 6
+    assert len(found.unscored) == 18 and found.unscored[0].startswith("p0, answer 1: longer than the ")
+
+
+def test_an_answer_that_the_scorers_template_refuses_has_no_score(world, questions, tmp_path):
+    """And doesn't end a stage in which everything is sampled already."""
+    tokenizer = byte_tokenizer("chatml")
+    tokenizer.chat_template = "{{ raise_exception('no') if messages[-1].content == 'odd' }}" + tokenizer.chat_template
+    model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    loaded = Loaded(model, chat_format(tokenizer), set())
+    samples = [[Sample("odd", True), Sample("fine", True)]] * 6
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, Packing(), 900, tmp_path, Ranks())
+    assert [[math.isnan(score) for score in scores] for scores in found.scores] == [[True, False]] * 6
+    assert found.unscored[0] == "p0, answer 0: the chat template refuses it: no"
+    nothing = score_answers(None, loaded, questions, [samples[0][:1]] * 6, Packing(), 900, tmp_path / "b", Ranks())
+    assert np.isnan(np.concatenate(nothing.scores)).all()
 
 
 def test_scores_that_are_not_numbers_are_refused(world, questions, tmp_path):
