@@ -18,7 +18,14 @@ from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.ranks import Ranks
-from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
+from alignment.trainers.arguments import (
+    close_trackers,
+    keep_dropout,
+    log_to,
+    lora_config,
+    quantized_on,
+    shared_arguments,
+)
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole
@@ -59,6 +66,7 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     make = _fine_tuner if SYSTEMS[candidate.system].stage == "train_sft" else _preference_trainer
     trainer = make(training, candidate, loaded, rows, folder)
     trainer.remove_callback(PrinterCallback)
+    keep_dropout(trainer.model, training.lora)
     progress = ProgressBar(candidate.name)
     trainer.add_callback(progress)
     try:

@@ -34,7 +34,14 @@ from alignment.models.parity import TrainedScores, check_parity, save_tokenizer,
 from alignment.models.scoring import packed_reward_scores, reward_scores
 from alignment.models.source import ModelSource, model_source
 from alignment.ranks import Ranks
-from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
+from alignment.trainers.arguments import (
+    close_trackers,
+    keep_dropout,
+    log_to,
+    lora_config,
+    quantized_on,
+    shared_arguments,
+)
 from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
@@ -202,6 +209,7 @@ def _trainer(
         peft_config=lora_config(cfg.lora, "SEQ_CLS", ["score"]),
     )
     trainer.remove_callback(PrinterCallback)
+    keep_dropout(trainer.model, cfg.lora)
     return trainer
 
 

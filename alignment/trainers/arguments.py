@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 
 from alignment.models.devices import device, training_dtype
 from alignment.ranks import batch_shape, on_cpu
@@ -54,6 +55,15 @@ def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] |
         else list(lora["target_modules"]),
         modules_to_save=modules_to_save,
     )
+
+
+def keep_dropout(model: torch.nn.Module, lora: Mapping[str, Any]) -> None:
+    """The adapters' own: TRL switches off every dropout in a model, for the sake of the base model's."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            for dropout in layer.lora_dropout.values():
+                if isinstance(dropout, torch.nn.Dropout):  # at 0 there is none
+                    dropout.p = lora["dropout"]
 
 
 def quantized_on(lora: Mapping[str, Any]) -> torch.device | None:

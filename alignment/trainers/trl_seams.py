@@ -52,6 +52,9 @@ SEAMS = {
     "trl.kernels": {
         "ChunkedLogProbFunction": "log-probabilities of targets in tiles, where ours doesn't go",
     },
+    "peft.tuners.lora": {
+        "LoraLayer": "lora_dropout: the dropout of each adapter, which TRL's disable_dropout sets to 0 with all others",
+    },
     "transformers.masking_utils": {
         "_preprocess_mask_arguments": "a mask of four dimensions is taken as it is",
     },

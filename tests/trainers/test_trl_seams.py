@@ -20,6 +20,7 @@ from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.trl_seams import DOCUMENTED, SEAMS
 from tests.conftest import REPOSITORY, byte_tokenizer, tiny_model
+from tests.policies import test_training
 from tests.trainers import (
     test_dealing,
     test_one_device,
@@ -116,7 +117,8 @@ def test_every_seam_is_still_one_of_ours():
 
 def test_every_seam_has_a_test_of_its_meaning():
     everything = {(owner, name) for owner, names in SEAMS.items() for name in names}
-    where = (test_dealing, test_one_device, test_pair_mean, test_trl_order, test_trl_contracts, test_trl_around)
+    where = (test_dealing, test_one_device, test_pair_mean, test_trl_order, test_trl_contracts)
+    where += (test_trl_around, test_training)
     assert all(where)  # imported, so that they have registered
     assert everything == trl_alone.CHECKED, f"say what they mean: {everything - trl_alone.CHECKED}"
 
