@@ -2,7 +2,8 @@
 
 Special tokens count anywhere. What the template writes around contents counts where it could stand for a turn: anywhere
 if it begins with a bracket or another sign ("[INST]"), at the beginning of a line if it is words ("Assistant:"), after
-any other word if the template itself writes it in the middle of a line (" ASSISTANT:").
+any other word if the template itself writes it in the middle of a line (" ASSISTANT:"). A line begins after any
+character that ends one, and blanks and characters of no width before its first word change nothing for a reader.
 """
 
 import re
@@ -17,6 +18,13 @@ from alignment.data.columns import BadRow
 
 SENTINELS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private-use characters no template contains
 _PASSES = 8  # one is enough unless breaking up one marker makes another
+_NEW_LINE = "\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+_NO_WIDTH = (  # and control characters
+    "\x00-\x08\x0e-\x1b\x7f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff"
+)
+_BLANK = rf"(?:[^\S{_NEW_LINE}]|[{_NO_WIDTH}▁])"
+_LINE_START = rf"(?:(?m:^)|(?<=[{_NEW_LINE}])){_BLANK}*"
 _BRACKETED = re.compile(r"(?<!\S)(?:<\S+>|\[\S+\])(?!\S)")  # "[INST]" and "<<SYS>>" of "[INST] <<SYS>>"
 
 
@@ -66,7 +74,7 @@ class Markers:
         return marker if self.normalizer is None else self.normalizer.normalize_str(marker)
 
     def _pattern(self, forms) -> re.Pattern:
-        kinds = (("", self.anywhere), (r"(?<!\w)", self.in_lines), ("(?m:^)", self.at_line_start))
+        kinds = (("", self.anywhere), (r"(?<!\w)", self.in_lines), (_LINE_START, self.at_line_start))
         parts = []
         for where, markers in kinds:
             every = {form for marker in markers for form in forms(marker) if form}
@@ -137,6 +145,7 @@ def _around_contents(tokenizer: PreTrainedTokenizerBase) -> Iterable[tuple[str, 
 
 
 def _broken(found: str) -> str:
-    at = len(found) - len(found.lstrip()) + 1
+    """A marker with what may stand before it: a space after its first character."""
+    at = len(re.match(rf"(?:\s|[{_NO_WIDTH}▁])*", found)[0]) + 1
     at = at if at < len(found) else 1
     return f"{found[:at]} {found[at:]}"
