@@ -106,6 +106,19 @@ class ChatFormat:
         """Text outside any template, with what the tokenizer adds to any text."""
         return self._checked(self.tokenizer(self.safe_text(text)).input_ids, self._special_alone)
 
+    def without_end(self, answer: Rendered, ends: set[int]) -> Rendered:
+        """An answer that was cut off while it was written has no end of turn, whatever the template writes: some write
+        two end tokens."""
+        written = sum(i in ends for i in self._ids_after)
+        positions = [i for i in range(answer.prompt_length, len(answer.ids)) if int(answer.ids[i]) in ends]
+        if not (left := positions[-written:] if written else []):
+            return answer
+        return Rendered(answer.ids[: left[0]], answer.prompt_length, answer.truncated)
+
+    @cached_property
+    def _ids_after(self) -> list[int]:
+        return _ids_after_an_answer(self.tokenizer)
+
     @property
     def stop(self) -> str | None:
         """Text at which a generated answer is over although no token says so."""
@@ -232,21 +245,20 @@ def rendered(prompt_ids: list[int], ids: list[int], max_length: int | None) -> R
     return Rendered(np.asarray(ids[:max_length], dtype=np.int32), shared, truncated)
 
 
-def without_end(answer: Rendered, ends: set[int]) -> Rendered:
-    """An answer that was cut off while it was written has no end of turn, whatever the template writes."""
-    positions = [i for i in range(answer.prompt_length, len(answer.ids)) if int(answer.ids[i]) in ends]
-    return answer if not positions else Rendered(answer.ids[: positions[-1]], answer.prompt_length, answer.truncated)
-
-
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | list[int] | None) -> set[int]:
     """Every token that ends a turn: the generation configuration's, the tokenizer's, and the template's."""
     ids = set(generation_eos if isinstance(generation_eos, list) else [generation_eos]) | {tokenizer.eos_token_id}
     if tokenizer.chat_template is not None:
-        turns = [{"role": "user", "content": SENTINELS[0]}, {"role": "assistant", "content": SENTINELS[1]}]
-        tail = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(SENTINELS[1])[2]
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        ids |= set(tokenizer(tail, add_special_tokens=False).input_ids[:1]) & special
+        ids |= set(_ids_after_an_answer(tokenizer)[:1]) & special
     return ids - {None}
+
+
+def _ids_after_an_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the template writes there."""
+    turns = [{"role": "user", "content": SENTINELS[0]}, {"role": "assistant", "content": SENTINELS[1]}]
+    after = _write(tokenizer, turns, waiting=False).rpartition(SENTINELS[1])[2]
+    return tokenizer(after, add_special_tokens=False).input_ids
 
 
 def _dialogue(prompt: list[Message]) -> str:

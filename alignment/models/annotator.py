@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 
 from alignment.batches import Finished, Pending, compute_in_batches
-from alignment.data.chat import Rendered, without_end
+from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
@@ -83,7 +83,7 @@ class Annotator:
             pair = format.render_alpaca(row["prompt"], answers, joiner, self.max_length)
         for i, side in enumerate(sides):
             if not row.get(f"{side}_finished", True):
-                pair[i] = without_end(pair[i], self.loaded.end_ids)
+                pair[i] = format.without_end(pair[i], self.loaded.end_ids)
             if len(pair[i].ids) <= pair[i].prompt_length:
                 raise BadRow(f"no token of its {side} answer fits into {self.max_length} tokens")
         return tuple(pair)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from alignment.batches import Pending, compute_in_batches
-from alignment.data.chat import Rendered, without_end
+from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow, text_message
 from alignment.judges.oracle import OracleJudge
 from alignment.maths.noise import row_key
@@ -165,7 +165,7 @@ def _readable(loaded: Loaded, one: Question, number: int, sample: Sample, unscor
     except BadRow as error:
         unscored.append(f"{one.id}, answer {number}: {error}")
         return None
-    return answer if sample.finished or not sample.text else without_end(answer, loaded.end_ids)
+    return answer if sample.finished or not sample.text else loaded.format.without_end(answer, loaded.end_ids)
 
 
 def _together(answers: Sequence[Rendered | None], layout: Layout, batch_tokens: int) -> list[list[int]]:

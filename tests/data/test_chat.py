@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from alignment.data.chat import ChatFormat, chat_format, end_ids, without_end
+from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.data.columns import BadRow
 from alignment.data.markers import Markers
 from alignment.maths.pooling import Answers, find_spans
@@ -165,12 +165,29 @@ def test_text_can_not_forge_an_end_in_alpacas_format_either():
     assert format.tokenizer.eos_token_id not in row.ids
 
 
-def test_an_unfinished_answer_has_no_end():
-    format = chat_format(byte_tokenizer("chatml"))
-    ends = end_ids(format.tokenizer, None)
+TWO_ENDS = (  # Phi-3's
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|eot_id|>\\n' }}"
+    "{% endfor %}{{ '<|assistant|>\\n' if add_generation_prompt else eos_token }}"
+)
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama2", "llama3", "two ends"])
+def test_an_unfinished_answer_has_no_end(template):
+    tokenizer = byte_tokenizer("llama3" if template == "two ends" else template)
+    tokenizer.chat_template = TWO_ENDS if template == "two ends" else tokenizer.chat_template
+    format = chat_format(tokenizer)
+    ends = end_ids(tokenizer, None)
     (row,) = format.render(ONE_TURN, [SAFE])
-    cut = without_end(row, ends)
-    assert format.tokenizer.decode(cut.ids[cut.prompt_length :]) == "use the kill command"
+    assert sum(i in ends for i in row.ids[row.prompt_length :].tolist()) == (2 if template == "two ends" else 1)
+    cut = format.without_end(row, ends)
+    assert not set(cut.ids[cut.prompt_length :].tolist()) & ends
+    assert format.tokenizer.decode(cut.ids[cut.prompt_length :]).strip() == "use the kill command"
+
+
+def test_an_answer_that_a_limit_has_cut_has_no_end_to_lose():
+    format = chat_format(byte_tokenizer("chatml"))
+    (row,) = format.render(ONE_TURN, [SAFE], max_length=50)
+    assert row.truncated and format.without_end(row, end_ids(format.tokenizer, None)) == row
 
 
 @pytest.mark.parametrize("before", ["", " ", "\t", "\r", "\u200b", "\u2028 ", "\x0c", "\u00a0\ufeff"], ids=ascii)
