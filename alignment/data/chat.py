@@ -58,6 +58,7 @@ class ChatFormat:
     """How one model's conversations are written. `broken` counts texts in which a marker had to be broken up.
 
     tags, opening: how the template writes thoughts, and what stands before an answer, if it isn't the same everywhere.
+    ending: what ends an answer that nothing follows, where the template leaves that to the turn to come.
     thinking: may a sampled answer begin with thoughts?
     """
 
@@ -65,6 +66,7 @@ class ChatFormat:
     markers: Markers
     tags: Tags | None = None
     opening: Opening | None = None
+    ending: str = ""
     thinking: bool = False
     broken: int = field(default=0)
     _written: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False)
@@ -145,13 +147,13 @@ class ChatFormat:
     def _text(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
         """As the template writes it, but for what stands before the answer: that is the same everywhere."""
         text = self._write(messages, waiting, thinking)
-        if self.opening is None or thinking:
-            return text
         if waiting:
-            return self.opening.prompt(text)
+            return text if self.opening is None or thinking else self.opening.prompt(text)
         if messages[-1]["role"] != "assistant":
             return text
-        return self.opening.conversation(self._write(messages[:-1], True, False), text)
+        if self.opening is not None:
+            text = self.opening.conversation(self._write(messages[:-1], True), text)
+        return text + self.ending
 
     def _write(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
         return _write(self.tokenizer, messages, waiting, thinking)
@@ -206,7 +208,8 @@ def chat_format(
     write = partial(_write, tokenizer)
     tags = tags_of(write, str(tokenizer.chat_template), *SENTINELS[:3])
     markers = markers_of(tokenizer).with_anywhere(markers_in(tags))
-    format = ChatFormat(tokenizer, markers, tags, opening_of(write, tags, *SENTINELS[:2]), thinking)
+    opening, ending = opening_of(write, tags, *SENTINELS[:2]), _ending_of(tokenizer)
+    format = ChatFormat(tokenizer, markers, tags, opening, ending, thinking)
     _agree_on_bos(format)
     return format
 
@@ -249,16 +252,32 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | list[int] 
     """Every token that ends a turn: the generation configuration's, the tokenizer's, and the template's."""
     ids = set(generation_eos if isinstance(generation_eos, list) else [generation_eos]) | {tokenizer.eos_token_id}
     if tokenizer.chat_template is not None:
-        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        ids |= set(_ids_after_an_answer(tokenizer)[:1]) & special
+        ids |= set(_ids_after_an_answer(tokenizer)[:1]) & _special(tokenizer)
     return ids - {None}
 
 
+def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+
+
 def _ids_after_an_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the template writes there."""
-    turns = [{"role": "user", "content": SENTINELS[0]}, {"role": "assistant", "content": SENTINELS[1]}]
-    after = _write(tokenizer, turns, waiting=False).rpartition(SENTINELS[1])[2]
+    """What the template writes there, or leaves to the next turn."""
+    after = _after_an_answer(tokenizer) + _ending_of(tokenizer)
     return tokenizer(after, add_special_tokens=False).input_ids
+
+
+def _ending_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """GLM 4 writes nothing after an answer: it ends where the next turn begins, with <|user|>."""
+    if _after_an_answer(tokenizer).strip():
+        return ""
+    following = _after_an_answer(tokenizer, {"role": "user", "content": SENTINELS[2]}).lstrip()
+    first = tokenizer(following, add_special_tokens=False).input_ids[:1]
+    return tokenizer.convert_ids_to_tokens(first)[0] if set(first) & _special(tokenizer) else ""
+
+
+def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *following: Message) -> str:
+    turns = [{"role": "user", "content": SENTINELS[0]}, {"role": "assistant", "content": SENTINELS[1]}, *following]
+    return _write(tokenizer, turns, waiting=False).rpartition(SENTINELS[1])[2]
 
 
 def _dialogue(prompt: list[Message]) -> str:

@@ -7,7 +7,7 @@ import pytest
 import transformers.utils.chat_template_utils as theirs
 from transformers import PreTrainedTokenizerFast
 
-from alignment.data.chat import chat_format
+from alignment.data.chat import chat_format, end_ids
 from alignment.data.columns import BadRow
 from alignment.data.thinking import ANY, Tags, answer_of, split_off
 from tests.conftest import byte_tokenizer
@@ -139,6 +139,43 @@ def test_a_template_that_writes_the_date_writes_the_same_every_day(template, mon
     assert "2031" in tokenizer_of(template).apply_chat_template(PROMPT, tokenize=False)
     assert format_of(template).text(PROMPT, ANSWER) == before and "2026" in before
     assert "%" not in before
+
+
+# ---- ends -----------------------------------------------------------------------------------------------------------
+
+# The special tokens of published tokenizer configurations, and the ends that the generation configuration names.
+PUBLISHED = {
+    "gemma4": ("<bos>", "<eos>", ["<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>"], ["<eos>", "<turn|>"]),
+    "glm4moe": (
+        None, "<|endoftext|>", ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"],
+        ["<|endoftext|>", "<|user|>", "<|observation|>"],
+    ),
+    "phi3": ("<s>", "<|endoftext|>", ["<|user|>", "<|assistant|>", "<|end|>"], ["<|endoftext|>", "<|end|>"]),
+    "qwen3": (None, "<|im_end|>", ["<|im_start|>", "<|endoftext|>"], ["<|im_end|>", "<|endoftext|>"]),
+}  # fmt: skip
+ENDS = {"gemma4": "<turn|>", "glm4moe": "<|user|>", "phi3": "<|end|>", "qwen3": "<|im_end|>"}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named by the generation configuration", "found"])
+@pytest.mark.parametrize("template", PUBLISHED)
+def test_an_answer_ends_where_the_model_ends_it(template, named):
+    """GLM 4's with the token of the user's next turn, which the template writes only there."""
+    bos, eos, others, ends = PUBLISHED[template]
+    tokenizer = tokenizer_of(template)
+    named_tokens = {"eos_token": eos, "pad_token": eos, "additional_special_tokens": others}
+    tokenizer.add_special_tokens(named_tokens | ({"bos_token": bos} if bos else {}))
+    format = chat_format(tokenizer)
+    found = end_ids(tokenizer, tokenizer.convert_tokens_to_ids(ends) if named else None)
+    end = tokenizer.convert_tokens_to_ids(ENDS[template])
+    assert end in found and {tokenizer.convert_tokens_to_ids(one) for one in ends if named} <= found
+    (row,) = format.render(PROMPT, [ANSWER])
+    answer = row.ids[row.prompt_length :].tolist()
+    first = next(i for i, token in enumerate(answer) if token in found)
+    assert answer[first] == end and tokenizer.decode(answer[:first]).strip() == "so."
+    assert not set(format.without_end(row, found).ids[row.prompt_length :].tolist()) & found
+    assert format.text(LONGER, ANSWER).count(ENDS[template]) == format.text(PROMPT, ANSWER).count(ENDS[template]) + (
+        1 if template == "glm4moe" else 2
+    ), "the end of an answer is the beginning of the next turn: it isn't written twice"
 
 
 # ---- thoughts and answers -------------------------------------------------------------------------------------------
