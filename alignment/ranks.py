@@ -158,7 +158,7 @@ class Ranks:
             print(line, flush=True)
 
 
-def batch_shape(batch_size: int, per_device: int | None, ranks: int, group: str = "trainer") -> tuple[int, int]:
+def batch_shape(batch_size: int, per_device: int | None, ranks: int, group: str) -> tuple[int, int]:
     """Pairs per forward and number of accumulated forwards, so that a step holds `batch_size` pairs on any ranks."""
     if batch_size % ranks:
         raise UserError(f"{group}.batch_size", f"{batch_size} pairs can't be dealt to {ranks} ranks", "give a multiple")

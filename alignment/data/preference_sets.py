@@ -15,7 +15,7 @@ from alignment.types import Message
 
 Lines = tuple[int, ...]
 Made = tuple[Lines, dict | str]
-PREFERENCES = ("safety", "helpfulness")
+PREFERENCES = ("safety", "helpfulness")  # the first is the default
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -151,3 +151,4 @@ SETS: dict[str, Callable[..., Iterator[Made]]] = {
     "pku_saferlhf": pku_saferlhf, "pku_saferlhf_10k": pku_saferlhf, "pku_saferlhf_30k": pku_saferlhf,
     "beavertails": beavertails, "hh_harmless": hh, "hh_helpful": hh, "helm_graded": helm_graded,
 }  # fmt: skip
+RANKED = [name for name, function in SETS.items() if function is pku_saferlhf]  # by safety, and by helpfulness

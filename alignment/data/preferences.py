@@ -19,7 +19,7 @@ import numpy as np
 from alignment.data.columns import PAIR_COLUMNS, BadRow, pair, shown
 from alignment.data.files import files_at, read_file
 from alignment.data.places import files_of, hub_file
-from alignment.data.preference_sets import SETS, Lines, Made, file
+from alignment.data.preference_sets import PREFERENCES, RANKED, SETS, Lines, Made, file
 from alignment.data.prompts import all_asked, asked, share, text_hash
 from alignment.data.tables import RowTable, RowWriter
 from alignment.types import UserError
@@ -36,7 +36,7 @@ class Source:
     path: str | None = None  # of a file; "*" stands for several. None: a set's own
     columns: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
-    preference: str = "safety"
+    preference: str | None = None  # of sets that are ranked by more than one: preference_sets.PREFERENCES; None: safety
     weight: float = 1.0
 
     @property
@@ -44,7 +44,7 @@ class Source:
         if self.name == "file":
             return partial(file, columns=self.columns)
         function = SETS[self.name]
-        return partial(function, preference=self.preference) if self.name.startswith("pku") else function
+        return partial(function, preference=self.preference or PREFERENCES[0]) if self.name in RANKED else function
 
     def files(self, folder: str) -> list[Path]:
         if self.path is None:
@@ -263,6 +263,16 @@ def check_sources(sources: Sequence[Source]) -> None:
                 raise UserError("data.columns", f"{name!r} is no column of ours", f"choose from {', '.join(COLUMNS)}")
         if source.name != "file" and source.name not in SETS:
             raise UserError("data.parts", f"there is no set {source.name!r}", f"choose file or {', '.join(SETS)}")
+        if source.preference is not None and source.name not in RANKED:
+            raise UserError(
+                "data.parts",
+                f"preference would have no effect on {source.name}: it is ranked by one alone",
+                "leave it out",
+            )
+        if source.preference not in (None, *PREFERENCES):
+            raise UserError(
+                "data.preference", f"{source.preference!r} is not a choice", f"choose one of {', '.join(PREFERENCES)}"
+            )
         if source.path is not None and source.split is not None:
             raise UserError(
                 "data.split", "it would have no effect: data.path says which files", "leave one of them out"

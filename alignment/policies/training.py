@@ -195,4 +195,4 @@ def _fine_tuner(
 
 def _shared(training: Training, candidate: Candidate) -> dict[str, Any]:
     settings = {**training.settings, "learning_rate": candidate.learning_rate}
-    return shared_arguments(settings, training.ranks.count, training.tracking, candidate.name)
+    return shared_arguments(settings, "policy", training.ranks.count, training.tracking, candidate.name)

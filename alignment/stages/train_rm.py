@@ -199,7 +199,9 @@ def _trainer(
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         packing=cfg.packing.name,
         packing_max_tokens=Packing(**cfg.packing).max_tokens,
-        **shared_arguments(cfg.trainer, ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"),
+        **shared_arguments(
+            cfg.trainer, "trainer", ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"
+        ),
     )
     trainer = MarginRewardTrainer(
         model=loaded.model,

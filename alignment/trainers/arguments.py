@@ -20,9 +20,11 @@ PASSED_ON = (
 )  # fmt: skip
 
 
-def shared_arguments(trainer: Mapping[str, Any], ranks: int, tracking: str, run_name: str) -> dict[str, Any]:
-    """Keyword arguments for DPOConfig and RewardConfig alike."""
-    micro_batch, accumulation = batch_shape(trainer["batch_size"], trainer["per_device_batch_size"], ranks)
+def shared_arguments(
+    trainer: Mapping[str, Any], group: str, ranks: int, tracking: str, run_name: str
+) -> dict[str, Any]:
+    """Keyword arguments for DPOConfig and RewardConfig alike. group: of conf/, where these settings are."""
+    micro_batch, accumulation = batch_shape(trainer["batch_size"], trainer["per_device_batch_size"], ranks, group)
     return {
         **{name: trainer[name] for name in PASSED_ON},
         "per_device_train_batch_size": micro_batch,

@@ -19,6 +19,7 @@ from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.margin_rm import MarginRewardTrainer
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.trl_seams import DOCUMENTED, SEAMS
+from alignment.types import UserError
 from tests.conftest import REPOSITORY, byte_tokenizer, tiny_model
 from tests.policies import test_training
 from tests.trainers import (
@@ -193,7 +194,7 @@ def test_trainer_keys_are_trls_but_for_ours():
 def test_arguments_carry_every_setting(tmp_path):
     trainer = yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text())
     trainer |= {"batch_size": 12, "per_device_batch_size": 3, "learning_rate": 0.123, "precision": "float32"}
-    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, 1, "none", "name"))
+    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, "trainer", 1, "none", "name"))
     assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 4)
     assert {name: getattr(made, name) for name in PASSED_ON} == {name: trainer[name] for name in PASSED_ON}
 
@@ -201,5 +202,15 @@ def test_arguments_carry_every_setting(tmp_path):
 def test_batch_shape_keeps_the_step():
     for ranks in (1, 2, 4):
         for per_device in (None, 1, 2, 4, 64):
-            micro_batch, accumulation = batch_shape(32, per_device, ranks)
+            micro_batch, accumulation = batch_shape(32, per_device, ranks, "trainer")
             assert micro_batch * accumulation * ranks == 32
+
+
+@pytest.mark.parametrize("group", ["trainer", "policy"])
+def test_a_batch_that_cannot_be_dealt_names_the_key_that_is_wrong(group):
+    """Under torchrun, where nobody knows the number of ranks before."""
+    settings = yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text())
+    with pytest.raises(UserError, match=rf"^{group}.batch_size: 7 pairs can't be dealt to 2 ranks"):
+        shared_arguments({**settings, "batch_size": 7}, group, 2, "none", "name")
+    with pytest.raises(UserError, match=rf"^{group}.per_device_batch_size: 3 on 2 ranks doesn't divide 8"):
+        shared_arguments({**settings, "batch_size": 8, "per_device_batch_size": 3}, group, 2, "none", "name")
