@@ -35,6 +35,28 @@ def check_arguments(arguments: list[str]) -> None:
             compose_config(job)
 
 
+def as_hydra_reads(arguments: list[str]) -> list[str]:
+    """The same command line, with quotes around words that Hydra reads only in quotes: with letters as in José."""
+    return [
+        argument if argument.startswith("-") or argument.isascii() else _accented(argument) for argument in arguments
+    ]
+
+
+def _accented(override: str) -> str:
+    key, equals, value = override.partition("=")
+    between = "[]{}(),:" if value.startswith(("[", "{")) else ","  # what separates the words of a list, or of a sweep
+    word = rf"[^'\"{re.escape(between)}]*[^\x00-\x7f][^'\"{re.escape(between)}]*"
+    pattern = rf"""'[^']*'|"[^"]*"|{word}"""
+    return key + equals + re.sub(pattern, lambda found: found[0] if found[0][0] in "'\"" else quoted(found[0]), value)
+
+
+def quoted(text: str) -> str:
+    """As Hydra reads any text as it stands."""
+    if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text) + "'"
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[str], set[str]]:
     """Overrides, and Hydra's own flags. --config-dir becomes a search path, as Hydra itself does it."""
     overrides, flags = [], set()

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignment import artifacts, given, stopping
 from alignment.artifacts import Manifest, RunDir
 from alignment.cluster import engines, exits, local, lost, slurm
-from alignment.compose import check_arguments, sweep_folder
+from alignment.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.config import CONF_DIR, register
 from alignment.judges.choice import require_ready
 from alignment.models.source import model_source, ready_path
@@ -52,6 +52,7 @@ def main(recipe: str | None = None) -> None:
     """Runs a command line; `recipe` fixes the recipe, as the scripts in recipes/ do."""
     if recipe is not None:
         sys.argv[1:1] = [f"+recipe={recipe}"]
+    sys.argv[1:] = as_hydra_reads(sys.argv[1:])
     try:
         check_arguments(sys.argv[1:])
     except UserError as error:

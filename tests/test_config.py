@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.compose import check_arguments, compose_config
+from alignment.compose import as_hydra_reads, check_arguments, compose_config, quoted
 from alignment.config import CONF_DIR, STAGES
 from alignment.stages import STAGES as STAGE_TABLE
 from alignment.types import UserError
@@ -124,6 +124,48 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(command, monkeypatc
         run_plan(command.split())
     assert MISTAKES[command] in str(error.value)
     assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+FOLDERS = [
+    "/home/josé mit raum/läufe",
+    "C'était",
+    "データ/run",
+    "a=b,c [x] {y} (z)",
+    "it's \\",
+    "#1 $HOME ~ %n",
+    "Ωmega",
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_any_folder_can_be_written_into_a_command_line(folder):
+    """As launchers do with the run's."""
+    assert compose_config([BASE, f"run.dir={quoted(folder)}"]).run.dir == folder
+
+
+@pytest.mark.parametrize(
+    "given, key, value",
+    [
+        ("run.dir=/home/josé mit raum/läufe", "run.dir", "/home/josé mit raum/läufe"),
+        ("run.dir='schon gequotét'", "run.dir", "schon gequotét"),
+        ('run.dir="schon gequotét"', "run.dir", "schon gequotét"),
+        ("run.dir=https://ü.example/a:b", "run.dir", "https://ü.example/a:b"),
+        ("judge.input=ひ.jsonl", "judge.input", "ひ.jsonl"),
+        ("run.dir=plain/folder with blanks", "run.dir", "plain/folder with blanks"),
+    ],
+)
+def test_words_with_accents_need_no_quotes(given, key, value):
+    from omegaconf import OmegaConf
+
+    assert OmegaConf.select(compose_config(as_hydra_reads([*JUDGED, "judge=refusal", given])), key) == value
+
+
+def test_words_with_accents_in_lists_and_sweeps_need_no_quotes():
+    given = as_hydra_reads(
+        ["+recipe=inspect", "data=mixture", "data.parts=[{set:file,path:josé mit/x.jsonl}, {set:hh_harmless}]"]
+    )
+    assert [part.path for part in compose_config(given).data.parts] == ["josé mit/x.jsonl", None]
+    assert as_hydra_reads(["-m", "run.dir=é,b,'ö'"]) == ["-m", "run.dir='é',b,'ö'"]
 
 
 @pytest.mark.parametrize(

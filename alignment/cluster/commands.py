@@ -1,12 +1,12 @@
 """The command that runs one stage in ranks of its own: `accelerate launch` with the layout that the stage needs."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from alignment.compose import quoted
 from alignment.config import LAUNCH_DIR
 
 TRAINING = ("train_rm", "train_sft", "train_dpo", "train_cdpo")
@@ -45,7 +45,7 @@ def arguments(cfg: DictConfig, stage: str, overrides: Sequence[str], argv: Seque
     settings = {"launch": "inline", "launch.timeout_seconds": cfg.launch.timeout_seconds, "run.stage": stage}
     return [
         *_config_flags(argv), *kept, *(f"{key}={value}" for key, value in settings.items()),
-        f"run.dir={_quoted(str(Path(cfg.run.dir).absolute()))}",
+        f"run.dir={quoted(str(Path(cfg.run.dir).absolute()))}",
     ]  # fmt: skip
 
 
@@ -60,13 +60,6 @@ def _config_flags(argv: Sequence[str]) -> list[str]:
         if name in CONFIG_FLAGS:
             found += ["--config-dir", str(Path(joined if separator else value).absolute())]
     return found
-
-
-def _quoted(text: str) -> str:
-    """As Hydra reads any text as it stands."""
-    if re.fullmatch(r"[\w/.+-]+", text):
-        return text
-    return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text) + "'"
 
 
 def python() -> str:

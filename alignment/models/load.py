@@ -12,6 +12,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,6 +22,11 @@ from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.models.devices import training_dtype
 from alignment.models.source import ModelSource, ready_path
 from alignment.types import UserError
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Tokens a model can read at once, where its configuration says so."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 @dataclass
@@ -34,7 +40,13 @@ class Loaded:
     @property
     def context(self) -> int | None:
         """Tokens the model can read at once, where its configuration says so."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return context_of(self.model.config)
+
+    def longest(self, key: str, wanted: int) -> tuple[int, str]:
+        """How many tokens a text of a training may have, and what says so: a setting, or the model's context."""
+        if self.context is not None and self.context < wanted:
+            return self.context, f"the model's context of {self.context}"
+        return wanted, f"{key}={wanted}"
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -59,7 +59,7 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     loaded = load_trainable(training.source, training.template, quantized_on(training.lora))
     if training.tracking != "none":
         log_to(training.logs, candidate.name.replace("/", "-"))
-    rows, left_out = tokenize(loaded, pairs, training.settings["max_length"])
+    rows, left_out = tokenize(loaded, pairs, *loaded.longest("policy.max_length", training.settings["max_length"]))
     if not rows:
         first = "there is none" if not left_out else f"{left_out[0][0]}: {left_out[0][1]}"
         raise UserError(candidate.name, f"no pair can be learned from: {first}", "raise the limit, or give other pairs")
@@ -107,7 +107,7 @@ def _finite(folder: Path) -> bool:
     return True
 
 
-def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[dict], list[tuple[str, str]]]:
+def tokenize(loaded: Loaded, pairs: list[dict], limit: int, why: str) -> tuple[list[dict], list[tuple[str, str]]]:
     """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens.
 
     Pairs the template refuses or with an answer that doesn't fit are left out (what is cut has no end to read): the id
@@ -117,8 +117,8 @@ def tokenize(loaded: Loaded, pairs: list[dict], max_length: int) -> tuple[list[d
     for pair in pairs:
         try:
             both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
-            if max(len(answer.ids) for answer in both) > max_length:
-                raise BadRow(f"one of its texts has more than policy.max_length={max_length} tokens")
+            if max(len(answer.ids) for answer in both) > limit:
+                raise BadRow(f"one of its texts has more tokens than {why}")
         except BadRow as error:
             left_out.append((pair["id"], str(error)))
             continue

@@ -81,10 +81,10 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             shutil.copytree(out.parent / "done" / name / "model", out / name, copy_function=os.link)
         artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
         artifacts.write_json(out / run.reward_summary.name, training)
-    limit = cfg.trainer.max_length
-    too_long = [pairs[i] for i in next(iter(training.values()))["pairs_too_long"]]
+    first = next(iter(training.values()))
+    too_long = [pairs[i] for i in first["pairs_too_long"]]
     if ranks.main:
-        reason = f"one of its texts has more than trainer.max_length={limit} tokens"
+        reason = f"one of its texts has more tokens than {first['limit']}"
         lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
         artifacts.write_lines(out / "quarantine.jsonl", lines)
     return Rows(len(pairs), len(pairs) - len(too_long), len(too_long))
@@ -125,12 +125,13 @@ def _train_one(
     progress = ProgressBar(f"reward model {margins}, seed {seed}")
     columns = _tokenized(loaded, pairs)
     lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
-    too_long = [i for i, length in enumerate(lengths) if length > cfg.trainer.max_length]
+    limit, why = loaded.longest("trainer.max_length", cfg.trainer.max_length)
+    too_long = [i for i, length in enumerate(lengths) if length > limit]
     if len(too_long) == len(pairs):
-        raise UserError("trainer.max_length", f"every pair is longer than {cfg.trainer.max_length} tokens", "raise it")
+        raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
     if margins == "legend":
         columns["margin"] = [row["margin"] for row in pairs]
-    trainer = _trainer(cfg, loaded, columns, margins, seed, done, ranks)
+    trainer = _trainer(cfg, loaded, columns, limit, margins, seed, done, ranks)
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
@@ -173,6 +174,7 @@ def _train_one(
         artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
         summary = {
             "pairs_too_long": too_long,
+            "limit": why,
             "evaluation_pairs_too_long": sum(map(len, evaluation.values())) - len(scores),
             "parity": parity,
             "history": history,
@@ -187,6 +189,7 @@ def _trainer(
     cfg: DictConfig,
     loaded: Loaded,
     columns: dict[str, list],
+    limit: int,
     margins: str,
     seed: int,
     done: Path,
@@ -195,7 +198,7 @@ def _trainer(
     arguments = MarginRewardConfig(
         output_dir=str(done.parent / f"{done.name}.checkpoints"),
         seed=seed,
-        max_length=cfg.trainer.max_length,
+        max_length=limit,
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         packing=cfg.packing.name,
         packing_max_tokens=Packing(**cfg.packing).max_tokens,

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, TrainingArguments
 
 from alignment.models.devices import device, training_dtype
+from alignment.models.load import context_of
 from alignment.ranks import batch_shape, on_cpu
 
 # Our settings that go into TRL's configuration under their own names.
@@ -41,6 +43,21 @@ def shared_arguments(
         "log_level_replica": "error",
         "dataloader_pin_memory": False,
     }
+
+
+def within_context(args: TrainingArguments, model: Any) -> None:
+    """No row may be longer than what the model can read: learned positions end there, with an assert of the GPU.
+
+    model: a name, or the model.
+    """
+    if isinstance(model, str):
+        known = {name: value for name, value in (args.model_init_kwargs or {}).items() if name == "revision"}
+        config = AutoConfig.from_pretrained(model, **known)
+    else:
+        config = model.config
+    context = context_of(config)
+    if context is not None and (args.max_length is None or args.max_length > context):
+        args.max_length = context
 
 
 def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] | None) -> LoraConfig | None:

@@ -30,7 +30,7 @@ from alignment.models.activations import Reader, layer_count, reading
 from alignment.models.completions import add_completion_head, answer_log_probs, trl_log_probs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Item, Layout, Packing, answers
-from alignment.trainers.arguments import adapters_in_float32
+from alignment.trainers.arguments import adapters_in_float32, within_context
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import SealedCheckpoints
@@ -70,6 +70,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
         self.starts_at_reference = kwargs.get("ref_model") is None
         self._pairs = PairRecord()
         on_one_device(args, model)
+        within_context(args, model)
         if self.starts_at_reference and _has_reference_beside_it(model, args, kwargs.get("peft_config")):
             kwargs["ref_model"] = reference_of(model, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)

@@ -18,7 +18,7 @@ from trl import RewardConfig, RewardTrainer
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
-from alignment.trainers.arguments import adapters_in_float32
+from alignment.trainers.arguments import adapters_in_float32, within_context
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.pair_mean import PairMean, refuse_unweighable
@@ -61,6 +61,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         _check_margins(train_dataset)
         self._sums: dict[str, Tensor] = {}  # of the mode
         on_one_device(args, model)
+        within_context(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         adapters_in_float32(self.model)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)

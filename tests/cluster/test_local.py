@@ -63,15 +63,16 @@ def until_training(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["ddp"])  # ZeRO-2: test_slurm_chain.py
 def test_stages_in_their_own_ranks_make_the_same(layout, alone, tmp_path, world_folder):
-    done = small_recipe.run(tmp_path, *small_recipe.CDPO, f"launch={layout}", *TWO)
-    run = RunDir(tmp_path / "run")
+    folder = tmp_path / "josé mit raum"
+    done = small_recipe.run(folder, *small_recipe.CDPO, f"launch={layout}", *TWO)
+    run = RunDir(folder / "run")
     check_policy(run, world_folder)
     assert not {name for name in different(run.root, alone.root) if name.split("/")[0] in SAME_BYTES}
     check_same_training(run, alone, world_folder)
     assert done.stdout.count("build_pairs: samples") == 1 and done.stdout.rstrip().endswith("done: run")
-    again = small_recipe.run(tmp_path, *small_recipe.CDPO, f"launch={layout}", *TWO)
+    again = small_recipe.run(folder, *small_recipe.CDPO, f"launch={layout}", *TWO)
     assert again.stdout.count("up to date") == 5 and "samples" not in again.stdout
-    inline = small_recipe.run(tmp_path, *small_recipe.CDPO)
+    inline = small_recipe.run(folder, *small_recipe.CDPO)
     assert inline.stdout.count("up to date") == 5, "the stages know nothing of how they were launched"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from alignment import artifacts
 from alignment.artifacts import RunDir
+from alignment.compose import quoted
 from tests import small_recipe
 from tests.cluster import interruptions
 from tests.small_recipe import different
@@ -34,9 +35,9 @@ def submit(slurm, folder: Path, *overrides: str, path: str | None = None) -> sub
     folder.mkdir(exist_ok=True)
     environment = small_recipe.environment(**slurm.environment)
     return subprocess.run(
-        small_recipe.command(*small_recipe.CDPO, f"run.dir={folder / 'run'}", *TWO_NODES, *overrides), cwd=folder,
-        env=environment | ({} if path is None else {"PATH": path}), capture_output=True, text=True, check=False,
-        timeout=60,
+        small_recipe.command(*small_recipe.CDPO, f"run.dir={quoted(str(folder / 'run'))}", *TWO_NODES, *overrides),
+        cwd=folder, env=environment | ({} if path is None else {"PATH": path}), capture_output=True, text=True,
+        check=False, timeout=60,
     )  # fmt: skip
 
 
@@ -55,21 +56,22 @@ def finish(slurm, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_recipe_on_two_nodes_under_zero2_is_that_of_one_process(slurm, alone, tmp_path, world_folder):
-    done = submit(slurm, tmp_path, "launch.layout=zero2")
+    folder = tmp_path / "josé mit raum"
+    done = submit(slurm, folder, "launch.layout=zero2")
     assert done.returncode == 0, done.stderr
-    chain = jobs(tmp_path)
+    chain = jobs(folder)
     assert list(chain) == ["fit_reward", "build_pairs", "train_cdpo", "evaluate", "report"]
     assert "submitted 5 jobs, one after the other:" in done.stdout
     assert f"cancel  scancel {' '.join(chain.values())}" in done.stdout
-    finish(slurm, tmp_path)
-    run = RunDir(tmp_path / "run")
+    finish(slurm, folder)
+    run = RunDir(folder / "run")
     assert "attempt 1 on n[1-2]" in (run.root / "slurm/train_cdpo.log").read_text()
     check_report(run, {"hybrid", "policy"}, {"base", "rs_star", "cdpo_star"})
     check_policy(run, world_folder)
     assert not {name for name in different(run.root, alone.root) if name.split("/")[0] in SAME_BYTES}
     check_same_training(run, alone, world_folder)
-    again = submit(slurm, tmp_path, "launch.layout=zero2")
-    assert again.stdout == f"everything is up to date: {tmp_path / 'run'}\n"
+    again = submit(slurm, folder, "launch.layout=zero2")
+    assert again.stdout == f"everything is up to date: {folder / 'run'}\n"
 
 
 # ---- what happens to jobs -------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from alignment.artifacts import RunDir
-from alignment.cluster import commands, slurm
-from alignment.compose import compose_config, split_arguments
+from alignment.cluster import slurm
+from alignment.compose import compose_config, quoted, split_arguments
 from alignment.launch_rules import slurm_seconds
 from alignment.types import UserError
 
@@ -18,7 +18,7 @@ CPU = ["launch=slurm", "launch.gpus=0", "launch.processes=1", "launch.nodes=2", 
 
 def job(folder, stage: str, *overrides: str, recipe: str = "cdpo") -> str:
     given = [f"+recipe={recipe}", *CPU, *overrides]
-    cfg = compose_config([*given, f"run.dir={commands._quoted(str(folder))}"])
+    cfg = compose_config([*given, f"run.dir={quoted(str(folder))}"])
     text = slurm.script(cfg, RunDir(folder), stage, given)
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     assert "@" not in text.replace("USR1@", ""), "a field was left open"

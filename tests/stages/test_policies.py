@@ -267,7 +267,7 @@ def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_pat
     assert counts == Rows(len(train.rows) + 16, len(train.rows) + 14, 2)
     lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [(line["line"], line["reason"]) for line in lines] == [
-        (None, f"{rows[1]['id']}: one of its texts has more than policy.max_length=200 tokens"),
+        (None, f"{rows[1]['id']}: one of its texts has more tokens than policy.max_length=200"),
         (None, f"{rows[2]['id']}: the chat template refuses it: no system"),
     ]
 

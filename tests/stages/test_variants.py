@@ -98,7 +98,7 @@ def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, ca
     assert 0 < dropped < 96
     assert f"{dropped} of 96 rows quarantined: train_rm/quarantine.jsonl says why" in capsys.readouterr().out
     lines = (found.root / "train_rm/quarantine.jsonl").read_text().splitlines()
-    assert len(lines) == dropped and "more than trainer.max_length=34 tokens" in lines[0]
+    assert len(lines) == dropped and "more tokens than trainer.max_length=34" in lines[0]
 
 
 def test_evaluation_pairs_beyond_the_models_context_are_left_out_and_counted(tmp_path, world_folder, capsys):
@@ -107,7 +107,8 @@ def test_evaluation_pairs_beyond_the_models_context_are_left_out_and_counted(tmp
     config = json.loads((tmp_path / "model/config.json").read_text())
     (tmp_path / "model/config.json").write_text(json.dumps({**config, "max_position_embeddings": 36}))
     local = ["model=local", f"model.path={tmp_path}/model", "annotator.contrast.max_new_tokens=20"]
-    found = run(tmp_path / "run", *local, "trainer.max_length=36", "reward_model.margins=[none]")
+    found = run(tmp_path / "run", *local, "reward_model.margins=[none]")
+    assert "more tokens than the model's context of 36" in (found.root / "train_rm/quarantine.jsonl").read_text()
     left_out = json.loads(found.reward_summary.read_text())["none/seed-0"]["evaluation_pairs_too_long"]
     scored = artifacts.read_rows(found.reward_scores)
     assert 0 < left_out == 3 * 60 - len(scored) and len(scored) > 60
