@@ -61,6 +61,9 @@ class ApiJudge:
         asked = [rubric(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         replies = self._service.ask(asked)
         for reply in replies:
+            if reply.refused is not None:
+                self.counts["refused_by_the_service"] += 1
+                continue
             self.counts["answers_cached" if reply.cached else "answers_paid"] += 1
             self.counts["tokens_in"] += reply.tokens_in
             self.counts["tokens_out"] += reply.tokens_out
@@ -83,6 +86,8 @@ def rubric(prompt: Sequence[Message], answer: str) -> list[Message]:
 
 
 def _read(reply: Reply) -> Verdict:
+    if reply.refused is not None:
+        return Verdict(None, None, reason=f"the service took no request: {reply.refused}", unparsed=True)
     match = GRAMMAR.fullmatch(answer_of(reply.text or ""))
     if match is None:
         return Verdict(None, None, reason=reply.text or "(no text)", unparsed=True)

@@ -25,17 +25,25 @@ from alignment.types import Message, StageFailed, Stopped, UserError
 
 KEY = "judge.api"
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # worth another try
+REFUSED = {
+    400,
+    413,
+    422,
+    451,
+}  # of a request that a service won't take: a content filter, a conversation too long for it
+HELLO = [{"role": "user", "content": "Hello."}]  # what a service refuses only if it isn't the conversations' fault
 LONGEST_WAIT = 600.0  # seconds; a service that asks for more is out for today
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said (None: nothing), and the tokens that were paid for."""
+    """What the model said (None: nothing), and the tokens that were paid for. refused: why it was not asked."""
 
     text: str | None
     tokens_in: int
     tokens_out: int
     cached: bool = False
+    refused: str | None = None
 
 
 class _TryAgain(Exception):
@@ -44,6 +52,10 @@ class _TryAgain(Exception):
     def __init__(self, what: str, wait: float | None = None) -> None:
         super().__init__(what)
         self.wait = wait
+
+
+class _Refused(Exception):
+    """This request isn't taken, in the service's words; others may be."""
 
 
 @dataclass
@@ -71,6 +83,7 @@ class ChatService:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._reserved, self._next_slot, self._known = 0.0, 0.0, set()
+        self._greeting = threading.Lock()
 
     def ask(self, conversations: Sequence[list[Message]]) -> list[Reply]:
         """A reply to each, in order; one that was given before is not asked for again."""
@@ -135,6 +148,9 @@ class ChatService:
                 reply = self._send(client, request, most)
                 self._keep(name, reply)
                 return reply
+            except _Refused as error:
+                self._require_others_taken(client, error)
+                return Reply(None, 0, 0, refused=str(error))  # not kept: it may be taken another day
             except _TryAgain as error:
                 last = str(error)
                 if attempt + 1 < self.tries:
@@ -144,6 +160,19 @@ class ChatService:
         raise StageFailed(
             KEY, f"no answer after {self.tries} tries: {last}", "the same command goes on with what it has"
         )
+
+    def _require_others_taken(self, client: httpx.Client, error: _Refused) -> None:
+        """One conversation is refused, or all are: something is wrong with the settings then, and it ends at once."""
+        with self._greeting:
+            if self._known:
+                return
+            request = self._request(HELLO)
+            try:
+                self._count(_name(self.url, request), self._send(client, request, (0, 0)))
+            except _Refused as again:
+                raise self._misused(str(again)) from again
+            except _TryAgain as again:
+                raise self._misused(str(error)) from again
 
     # ---- one request ----
 
@@ -159,13 +188,19 @@ class ChatService:
         if response.status_code in (401, 403):
             raise UserError(f"{KEY}.key_variable", f"the service refuses the key (status {response.status_code})",
                             "check the key in that environment variable")  # fmt: skip
+        if response.status_code in REFUSED:
+            raise _Refused(f"status {response.status_code}: {self._said(response)}")
         if response.status_code != 200:
-            raise UserError(f"{KEY}.url", f"the service answers status {response.status_code}: {self._said(response)}",
-                            "check judge.api.url and judge.api.model")  # fmt: skip
+            raise self._misused(f"status {response.status_code}: {self._said(response)}")
         try:
             return _reply(response.json(), most)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise _TryAgain("an answer that is no chat completion") from error
+
+    def _misused(self, answer: str) -> UserError:
+        return UserError(
+            f"{KEY}.url", f"the service answers {answer}", "check judge.api.url and judge.api.model"
+        )  # fmt: skip
 
     def _said(self, response: httpx.Response) -> str:
         """The service's words in one line, without the key should it repeat it."""
@@ -221,7 +256,7 @@ class ChatService:
     def _keep(self, name: str, reply: Reply) -> None:
         with atomic_file(self._path(name)) as file:
             content = {**vars(reply)}
-            del content["cached"]
+            del content["cached"], content["refused"]
             file.write_text(json.dumps(content, ensure_ascii=True) + "\n", encoding="utf-8")
         self._count(name, reply)
 

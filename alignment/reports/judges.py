@@ -13,6 +13,7 @@ COUNTED = {  # in words, for what a judge counts on its way
     "marker_broken": "with a marker of its format, broken up",
     "answers_paid": "answers paid for",
     "answers_cached": "answers found in the cache",
+    "refused_by_the_service": "not judged: refused by the service",
     "tokens_in": "tokens read",
     "tokens_out": "tokens written",
 }

@@ -144,7 +144,31 @@ def test_what_wont_pass_is_one_line_at_once_without_the_key(status, line, tmp_pa
         pytest.raises(UserError, match=line.replace("*", r"\*")) as error,
     ):
         judge(server.url, tmp_path)(PROMPTS[:1], ANSWERS[:1])
-    assert len(server.bodies) == 1 and SECRET not in str(error.value) and "\n" not in str(error.value)
+    assert SECRET not in str(error.value) and "\n" not in str(error.value)
+    asked = [body["messages"][-1]["content"] for body in server.bodies]
+    assert asked[1:] == (["Hello."] if status == 400 else []), "nobody else's words are refused"
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 451])
+@pytest.mark.parametrize("refused", [{0}, {1, 2}, {3}, {0, 1, 2, 3}], ids=str)
+def test_what_a_content_filter_refuses_is_not_judged_and_counted(status, refused, tmp_path, capsys):
+    """Routine on harmful text; it ends nothing, whichever comes first."""
+
+    def answer(number: int, body: dict) -> Answer:
+        text = body["messages"][-1]["content"]
+        filtered = any(f"question {i}\n" in text for i in refused)
+        return Answer(status, "content\nfilter") if filtered else says(FULL)
+
+    with chat_server(answer) as server:
+        one = judge(server.url, tmp_path, concurrency=2)
+        found = one(PROMPTS, ANSWERS)
+        assert [verdict.unparsed for verdict in found] == [i in refused for i in range(4)]
+        reason = f"the service took no request: status {status}: content filter"
+        assert {verdict.reason for verdict in found if verdict.unparsed} == {reason}
+        assert one.counts["refused_by_the_service"] == len(refused) and one.counts["answers_paid"] == 4 - len(refused)
+        asked = len(server.bodies)
+        assert judge(server.url, tmp_path)(PROMPTS, ANSWERS) == found
+    assert len(server.bodies) <= asked + len(refused) + 1, "what was answered is kept, what was refused is asked again"
 
 
 # ---- money, rate, cache ---------------------------------------------------------------------------------------------
