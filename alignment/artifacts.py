@@ -8,7 +8,7 @@ rebuilt when anything differs or a file is damaged.
 Light on purpose: nothing here imports torch, so that a cached run answers at once.
 """
 
-import fcntl
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment.locks import lock
 from alignment.types import UserError
 
 MANIFEST = "manifest.json"
@@ -269,9 +270,9 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the source checkout this package runs from; None when it was installed."""
+    """The commit of the source checkout this package runs from; None when it was installed, or nobody can tell."""
     here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    if not (here.parent / ".git").exists() or shutil.which("git") is None:
         return None
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
@@ -390,6 +391,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some network file systems know this of files alone
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 
@@ -440,7 +444,7 @@ def locked(run: RunDir, what: str = "") -> Iterator[None]:
     path = run.root / f".lock{what and '.'}{what}"
     with open(path, "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"

@@ -1,7 +1,10 @@
 """Published or not there, damaged and noticed, planned once: the promises of the run folder."""
 
+import errno
+import fcntl
 import os
 import pickle
+import shutil
 import stat
 
 import pyarrow as pa
@@ -9,6 +12,7 @@ import pytest
 
 from alignment import artifacts
 from alignment.artifacts import Manifest, RunDir
+from alignment.locks import link_or_copy
 from alignment.types import StageFailed, UserError
 
 MANIFEST = Manifest("annotate", {"layer": 2, "pooling": "mean"}, {"data": "abc"}, {"torch": "1"})
@@ -123,3 +127,60 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
 def test_an_error_keeps_its_line_on_its_way_to_other_ranks():
     error = pickle.loads(pickle.dumps(StageFailed("a", "b", "c")))
     assert str(error) == "a: b; c" and error.exit_code == 1 and isinstance(error, StageFailed)
+
+
+# ---- disks and machines that lack something -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_worked_on_and_said(tmp_path, monkeypatch, capsys, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with artifacts.locked(RunDir(tmp_path)):
+        pass
+    assert "its file system has no locks; start one run at a time there" in capsys.readouterr().err
+
+
+def test_another_error_of_a_lock_is_none_of_ours(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="broken disk"), artifacts.locked(RunDir(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK])
+def test_where_there_are_no_hard_links_files_are_copied(tmp_path, monkeypatch, number):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/weights").write_bytes(b"1234")
+    shutil.copytree(tmp_path / "a", tmp_path / "linked", copy_function=link_or_copy)
+    assert (tmp_path / "linked/b/weights").stat().st_ino == (tmp_path / "a/b/weights").stat().st_ino
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    shutil.copytree(tmp_path / "a", tmp_path / "copied", copy_function=link_or_copy)
+    assert (tmp_path / "copied/b/weights").read_bytes() == b"1234"
+    assert (tmp_path / "copied/b/weights").stat().st_ino != (tmp_path / "a/b/weights").stat().st_ino
+
+
+def test_folders_that_cannot_be_forced_to_disk_are_left_to_it(tmp_path, monkeypatch):
+    """Of some network file systems; files can."""
+    fsync = os.fsync
+
+    def of_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    assert artifacts.damage(published(tmp_path)) is None
+
+
+def test_a_checkout_on_a_machine_without_git_has_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert artifacts.git_commit() is None

@@ -4,7 +4,6 @@ A finished candidate is published in the stage's work folder and never trained a
 its last checkpoint. Of candidates off the best point only what they did is kept once the stage is published.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from math import inf
@@ -17,6 +16,7 @@ from alignment import artifacts
 from alignment.artifacts import Manifest, Rows, RunDir
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.given import given_pairs
+from alignment.locks import link_or_copy
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
@@ -168,4 +168,4 @@ def _validate(
 def _keep(folder: Path, to: Path) -> None:
     for part in ("policy", "reward"):
         if (folder / part).is_dir():
-            shutil.copytree(folder / part, to / part, copy_function=os.link)
+            shutil.copytree(folder / part, to / part, copy_function=link_or_copy)

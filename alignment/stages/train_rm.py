@@ -5,7 +5,6 @@ only the margins differ. Then each scores the evaluation pairs it has never seen
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ from alignment.artifacts import Rows, RunDir
 from alignment.batches import Pending, compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.given import evaluation_pairs, sources
+from alignment.locks import link_or_copy
 from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
 from alignment.models.devices import device, to_host
@@ -78,7 +78,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             scores += artifacts.read_rows(done / "scores.parquet")
     if ranks.main:
         for name in training:
-            shutil.copytree(out.parent / "done" / name / "model", out / name, copy_function=os.link)
+            shutil.copytree(out.parent / "done" / name / "model", out / name, copy_function=link_or_copy)
         artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
         artifacts.write_json(out / run.reward_summary.name, training)
     first = next(iter(training.values()))

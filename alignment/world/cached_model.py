@@ -3,7 +3,6 @@
 Several processes may ask at once: one trains, the others wait for it. Nothing heavy is imported unless it must train.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -11,6 +10,8 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+
+from alignment.locks import lock
 
 SUMS = "sha256.json"
 
@@ -20,8 +21,8 @@ def language_model() -> Path:
     folder = cache_folder() / f"world-{fingerprint()}"
     if not _intact(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(folder.with_suffix(".lock"), "w") as held:
+            lock(held, wait=True)
             if not _intact(folder):
                 shutil.rmtree(folder, ignore_errors=True)  # half deleted or damaged
                 from alignment.world.language_model import pretrain
