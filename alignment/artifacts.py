@@ -342,6 +342,7 @@ def hash_folder(folder: Path) -> str:
 
 def publish(work: Path, target: Path, manifest: Manifest) -> None:
     """Seals `work` with its manifest and puts it in the place of `target`."""
+    _open_to_others(work)
     sync_tree(work)
     files = {str(path.relative_to(work)): hash_file(path) for path in _files(work) if path.name != MANIFEST}
     write_json(work / MANIFEST, {**asdict(manifest), "files": files})
@@ -352,6 +353,14 @@ def publish(work: Path, target: Path, manifest: Manifest) -> None:
     work.rename(target)
     _sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _open_to_others(work: Path) -> None:
+    """Libraries write weights that their owner alone may read; here the umask decides, as for any other file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in _files(work):
+        path.chmod(path.stat().st_mode | (0o666 & ~mask))
 
 
 def clear_replaced(run: RunDir) -> None:

@@ -14,6 +14,7 @@ from alignment import artifacts
 from alignment.artifacts import Manifest, RunDir
 from alignment.locks import link_or_copy
 from alignment.types import StageFailed, UserError
+from tests.conftest import tiny_model
 
 MANIFEST = Manifest("annotate", {"layer": 2, "pooling": "mean"}, {"data": "abc"}, {"torch": "1"})
 
@@ -127,6 +128,21 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
 def test_an_error_keeps_its_line_on_its_way_to_other_ranks():
     error = pickle.loads(pickle.dumps(StageFailed("a", "b", "c")))
     assert str(error) == "a: b; c" and error.exit_code == 1 and isinstance(error, StageFailed)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], ids=oct)
+def test_what_is_published_may_be_read_by_whom_the_umask_lets(tmp_path, mask, mode):
+    """save_pretrained writes weights for their owner alone."""
+    before = os.umask(mask)
+    try:
+        tiny_model("llama").save_pretrained(tmp_path / "work")
+        (tmp_path / "work/run.sh").touch(mode=0o700)
+        assert (tmp_path / "work/model.safetensors").stat().st_mode & 0o777 == 0o600
+        artifacts.publish(tmp_path / "work", tmp_path / "policy", MANIFEST)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "policy/model.safetensors").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "policy/run.sh").stat().st_mode & 0o777 == 0o700 | mode
 
 
 # ---- disks and machines that lack something -------------------------------------------------------------------------
