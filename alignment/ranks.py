@@ -32,11 +32,10 @@ def process_state(timeout: timedelta | None = None) -> "PartialState":
 
     Without an accelerator it has to be told so, in one of two ways, or it takes every rank for a run of its own.
     """
-    import torch
     from accelerate import PartialState
 
     more = {} if timeout is None else {"timeout": timeout}
-    if torch.accelerator.is_available():
+    if accelerator() is not None:
         return PartialState(**more)
     return PartialState(backend="gloo", **more) if _under_deepspeed() else PartialState(cpu=True, **more)
 
@@ -48,11 +47,24 @@ def _wait_at_most(timeout: timedelta) -> None:
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
 
 
-def on_cpu() -> bool:
-    """Must a trainer be told to stay on the CPU? DeepSpeed, which sees for itself, must not be."""
+def accelerator() -> str | None:
+    """The kind of accelerator that we compute on. Not Apple's: it has no float64, which rewards need."""
     import torch
 
-    return not torch.accelerator.is_available() and not _under_deepspeed()
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return None if kind is None or kind.type == "mps" else kind.type
+
+
+def on_cpu() -> bool:
+    """Must a trainer be told to stay on the CPU? DeepSpeed, which sees for itself, must not be."""
+    return accelerator() is None and not _under_deepspeed()
+
+
+def cores() -> int:
+    """Of the CPU, that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _under_deepspeed() -> bool:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
+from alignment.ranks import accelerator
 from alignment.types import UserError
 
 
@@ -39,6 +40,4 @@ def _on_gpus(cfg: DictConfig) -> bool:
     """Where the stages will run: Slurm's nodes have what the settings say."""
     if cfg.launch.name == "slurm":
         return cfg.launch.gpus > 0
-    import torch
-
-    return torch.accelerator.is_available()
+    return accelerator() is not None

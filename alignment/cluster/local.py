@@ -14,6 +14,7 @@ from alignment import artifacts, stopping
 from alignment.artifacts import RunDir
 from alignment.cluster import commands, exits
 from alignment.plan import Step, keep_settings
+from alignment.ranks import accelerator, cores
 from alignment.types import StageFailed, Stopped, UserError
 
 PASS_ON = 2.0  # seconds
@@ -35,10 +36,10 @@ def run_stages(cfg: DictConfig, run: RunDir, steps: list[Step], overrides: Seque
 
 
 def _gpus() -> int:
+    if accelerator() is None:
+        raise UserError("launch.processes", "there is no GPU to count", "say how many ranks, as launch.processes=2")
     import torch
 
-    if not torch.accelerator.is_available():
-        raise UserError("launch.processes", "there is no GPU to count", "say how many ranks, as launch.processes=2")
     return torch.accelerator.device_count()
 
 
@@ -67,7 +68,7 @@ def _run(cfg: DictConfig, run: RunDir, stage: str, processes: int, overrides: Se
 
 def _environment(processes: int) -> dict[str, str]:
     """Ranks on a CPU share its cores, of which accelerate would give each of them one, and its memory."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, cores() // processes)
     return {"OMP_NUM_THREADS": str(threads), **commands.GIVE_BACK, **os.environ}
 
 

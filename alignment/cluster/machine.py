@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from alignment.cluster import commands
 from alignment.models.devices import training_dtype
+from alignment.ranks import accelerator
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2: a number of bytes, or "max"
 
@@ -45,7 +46,7 @@ def machine(cfg: DictConfig, ranks: int) -> Machine:
         gpu, each = launch.gpus > 0, launch.processes or launch.gpus
         known = None if launch.gpu_memory_gb is None else round(launch.gpu_memory_gb * 1e9)
         return Machine(launch.nodes * each, gpu, gpu, known)
-    gpu = torch.accelerator.is_available()
+    gpu = accelerator() is not None
     if launch.name != "inline":
         ranks = launch.processes or (torch.accelerator.device_count() if gpu else 1)
     inline = launch.name == "inline"
@@ -56,8 +57,7 @@ def machine(cfg: DictConfig, ranks: int) -> Machine:
 
 def _device_memory() -> int | None:
     """Of the first GPU; its properties are known without a context on it."""
-    kind = torch.accelerator.current_accelerator().type
-    properties = getattr(torch.get_device_module(kind), "get_device_properties", None)
+    properties = getattr(torch.get_device_module(accelerator()), "get_device_properties", None)
     return None if properties is None else properties(0).total_memory
 
 

@@ -39,7 +39,11 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def training_dtype(precision: str) -> str:
-    """ "auto" is bfloat16 on GPUs that have it, float32 elsewhere."""
+    """ "auto" is bfloat16 on GPUs that have it (emulated it is slower than float32), float32 elsewhere."""
     if precision != "auto":
         return precision
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    return (
+        "bfloat16"
+        if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        else "float32"
+    )

@@ -13,7 +13,7 @@ from transformers import AutoConfig, TrainingArguments
 
 from alignment.models.devices import device, training_dtype
 from alignment.models.load import context_of
-from alignment.ranks import batch_shape, on_cpu
+from alignment.ranks import accelerator, batch_shape, on_cpu
 
 # Our settings that go into TRL's configuration under their own names.
 PASSED_ON = (
@@ -32,7 +32,7 @@ def shared_arguments(
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "use_cpu": on_cpu(),
-        "ddp_backend": "gloo" if ranks > 1 and not torch.accelerator.is_available() else None,
+        "ddp_backend": "gloo" if ranks > 1 and accelerator() is None else None,
         "bf16": training_dtype(trainer["precision"]) == "bfloat16",
         "save_strategy": "steps",
         "save_total_limit": 2,  # the one before must stay until the new one is sealed

@@ -14,6 +14,8 @@ from alignment.types import UserError
 
 def on_one_device(args: TrainingArguments, model: Any) -> None:
     """Before Trainer's and TRL's own __init__, which decide by what is settled here. model: a name, or the model."""
+    if args.device.type == "mps":
+        raise UserError("args", "Apple's GPUs have no float64, which rewards are summed in", "set use_cpu=True")
     if args.n_gpu > 1:
         warnings.warn(
             f"this process sees {args.n_gpu} GPUs and trains on {args.device}; launch=ddp, or accelerate launch, "
