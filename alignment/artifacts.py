@@ -295,6 +295,16 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def why_made(folder: Path, wanted: Manifest) -> str | None:
+    """Why a folder has to be made, in words; None when it is there, whole, and made from what is wanted."""
+    if not folder.exists():
+        return "not there yet"
+    if problem := damage(folder):
+        return f"rebuilding: {problem}"
+    published = Manifest.read(folder)
+    return None if published.key == wanted.key else f"rebuilding: {difference(published, wanted)}"
+
+
 def unusable(run: RunDir, stage: str) -> str | None:
     """Why a published stage must not be read: damaged, or made from files that have been made anew since."""
     folder = run.stage(stage)

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alignment import artifacts
-from alignment.artifacts import RunDir
+from alignment.artifacts import Manifest, RunDir
 from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
 from alignment.data.places import files_of
@@ -128,14 +128,22 @@ def _files(name: str, folder: str, download: bool = True) -> list[Path]:
     return files_of(name, folder, "test" if name == "mmlu" else None, download)
 
 
+def why_read(cfg: DictConfig, run: RunDir) -> str | None:
+    """Why the given pairs have to be read; None if they are there, as these settings and files make them."""
+    return artifacts.why_made(run.data, _manifest(cfg))
+
+
+def _manifest(cfg: DictConfig) -> Manifest:
+    settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
+    versions = {name: version for name, version in artifacts.versions().items() if name == "repalign"}
+    return Manifest("data", settings, {"files": fingerprint(cfg)}, versions)
+
+
 def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
-    """The folder with the pairs, made anew when anything it was made from differs."""
-    data = cfg.data
-    settings = {**OmegaConf.to_container(data, resolve=True), "folder": None}
-    key = {"settings": settings, "made_from": fingerprint(cfg), "version": artifacts.versions().get("repalign")}
-    folder = run.data
-    if _readable(folder / "made_from.json") == key:
-        return folder
+    """The folder with the pairs, made anew when anything it was made from differs, or a file in it is damaged."""
+    data, manifest = cfg.data, _manifest(cfg)
+    if artifacts.why_made(run.data, manifest) is None:
+        return run.data
     work = run.root / ".work" / "data"
     shutil.rmtree(work, ignore_errors=True)
     evaluation = _evaluation_files(cfg)
@@ -144,12 +152,9 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
     watch = partial(_watched, ranks)
     counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
     _require_pairs(data, counts, work)
-    artifacts.write_json(work / "made_from.json", key)
-    artifacts.sync_tree(work)
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+    artifacts.publish(work, run.data, manifest)
     _say(counts, ranks)
-    return folder
+    return run.data
 
 
 def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) -> None:
@@ -178,13 +183,6 @@ def _asked_in(name: str, files: list[Path]) -> list[list[Message]]:
         also = [text_message("user", text) for row in rows for text in row.get("also", ())]
         return [row["prompt"] for row in rows] + also
     return [row["prompt"] for row in rewardbench.pairs_in(files).rows]
-
-
-def _readable(path: Path) -> dict | None:
-    try:
-        return artifacts.read_json(path)
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:

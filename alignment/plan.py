@@ -40,7 +40,7 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, versions)
         keys[name] = manifest.key
-        why = _why_run(run.stage(name), manifest)
+        why = artifacts.why_made(run.stage(name), manifest)
         if why is None and name == "report" and not run.report.exists():
             why = f"{run.report.name} is missing"
         if why is None and name == "judge" and not _as_judged(cfg, run):
@@ -53,15 +53,6 @@ def _as_judged(cfg: DictConfig, run: RunDir) -> bool:
     """Is the file that was asked for what the published stage holds? It is outside the run folder."""
     output = Path(cfg.judge.output)
     return output.is_file() and artifacts.hash_file(output) == artifacts.read_json(run.judged)["sha256"]
-
-
-def _why_run(folder: Path, wanted: Manifest) -> str | None:
-    if not folder.exists():
-        return "not there yet"
-    if problem := artifacts.damage(folder):
-        return f"rebuilding: {problem}"
-    published = Manifest.read(folder)
-    return None if published.key == wanted.key else f"rebuilding: {artifacts.difference(published, wanted)}"
 
 
 def _published_key(run: RunDir, stage: str) -> str:
@@ -201,6 +192,14 @@ def _flat(config: dict, prefix: str = "") -> dict:
     return flat
 
 
-def plan_table(steps: list[Step]) -> str:
-    width = max(len(step.stage) for step in steps)
-    return "\n".join(f"  {step.stage:<{width}}  {'cached' if step.cached else 'run':<6}  {step.why}" for step in steps)
+def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
+    lines = [(step.stage, "cached" if step.cached else "run", step.why) for step in steps]
+    if reads_pairs(cfg, steps) and (why := given.why_read(cfg, run)):
+        lines.insert(0, ("data", "read", why))
+    width = max(len(name) for name, *_ in lines)
+    return "\n".join(f"  {name:<{width}}  {what:<6}  {why}" for name, what, why in lines)
+
+
+def reads_pairs(cfg: DictConfig, steps: list[Step]) -> bool:
+    """Will a stage need the given pairs? The world makes its own."""
+    return cfg.data.name != "world" and any("data" in STAGES[step.stage].inputs and not step.cached for step in steps)

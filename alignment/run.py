@@ -35,7 +35,16 @@ from alignment.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.config import CONF_DIR, register
 from alignment.judges.choice import require_ready
 from alignment.models.source import model_source, ready_path
-from alignment.plan import Step, chosen, keep_settings, plan, plan_table, require_inputs, require_same_settings
+from alignment.plan import (
+    Step,
+    chosen,
+    keep_settings,
+    plan,
+    plan_table,
+    reads_pairs,
+    require_inputs,
+    require_same_settings,
+)
 from alignment.policies.judging import asked_judges, calibrated
 from alignment.ranks import Ranks
 from alignment.reports.gates import missed
@@ -108,7 +117,7 @@ def run_recipe(cfg: DictConfig) -> None:
     steps = ranks.from_main(lambda: plan(cfg, run))
     ranks.from_main(lambda: require_same_settings(cfg, run))
     if cfg.run.plan:
-        ranks.say(plan_table(steps))
+        ranks.say(ranks.from_main(lambda: plan_table(cfg, run, steps)))
         _say_memory(cfg, run, steps, ranks)
         return
     judging = any(step.stage == "evaluate" and not step.cached for step in steps)
@@ -185,7 +194,7 @@ def _require_gates(run: RunDir) -> None:
 
 def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
     """Before anything expensive, whichever stage needs them first: what is wrong with them is known at once."""
-    if cfg.data.name == "world" or not any("data" in STAGES[one.stage].inputs and not one.cached for one in steps):
+    if not reads_pairs(cfg, steps):
         return
     train, heldout = given.given_pairs(cfg, run, ranks)
     if "annotate" in cfg.stages:

@@ -1,6 +1,7 @@
 """Whatever a run evaluates on, none of it is trained on; what is counted sums up."""
 
 import json
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from alignment.compose import compose_config
 from alignment.data.contrast import questions
 from alignment.plan import plan, require_same_settings
 from alignment.ranks import Ranks
+from alignment.run import run_recipe
 from alignment.stages.induce import _drop_evaluated
 from alignment.types import UserError
 
@@ -114,3 +116,44 @@ def test_columns_are_mapped_on_the_command_line_and_a_wrong_name_is_refused(fold
 def test_nothing_to_keep_out_is_said_to_be_a_mistake(folder):
     with pytest.raises(UserError, match="keep_out"):
         given.fingerprint(config(folder, "cdpo", "data.keep_out=[]"))
+
+
+# ---- files that were read, and are lost or damaged -------------------------------------------------------------------
+
+FILES = ("train.arrow", "heldout.arrow", "quarantine.jsonl", "data.json", "manifest.json")
+
+
+def damage(path, how: str) -> None:
+    if how == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20] if how == "truncated" else b"")
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated", "emptied"])
+@pytest.mark.parametrize("name", FILES)
+def test_pairs_that_were_read_are_read_again_where_a_file_is_lost_or_damaged(folder, name, how, capsys):
+    cfg, run = config(folder, "inspect"), RunDir(folder / "run")
+    run_recipe(cfg)
+    before = {path.name: path.read_bytes() for path in run.data.iterdir()}
+    assert set(before) == set(FILES)
+    run_recipe(config(folder, "inspect", "run.plan=true"))
+    assert "data" not in capsys.readouterr().out.split("inspect  cached")[0].splitlines()[-1], "no stage needs them"
+    damage(run.data / name, how)
+    shutil.rmtree(run.stage("inspect"))
+    run_recipe(config(folder, "inspect", "run.plan=true"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  data")]
+    assert "read    rebuilding: " in line and name in line
+    run_recipe(cfg)
+    assert {path.name: path.read_bytes() for path in run.data.iterdir()} == before
+
+
+def test_a_report_does_without_what_was_read_and_is_damaged(folder, capsys):
+    cfg, run = config(folder, "inspect"), RunDir(folder / "run")
+    run_recipe(cfg)
+    assert "data" in artifacts.read_json(run.report)
+    damage(run.data / "data.json", "truncated")
+    shutil.rmtree(run.stage("report"))
+    run_recipe(cfg)
+    assert "what was read of the data is left out: data.json is damaged" in capsys.readouterr().out
+    assert "data" not in artifacts.read_json(run.report)

@@ -40,8 +40,11 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if _usable(run, "inspect", ranks):
         report["inspection"] = artifacts.read_json(run.inspection)
         tables += inspection_tables(report["inspection"])
-    if cfg.data.name != "world" and (run.data / "data.json").exists():
-        report["data"] = artifacts.read_json(run.data / "data.json")
+    if cfg.data.name != "world" and run.data.exists():
+        if problem := artifacts.damage(run.data):
+            ranks.say(f"  what was read of the data is left out: {problem}")
+        else:
+            report["data"] = artifacts.read_json(run.data / "data.json")
     if _usable(run, "annotate", ranks):
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = annotation(calibration)
