@@ -23,6 +23,7 @@ from alignment.maths.probes import Standard, span, standard
 from alignment.types import Pooling, UserError
 
 FORMAT = 1
+POOLINGS = get_args(Pooling)
 TENSORS, SETTINGS = "reward.safetensors", "reward.json"
 DEFAULT_GATE: Gate = "sigmoid_scores"
 FEWEST_PAIRS = 2 * FOLDS
@@ -88,6 +89,7 @@ class HybridReward(nn.Module):
 
     def _check(self, states: Tensor) -> None:
         wanted = tuple(self.weight.shape)
+        _require_tensor("states", states)
         if states.ndim != 3 or tuple(states.shape[1:]) != wanted or not states.is_floating_point():
             raise UserError(
                 "states", f"they are {states.dtype} of shape {tuple(states.shape)}",
@@ -121,9 +123,11 @@ class HybridReward(nn.Module):
     ) -> dict[Gate, "HybridReward"]:
         """One reward per gate, from the same probes and folds: what they have in common is computed once."""
         _check_pairs(chosen, rejected)
-        for gate in gates:
-            if gate not in GATES:
-                raise UserError("gate", f"{gate!r} is not a choice", f"choose one of {', '.join(GATES)}")
+        for name, value, choices in (*(("gate", gate, GATES) for gate in gates), ("pooling", pooling, POOLINGS)):
+            if value not in choices:
+                raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < float("inf"):
+            raise UserError("margin", f"{margin!r} is no number of at least 0", "give one, as 1.0")
         with _one_thread(), torch.inference_mode(False), torch.no_grad():
             return cls._fit_gates(chosen, rejected, gates, seed, margin, pooling)
 
@@ -217,7 +221,17 @@ def _standardised(states: Tensor, by: Standard) -> Tensor:
     return (states - by.mean) / by.scale
 
 
+def _require_tensor(name: str, states: Any) -> None:
+    if not isinstance(states, Tensor):
+        what = f"{type(states).__module__}.{type(states).__name__}".removeprefix("builtins.")
+        raise UserError(name, f"it is a {what}", "give a tensor, as torch.as_tensor makes one")
+
+
 def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
+    for name, states in (("chosen", chosen), ("rejected", rejected)):
+        _require_tensor(name, states)
+        if not states.is_floating_point():
+            raise UserError(name, f"its numbers are {states.dtype}", "give states in float32, bfloat16 or float16")
     if chosen.ndim != 3 or chosen.shape != rejected.shape:
         shapes = f"their shapes are {tuple(chosen.shape)} and {tuple(rejected.shape)}"
         raise UserError("chosen and rejected", shapes, "give two tensors (pair, layer, width)")
@@ -228,6 +242,8 @@ def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
         if bad.any():
             which = f"pair {int(bad.nonzero()[0])} holds numbers that are not finite"
             raise UserError(f"{name} states", which, "leave it out, or read the states in float32")
+    if torch.equal(chosen, rejected):
+        raise UserError("chosen and rejected", "they are the same states", "give those of two answers to a prompt")
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -247,7 +263,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _fits(settings: dict[str, Any]) -> bool:
     layers, width, layer, alpha = (settings[key] for key in ("layers", "width", "layer", "alpha"))
-    if type(layers) is not int or type(width) is not int or settings["pooling"] not in get_args(Pooling):
+    if type(layers) is not int or type(width) is not int or settings["pooling"] not in POOLINGS:
         return False
     if not (alpha is None or isinstance(alpha, int | float)) or not isinstance(settings["meaning"], dict):
         return False

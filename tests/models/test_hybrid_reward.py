@@ -182,7 +182,7 @@ def test_the_description_is_what_the_scores_say(fitted):
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_unusable_states_are_refused_in_one_line(fitted):
+def test_unusable_states_are_refused_in_one_line_before_anything_is_fitted(fitted, monkeypatch):
     chosen, rejected = states()
     bad = chosen.clone()
     bad[3, 1, 4] = torch.nan
@@ -197,11 +197,27 @@ def test_unusable_states_are_refused_in_one_line(fitted):
         (lambda: HybridReward.fit(chosen[:9], rejected[:9]), "9 pairs are too few; give 10 or more"),
         (lambda: HybridReward.fit(chosen, rejected[:20]), "give two tensors (pair, layer, width)"),
         (lambda: HybridReward.fit(chosen, rejected, gate="sigmoid"), "gate: 'sigmoid' is not a choice"),
+        (
+            lambda: HybridReward.fit(chosen, rejected, pooling="last"),
+            "pooling: 'last' is not a choice; choose one of end",
+        ),
+        (lambda: HybridReward.fit(chosen, rejected, margin=-1.0), "margin: -1.0 is no number of at least 0; give one"),
+        (lambda: HybridReward.fit(chosen, rejected, margin=float("nan")), "margin: nan is no number"),
+        (lambda: HybridReward.fit(chosen, rejected, margin="1"), "margin: '1' is no number"),
+        (lambda: HybridReward.fit(chosen.numpy(), rejected.numpy()), "chosen: it is a numpy.ndarray; give a tensor"),
+        (lambda: HybridReward.fit(chosen, rejected.tolist()), "rejected: it is a list; give a tensor"),
+        (lambda: HybridReward.fit(chosen, chosen.clone()), "chosen and rejected: they are the same states; give"),
+        (lambda: HybridReward.fit(chosen.cfloat(), rejected.cfloat()), "chosen: its numbers are torch.complex64; give"),
+        (lambda: HybridReward.fit(chosen.long(), rejected.long()), "chosen: its numbers are torch.int64; give states"),
+        (lambda: reward.score(chosen.numpy()), "states: it is a numpy.ndarray; give a tensor"),
+        (lambda: reward.score(chosen.cfloat()), "states: they are torch.complex64"),
         (lambda: reward.score(bad), "states: some are not finite numbers"),
         (lambda: reward.score(chosen[:, :2]), "states: they are torch.float32 of shape (40, 2, 20); give floats"),
         (lambda: reward.score(chosen.long()), "states: they are torch.int64"),
     ):
-        with pytest.raises(UserError) as error:
+        with monkeypatch.context() as nothing_begins, pytest.raises(UserError) as error:
+            if "layer 2" not in says:  # that is seen when its scale is taken
+                nothing_begins.setattr("alignment.models.hybrid_reward.standard", None)
             call()
         assert says in str(error.value) and "\n" not in str(error.value)
 
