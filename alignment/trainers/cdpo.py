@@ -36,6 +36,7 @@ from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.one_device import on_one_device
+from alignment.trainers.own_data import check_pairs, require_room
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import ReferenceLogProbs, reference_of
 from alignment.trainers.rows import LaidOutRows, RowCollator
@@ -64,11 +65,13 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
     ) -> None:
         args = args or ConfidenceDPOConfig()
         _check_arguments(args, train_dataset, reward, kwargs)
+        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs.get("eval_dataset"))):
+            check_pairs(data, name, model, kwargs.get("processing_class"))
         if isinstance(reward, str | Path):
             reward = HybridReward.load(reward)
         self.live: LiveReward | None = None
         self.starts_at_reference = kwargs.get("ref_model") is None
-        self._pairs = PairRecord()
+        self._pairs, self._given_pairs = PairRecord(), len(train_dataset)
         on_one_device(args, model)
         within_context(args, model)
         if self.starts_at_reference and _has_reference_beside_it(model, args, kwargs.get("peft_config")):
@@ -168,7 +171,14 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
 
     def take_reward(self, reward: HybridReward) -> None:
         """Makes a reward the live one, on this rank's device."""
-        args = self.args
+        args, policy = self.args, self.inner(self.model)
+        own = (layer_count(policy), policy.config.get_text_config().hidden_size)
+        if tuple(reward.weight.shape) != own:
+            layers, width = reward.weight.shape
+            raise UserError(
+                "reward", f"it reads {layers} layers of {width}, and the policy has {own[0]} of {own[1]}",
+                "fit it on this policy, or leave it out",
+            )  # fmt: skip
         reward = reward.to(self.accelerator.device)
         if args.confidence == "calibrated":
             if reward.alpha is None:
@@ -240,6 +250,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
                 inner = self.inner(model)
                 add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
         args, limit = self.args, self.args.max_length
+        require_room(self.train_dataset, self._given_pairs, limit, "train_dataset")
         pad_id = self._tokenizer.pad_token_id
         packing = Packing(args.packing, args.packing_max_tokens)
         self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)

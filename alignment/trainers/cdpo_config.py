@@ -7,7 +7,8 @@ from trl import DPOConfig
 
 from alignment.maths.hybrid import Gate
 from alignment.models.packing import Packing
-from alignment.trainers.pair_mean import is_default, no_effect, refuse_unweighable
+from alignment.trainers.own_data import is_default, no_effect, refuse_text_for_numbers
+from alignment.trainers.pair_mean import refuse_unweighable
 from alignment.types import UserError
 
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
@@ -83,6 +84,7 @@ class ConfidenceDPOConfig(DPOConfig):
     packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
 
     def __post_init__(self) -> None:
+        refuse_text_for_numbers(self)
         super().__post_init__()
         self._refuse_unread()
         _choice("confidence", self.confidence, CONFIDENCES)

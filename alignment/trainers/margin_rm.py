@@ -21,6 +21,7 @@ from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32, within_context
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.one_device import on_one_device
+from alignment.trainers.own_data import check_pairs, refuse_text_for_numbers, require_room
 from alignment.trainers.pair_mean import PairMean, refuse_unweighable
 from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.types import UserError
@@ -39,6 +40,7 @@ class MarginRewardConfig(RewardConfig):
     packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
 
     def __post_init__(self) -> None:
+        refuse_text_for_numbers(self)
         super().__post_init__()
         Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
         refuse_unweighable(self)
@@ -54,10 +56,14 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         if not isinstance(args, MarginRewardConfig):
             raise UserError("args", f"{type(args).__name__} is not a MarginRewardConfig", "use MarginRewardConfig")
         if not isinstance(train_dataset, Sized):
-            raise TypeError("MarginRewardTrainer needs a train_dataset of known length: its loss is a mean over pairs")
+            raise UserError(
+                "train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset"
+            )
         for name in ("data_collator", "compute_metrics"):
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
+        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs.get("eval_dataset"))):
+            check_pairs(data, name, model, kwargs.get("processing_class"))
         _check_margins(train_dataset)
         self._sums: dict[str, Tensor] = {}  # of the mode
         on_one_device(args, model)
@@ -65,6 +71,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         adapters_in_float32(self.model)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
+        require_room(self.train_dataset, len(train_dataset), args.max_length, "train_dataset")
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read
         packing = Packing(args.packing, args.packing_max_tokens)
         self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
@@ -130,4 +137,4 @@ def _check_margins(pairs: Any) -> None:
         return
     for row, margin in enumerate(pairs["margin"]):
         if isinstance(margin, bool) or not isinstance(margin, int | float) or not isfinite(margin):
-            raise ValueError(f"train_dataset: the margin of row {row} is {margin!r}, not a finite number")
+            raise UserError("train_dataset", f"the margin of row {row} is {margin!r}", "give finite numbers")

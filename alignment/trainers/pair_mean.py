@@ -7,7 +7,6 @@ evaluation likewise has no filler in its loss.
 """
 
 import math
-from dataclasses import MISSING, fields
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from alignment.trainers.own_data import is_default, no_effect
 from alignment.types import UserError
 
 # Of TrainingArguments: off their defaults, pairs would be counted wrongly.
@@ -53,17 +53,6 @@ def refuse_unweighable(arguments: TrainingArguments) -> None:
     for name in ("split_batches", "dispatch_batches"):
         if getattr(accelerator, name, None):
             no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
-
-
-def is_default(arguments: Any, name: str) -> bool:
-    """Is this setting as nobody set it?"""
-    field = next(one for one in fields(arguments) if one.name == name)
-    default = field.default if field.default is not MISSING else field.default_factory()
-    return getattr(arguments, name) == default
-
-
-def no_effect(name: str, why: str) -> None:
-    raise UserError(name, f"it would have no effect: {why}", "leave it at its default")
 
 
 class PairMean:

@@ -14,6 +14,7 @@ from alignment import artifacts
 from alignment.maths.losses import margin_ranking_loss
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
+from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 
 
@@ -215,5 +216,5 @@ def test_centering_adds_its_term(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
 def test_a_margin_that_is_no_number_is_refused_before_training(bad, tmp_path):
-    with pytest.raises(ValueError, match="the margin of row 3 is"):
+    with pytest.raises(UserError, match="train_dataset: the margin of row 3 is"):
         train(tmp_path, pairs(8, [0.0, 1.0, 2.0, bad, 0.5, 0.5, 0.5, 0.5]))
