@@ -1,5 +1,7 @@
 """Packed rows say what padded ones and single texts say: log-probabilities, rewards, activations and gradients."""
 
+import os
+
 import pytest
 import torch
 from transformers import (
@@ -173,6 +175,9 @@ def test_rewards_and_their_gradients_are_those_of_padded_rows(name):
             assert relative(found[0][1][parameter], expected) < 1e-5, parameter
 
 
+@pytest.mark.skipif(
+    "ATEN_CPU_CAPABILITY" in os.environ, reason="torch.compile builds for the processor that is there, and then fails"
+)
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_blocks_of_flex_attention_are_the_same_mask(name):
     """On a CPU it can't train, but reads."""

@@ -172,7 +172,8 @@ def test_full_confidence_is_trls_dpo_loss_and_gradient_on_the_same_batch(folder,
     for kind, more in ((DPOTrainer, {}), (ConfidenceDPOTrainer, dpo)):
         trainer, _ = new_trainer(folder, tmp_path / kind.__name__, data, kind=kind, model=copy.deepcopy(moved), **more)
         found[kind] = one_batch(trainer)
-    assert found[DPOTrainer][0] == pytest.approx(found[ConfidenceDPOTrainer][0], rel=1e-6)
+    # z is beta times four sums of some 100 nats, each rounded to 24 bits
+    assert found[DPOTrainer][0] == pytest.approx(found[ConfidenceDPOTrainer][0], abs=0.3 * 4 * 100 * 2**-24)
     assert abs(found[DPOTrainer][0] - np.log(2)) > 1e-3
     for name, gradient in found[DPOTrainer][1].items():
         assert gradient.abs().max() > 0, name
@@ -195,22 +196,29 @@ def test_full_confidence_is_trls_dpo_loss_and_gradient_on_the_same_batch(folder,
     ids=["live", "accumulated", "checkpointing", "lora", "precomputed", "cut", "bf16"],
 )
 def test_packed_rows_train_as_padded_ones_do(folder, tmp_path, settings, attention):
-    """Losses, confidences, the reward and what an evaluation finds."""
-    tolerance = 5e-2 if "bf16" in settings else 2e-5
+    """Losses, confidences, the reward and what an evaluation finds.
+
+    In bfloat16 packed and padded rows round elsewhere: as far apart as a few times what rounding does to padded ones.
+    """
     live = "confidence" not in settings
     slow = {"learning_rate": 1e-4} | ({"refit_learning_rate": 1e-4} if live else {})  # AdamW blows up rounding
-    found = {}
-    for packing in ("auto", "off"):
+
+    def figures(packing: str, **more) -> dict[str, np.ndarray]:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
         trainer, steps = train(
             folder, tmp_path / packing, pairs(40), model=model, reward=a_reward() if live else None, packing=packing,
-            eval_dataset=pairs(9, seed=5), max_steps=5, **slow, **settings,
+            eval_dataset=pairs(9, seed=5), max_steps=5, **{**slow, **settings, **more},
         )  # fmt: skip
-        evaluated = trainer.evaluate()
-        found[packing] = [*steps.of("loss"), *steps.of("confidence"), evaluated["eval_loss"]]
-        if live:
-            found[packing] += [*steps.of("hybrid_gap"), *head(trainer).tolist()]
-    assert np.allclose(found["auto"], found["off"], rtol=tolerance, atol=tolerance)
+        found = {name: steps.of(name) for name in ("loss", "confidence", *(["hybrid_gap"] if live else []))}
+        found |= {"evaluated": [trainer.evaluate()["eval_loss"]]} | ({"head": head(trainer).tolist()} if live else {})
+        return {name: np.array(values) for name, values in found.items()}
+
+    packed, padded = figures("auto"), figures("off")
+    whole = figures("off", bf16=False) if "bf16" in settings else padded
+    for name, expected in padded.items():
+        rounding = np.abs(expected - whole[name]).max()
+        assert (rounding > 0) == ("bf16" in settings), name
+        np.testing.assert_allclose(packed[name], expected, rtol=2e-5, atol=2e-5 + 4 * rounding, err_msg=name)
 
 
 def test_full_confidence_trains_as_trl_does(folder, tmp_path):
