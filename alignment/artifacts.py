@@ -17,7 +17,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -370,7 +370,10 @@ def _open_to_others(work: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     for path in _files(work):
-        path.chmod(path.stat().st_mode | (0o666 & ~mask))
+        mode = path.stat().st_mode
+        if wanted := (0o666 & ~mask) & ~mode:
+            with suppress(OSError):  # a file system that keeps no modes, or has its own
+                path.chmod(mode | wanted)
 
 
 def clear_replaced(run: RunDir) -> None:
@@ -411,7 +414,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:  # some network file systems know this of files alone
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
             raise
     finally:
         os.close(descriptor)

@@ -44,10 +44,20 @@ def as_hydra_reads(arguments: list[str]) -> list[str]:
 
 def _accented(override: str) -> str:
     key, equals, value = override.partition("=")
-    between = "[]{}(),:" if value.startswith(("[", "{")) else ","  # what separates the words of a list, or of a sweep
-    word = rf"[^'\"{re.escape(between)}]*[^\x00-\x7f][^'\"{re.escape(between)}]*"
-    pattern = rf"""'[^']*'|"[^"]*"|{word}"""
-    return key + equals + re.sub(pattern, lambda found: found[0] if found[0][0] in "'\"" else quoted(found[0]), value)
+    if value.startswith(("[", "{")):
+        return key + equals + re.sub(_WORD, lambda found: _word(found[0]), value)
+    return key + equals + ",".join(map(_word, re.findall(_CHOICE, value)))
+
+
+# What a value is made of: in quotes, or of other characters than those that mean something in a list, or in a sweep.
+_IN_QUOTES = r"""'(?:[^'\\]|\\.)*'(?=\s*(?:[\]},:]|$))|"(?:[^"\\]|\\.)*"(?=\s*(?:[\]},:]|$))"""
+_WORD = rf"{_IN_QUOTES}|[^\[\]{{}}(),:\s](?:[^\[\]{{}}(),:]*[^\[\]{{}}(),:\s])?"
+_CHOICE = rf"(?:{_IN_QUOTES})(?=,|$)|[^,]+"
+
+
+def _word(text: str) -> str:
+    in_quotes = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text if text.isascii() or in_quotes else quoted(text)
 
 
 def quoted(text: str) -> str:
@@ -88,6 +98,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], set[str]]:
 def compose_config(overrides: list[str]) -> DictConfig:
     """The configuration these overrides give, complete and within its rules."""
     register()
+    overrides = as_hydra_reads(overrides)
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             cfg = compose("config", overrides)

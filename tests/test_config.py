@@ -151,6 +151,7 @@ def test_any_folder_can_be_written_into_a_command_line(folder):
         ('run.dir="schon gequotét"', "run.dir", "schon gequotét"),
         ("run.dir=https://ü.example/a:b", "run.dir", "https://ü.example/a:b"),
         ("judge.input=ひ.jsonl", "judge.input", "ひ.jsonl"),
+        ("run.dir=/home/josé/O'Neil/x", "run.dir", "/home/josé/O'Neil/x"),
         ("run.dir=plain/folder with blanks", "run.dir", "plain/folder with blanks"),
     ],
 )
@@ -166,6 +167,13 @@ def test_words_with_accents_in_lists_and_sweeps_need_no_quotes():
     )
     assert [part.path for part in compose_config(given).data.parts] == ["josé mit/x.jsonl", None]
     assert as_hydra_reads(["-m", "run.dir=é,b,'ö'"]) == ["-m", "run.dir='é',b,'ö'"]
+    assert as_hydra_reads(["a=[ é , b,  'ö, x' ]", "a={x: é y , z: 'ü'}"]) == [
+        "a=[ 'é' , b,  'ö, x' ]",
+        "a={x: 'é y' , z: 'ü'}",
+    ]
+    given = ["+recipe=cdpo", "evaluation.sets=[data, /home/josé/x.jsonl]"]
+    with pytest.raises(UserError, match=r"there is no set '/home/josé/x.jsonl'"):
+        compose_config(as_hydra_reads(given))
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,15 @@ is to think while it is sampled.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from alignment.data.columns import BadRow, text_message
 from alignment.data.markers import SENTINELS, Markers, markers_of, special_ids
+from alignment.data.template import write
 from alignment.data.thinking import Opening, Tags, markers_in, opening_of, tags_of
 from alignment.types import Message, UserError
 
@@ -30,12 +29,8 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
+OPENING_TOKENS = 32  # more than any template has behind the last message
 PLAIN_STOP = "\n\nHuman:"  # where a model without a notion of turns has gone on to write the user's
-# Some templates write the date: the same every day, or no run could be repeated. They ask for it by one of these.
-DAY = datetime(2026, 1, 1)
-TODAY = {"date_string": f"{DAY:%d %b %Y}"}
-_FORMATS = "".join(f"|replace('%{code}', '{DAY:%{code}}')" for code in "YymdBbAaHMSj")
-STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{{{{ format{_FORMATS} }}}}{{% endmacro %}}{{{{ '' }}}}"
 # The no-input form of Alpaca's prompt, which Legend's code uses.
 ALPACA_PROMPT = (
     "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
@@ -75,11 +70,9 @@ class ChatFormat:
         """The conversation so far, and the start of the answer to come: of its thoughts, if it may have some."""
         return self._ids(self._safe(prompt), waiting=True, thinking=self.thinking)
 
-    @cached_property
-    def begins_in_thoughts(self) -> bool:
-        """Does the prompt itself begin the thoughts of a sampled answer?"""
-        question = [{"role": "user", "content": SENTINELS[0]}]
-        return self.thinking and self.tags is not None and self.tags.opened(self._write(question, True, True))
+    def opens_thoughts(self, prompt_ids: list[int]) -> bool:
+        """Does a prompt itself begin the thoughts of the answer to come?"""
+        return self.thinking and self.tags.opened(self.tokenizer.decode(prompt_ids[-OPENING_TOKENS:]))
 
     def render(
         self, prompt: list[Message], answers: list[list[Message]], max_length: int | None = None
@@ -128,7 +121,14 @@ class ChatFormat:
 
     def text(self, prompt: list[Message], answer: list[Message]) -> str:
         """Prompt and answer as the text a pipeline takes: without the BOS that tokenizing adds by itself."""
-        text = self._text(self._safe(prompt) + self._safe(answer), waiting=False)
+        return self._without_bos(self._text(self._safe(prompt) + self._safe(answer), waiting=False))
+
+    def template_text(self, prompt: list[Message], answer: list[Message]) -> str:
+        """What the template itself writes of them, today: the same but of models that think, and of dates."""
+        messages = self._safe(prompt) + self._safe(answer)
+        return self._without_bos(self.tokenizer.apply_chat_template(messages, tokenize=False))
+
+    def _without_bos(self, text: str) -> str:
         bos = self.tokenizer.bos_token
         adds_bos = bos and self.tokenizer("").input_ids[:1] == [self.tokenizer.bos_token_id]
         return text.removeprefix(bos) if adds_bos else text
@@ -156,7 +156,7 @@ class ChatFormat:
         return text + self.ending
 
     def _write(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
-        return _write(self.tokenizer, messages, waiting, thinking)
+        return write(self.tokenizer, messages, waiting, thinking)
 
     def _alpaca_ids(self, text: str) -> list[int]:
         return self._checked(self.tokenizer(text).input_ids, self._special_alone)
@@ -205,24 +205,15 @@ def chat_format(
         tokenizer.chat_template = Path(template_file).read_text(encoding="utf-8")
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
-    write = partial(_write, tokenizer)
-    tags = tags_of(write, str(tokenizer.chat_template), *SENTINELS[:3])
+    writes = partial(write, tokenizer)
+    tags = tags_of(writes, str(tokenizer.chat_template), *SENTINELS[:3])
+    if thinking and tags is None:
+        raise UserError("model.thinking", "the model's chat template knows no thoughts", "leave it off")
     markers = markers_of(tokenizer).with_anywhere(markers_in(tags))
-    opening, ending = opening_of(write, tags, *SENTINELS[:2]), _ending_of(tokenizer)
+    opening, ending = opening_of(writes, tags, *SENTINELS[:2]), _ending_of(tokenizer)
     format = ChatFormat(tokenizer, markers, tags, opening, ending, thinking)
     _agree_on_bos(format)
     return format
-
-
-def _write(tokenizer: PreTrainedTokenizerBase, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
-    """What the template writes. waiting: up to where an answer begins."""
-    options = {"add_generation_prompt": waiting, "enable_thinking": thinking, "thinking": thinking, **TODAY}
-    template = tokenizer.get_chat_template()
-    options["chat_template"] = STOPPED_CLOCK + template if "strftime_now" in template else template
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError as error:  # no system message, turns that don't alternate
-        raise BadRow(f"the chat template refuses it: {error}") from error
 
 
 def _agree_on_bos(format: ChatFormat) -> None:
@@ -277,7 +268,7 @@ def _ending_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *following: Message) -> str:
     turns = [{"role": "user", "content": SENTINELS[0]}, {"role": "assistant", "content": SENTINELS[1]}, *following]
-    return _write(tokenizer, turns, waiting=False).rpartition(SENTINELS[1])[2]
+    return write(tokenizer, turns, waiting=False).rpartition(SENTINELS[1])[2]
 
 
 def _dialogue(prompt: list[Message]) -> str:

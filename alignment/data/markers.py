@@ -10,18 +10,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jinja2 import TemplateError
 from tokenizers import NormalizedString, normalizers
 from transformers import PreTrainedTokenizerBase
 
 from alignment.data.columns import BadRow
+from alignment.data.template import write
 
 SENTINELS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private-use characters no template contains
 _PASSES = 8  # one is enough unless breaking up one marker makes another
 _NEW_LINE = "\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-_NO_WIDTH = (  # and control characters
-    "\x00-\x08\x0e-\x1b\x7f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff"
+_NO_WIDTH = (  # control and format characters, those that are to be ignored, and blanks that count as letters
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _BLANK = rf"(?:[^\S{_NEW_LINE}]|[{_NO_WIDTH}▁])"
 _LINE_START = rf"(?:(?m:^)|(?<=[{_NEW_LINE}])){_BLANK}*"
@@ -135,8 +136,8 @@ def _around_contents(tokenizer: PreTrainedTokenizerBase) -> Iterable[tuple[str, 
     for roles in (("user", "assistant", "user"), ("system", "user", "assistant", "user")):
         turns = [{"role": role, "content": content} for role, content in zip(roles, SENTINELS, strict=False)]
         try:
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except TemplateError:
+            text = write(tokenizer, turns, waiting=True)
+        except BadRow:
             if roles[0] != "system":  # many templates know no system message
                 raise
             continue

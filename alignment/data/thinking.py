@@ -28,6 +28,7 @@ class Tags:
 
 
 ANY = Tags("<think>", "</think>")  # where a template doesn't show its own
+KNOWN = (ANY, Tags("<|channel>thought", "<channel|>"), Tags("[THINK]", "[/THINK]"))  # of those that show none
 
 
 def tags_of(write: Write, source: str, question: str, answer: str, thoughts: str) -> Tags | None:
@@ -37,7 +38,7 @@ def tags_of(write: Write, source: str, question: str, answer: str, thoughts: str
     turns.append({"role": "assistant", "content": answer, "reasoning_content": thoughts})
     before, written, after = write(turns, False).partition(thoughts)
     if not written or answer not in after:
-        return ANY if ANY.end in source else None
+        return next((tags for tags in KNOWN if tags.end in source), None)
     end = after.partition(answer)[0].strip()
     named = re.fullmatch(r"([<\[])/(\S+)", end)  # "</think>" ends what "<think>" begins
     return Tags("".join(named.groups()) if named else before.removeprefix(_shared(before, waiting)).strip(), end)
@@ -87,23 +88,30 @@ def opening_of(write: Write, tags: Tags | None, question: str, answer: str) -> O
     return Opening(waiting[len(before) :], written[len(before) :], ours)
 
 
-def split_off(text: str, tags: Tags | None, begun: bool = False) -> tuple[str, str | None]:
-    """The thoughts that a text begins with, and what follows them: None if they don't end.
+def split_off(text: str, tags: Tags | None, begun: bool = False, thinking: bool = False) -> tuple[str, str | None]:
+    """The thoughts that a text begins with, and what follows them: None if they never end and the model may think. Of a
+    model that may not, they are an answer then.
 
-    begun: do they begin before the text?
+    begun: do they begin before the text? Text that doesn't begin with thoughts has none, whatever tags it holds: or an
+    answer could hide from those who judge it.
     """
     tags = tags or ANY
+    if not begun and not text.lstrip().startswith(tags.start):
+        return "", text
     before, ended, after = text.partition(tags.end)
-    begun = begun or text.lstrip().startswith(tags.start)
-    if not ended and not begun:
+    if not ended and not (begun or thinking):
         return "", text
     return before.strip().removeprefix(tags.start).strip(), after if ended else None
 
 
 def answer_of(text: str) -> str:
-    """A text of whatever model without the thoughts that it may begin with."""
-    _, answer = split_off(text, None)
-    return "" if answer is None else text if answer == text else answer.strip()
+    """A text of whatever model, without the thoughts that it begins with.
+
+    Where the prompt has begun them, as DeepSeek R1's does, their end stands on a line of its own.
+    """
+    begun = ANY.start not in text and re.search(rf"^{ANY.end}$", text, re.MULTILINE) is not None
+    _, answer = split_off(text, None, begun)
+    return text if answer is None or answer == text else answer.strip()
 
 
 def markers_in(tags: Tags | None) -> set[str]:

@@ -25,13 +25,9 @@ from alignment.types import Message, StageFailed, Stopped, UserError
 
 KEY = "judge.api"
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # worth another try
-REFUSED = {
-    400,
-    413,
-    422,
-    451,
-}  # of a request that a service won't take: a content filter, a conversation too long for it
-HELLO = [{"role": "user", "content": "Hello."}]  # what a service refuses only if it isn't the conversations' fault
+REFUSED = {400, 403, 413, 422, 451}  # of a request that isn't taken: by a content filter, or as too long
+# What a service refuses only if it isn't the conversations' fault: said at a first refusal, and after five in a row.
+HELLO, IN_A_ROW = [{"role": "user", "content": "Hello."}], 5
 LONGEST_WAIT = 600.0  # seconds; a service that asks for more is out for today
 
 
@@ -55,7 +51,11 @@ class _TryAgain(Exception):
 
 
 class _Refused(Exception):
-    """This request isn't taken, in the service's words; others may be."""
+    """This request isn't taken, in the service's words; others may be. misused: what it means if none is."""
+
+    def __init__(self, what: str, misused: UserError) -> None:
+        super().__init__(what)
+        self.misused = misused
 
 
 @dataclass
@@ -83,7 +83,7 @@ class ChatService:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._reserved, self._next_slot, self._known = 0.0, 0.0, set()
-        self._greeting = threading.Lock()
+        self._greeting, self._refused_in_a_row = threading.Lock(), IN_A_ROW
 
     def ask(self, conversations: Sequence[list[Message]]) -> list[Reply]:
         """A reply to each, in order; one that was given before is not asked for again."""
@@ -138,6 +138,18 @@ class ChatService:
             raise
 
     def _ask_one(self, client: httpx.Client, name: str, request: dict, over: threading.Event) -> Reply | None:
+        try:
+            reply = self._answer(client, request, over)
+        except _Refused as error:
+            self._require_others_taken(client, error, over)
+            return Reply(None, 0, 0, refused=str(error))  # not kept: it may be taken another day
+        if reply is not None:
+            self._refused_in_a_row = IN_A_ROW
+            self._keep(name, reply)
+        return reply
+
+    def _answer(self, client: httpx.Client, request: dict, over: threading.Event) -> Reply | None:
+        """As often as it takes; None: it isn't asked any more."""
         last = ""
         for attempt in range(self.tries):
             if over.is_set() or stopping.asked():
@@ -145,12 +157,7 @@ class ChatService:
             self._wait_for_slot(over)
             most = self._reserve(request)
             try:
-                reply = self._send(client, request, most)
-                self._keep(name, reply)
-                return reply
-            except _Refused as error:
-                self._require_others_taken(client, error)
-                return Reply(None, 0, 0, refused=str(error))  # not kept: it may be taken another day
+                return self._send(client, request, most)
             except _TryAgain as error:
                 last = str(error)
                 if attempt + 1 < self.tries:
@@ -161,18 +168,20 @@ class ChatService:
             KEY, f"no answer after {self.tries} tries: {last}", "the same command goes on with what it has"
         )
 
-    def _require_others_taken(self, client: httpx.Client, error: _Refused) -> None:
+    def _require_others_taken(self, client: httpx.Client, error: _Refused, over: threading.Event) -> None:
         """One conversation is refused, or all are: something is wrong with the settings then, and it ends at once."""
         with self._greeting:
-            if self._known:
+            if self._refused_in_a_row < IN_A_ROW:
+                self._refused_in_a_row += 1
                 return
             request = self._request(HELLO)
             try:
-                self._count(_name(self.url, request), self._send(client, request, (0, 0)))
+                reply = self._answer(client, request, over)
             except _Refused as again:
-                raise self._misused(str(again)) from again
-            except _TryAgain as again:
-                raise self._misused(str(error)) from again
+                raise again.misused from again
+            if reply is not None:
+                self._refused_in_a_row = 1
+                self._count(_name(self.url, request), reply)
 
     # ---- one request ----
 
@@ -185,22 +194,24 @@ class ChatService:
             raise _TryAgain(f"the connection failed ({type(error).__name__})") from error
         if response.status_code in PASSING:
             raise _TryAgain(f"status {response.status_code}", _asked_to_wait(response))
+        if response.status_code == 200:
+            return self._read(response, most)
+        said = f"status {response.status_code}: {self._said(response)}"
         if response.status_code in (401, 403):
-            raise UserError(f"{KEY}.key_variable", f"the service refuses the key (status {response.status_code})",
-                            "check the key in that environment variable")  # fmt: skip
-        if response.status_code in REFUSED:
-            raise _Refused(f"status {response.status_code}: {self._said(response)}")
-        if response.status_code != 200:
-            raise self._misused(f"status {response.status_code}: {self._said(response)}")
+            misused = UserError(
+                f"{KEY}.key_variable",
+                f"the service refuses the key ({said})",
+                "check the key in that environment variable",
+            )
+        else:
+            misused = UserError(f"{KEY}.url", f"the service answers {said}", "check judge.api.url and judge.api.model")
+        raise _Refused(said, misused) if response.status_code in REFUSED else misused
+
+    def _read(self, response: httpx.Response, most: tuple[int, int]) -> Reply:
         try:
             return _reply(response.json(), most)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise _TryAgain("an answer that is no chat completion") from error
-
-    def _misused(self, answer: str) -> UserError:
-        return UserError(
-            f"{KEY}.url", f"the service answers {answer}", "check judge.api.url and judge.api.model"
-        )  # fmt: skip
 
     def _said(self, response: httpx.Response) -> str:
         """The service's words in one line, without the key should it repeat it."""

@@ -6,6 +6,7 @@ COMPARED = {
     "loaded": "with the model as it was trained",
     "one_by_one": "one conversation at a time, or many in a batch",
     "pipeline": "through transformers' text-classification pipeline",
+    "chat_template": "written by its chat template instead of as above",
     "left_padding": "padded on the left",
     "bfloat16": "computed in bfloat16",
     "reloaded_in_4_bits": "the adapters on their base in 4 bits, with the model as it was trained",
@@ -23,6 +24,9 @@ def reward_model_card(
         else f"Pad on the right, as the saved tokenizer does: left, scores differ by {parity['left_padding']:.1e}."
     )
     checks = "\n".join(f"| {words} | {parity[name]:.1e} |" for name, words in COMPARED.items() if name in parity)
+    written = "as its chat template renders it"
+    if "chat_template" in parity:
+        written = "as above: its chat template writes something else around the answer, or another date"
     quantized = "\nThe first line is what four bits change: adapters learned on them." if "unmerged" in parity else ""
     add_special_tokens = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
     return f"""---
@@ -42,7 +46,7 @@ reward = pipeline("text-classification", model="<this folder>")
 reward({add_special_tokens!r})[0]["score"]  # the raw score: problem_type is "regression", nothing is applied to it
 ```
 
-Give it a conversation as its chat template renders it, without the BOS token that the tokenizer adds by itself.
+Give it a conversation {written}, without the BOS token that the tokenizer adds by itself.
 {padding}
 
 Loaded back from this folder in float32, its scores differ at most by:

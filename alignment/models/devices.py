@@ -1,5 +1,6 @@
 """Where a rank's tensors live, and in what precision it trains."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,13 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
+
+
+def free_memory() -> None:
+    """Of models that nobody holds any more: they hold themselves in circles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def training_dtype(precision: str) -> str:

@@ -8,6 +8,7 @@ reward.save(folder); HybridReward.load(folder)
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,6 +54,8 @@ class HybridReward(nn.Module):
         meaning: dict[str, str],
     ) -> None:
         super().__init__()
+        if pooling not in POOLINGS:
+            raise UserError("pooling", f"{pooling!r} is not a choice", f"choose one of {', '.join(POOLINGS)}")
         self.register_buffer("mean", mean.double())
         self.register_buffer("scale", scale.double())
         self.weight, self.bias = nn.Parameter(head.weight.double()), nn.Parameter(head.bias.double())
@@ -126,10 +129,10 @@ class HybridReward(nn.Module):
         for name, value, choices in (*(("gate", gate, GATES) for gate in gates), ("pooling", pooling, POOLINGS)):
             if value not in choices:
                 raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
-        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < float("inf"):
+        if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < float("inf"):
             raise UserError("margin", f"{margin!r} is no number of at least 0", "give one, as 1.0")
         with _one_thread(), torch.inference_mode(False), torch.no_grad():
-            return cls._fit_gates(chosen, rejected, gates, seed, margin, pooling)
+            return cls._fit_gates(chosen, rejected, gates, seed, float(margin), pooling)
 
     @classmethod
     def _fit_gates(

@@ -6,6 +6,7 @@ trained weights are those that are saved; else what rounding does to this very m
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,22 +43,34 @@ class TrainedScores:
 
 
 def check_parity(
-    model: PreTrainedModel, folder: Path, rows: Sequence[Rendered], texts: Sequence[str], trained: TrainedScores
+    model: PreTrainedModel,
+    folder: Path,
+    rows: Sequence[Rendered],
+    texts: Sequence[str],
+    trained: TrainedScores,
+    template_texts: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """The largest differences between ways to score; StageFailed when one that must not be is too large.
 
     Compared with the loaded model in float32: the trained one, one row at a time, the text-classification pipeline;
-    left padding and bfloat16, where a difference is no failure but goes into the model's card. The model is in bfloat16
-    afterwards.
+    left padding, bfloat16, and texts as the template itself writes them, where a difference is no failure but goes into
+    the model's card. The model is in bfloat16 afterwards.
+
+    template_texts: those, where they aren't `texts`.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pad_id = tokenizer.pad_token_id
     loaded = reward_scores(model, rows, pad_id)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=model.device)
+
+    def through_pipeline(texts: Sequence[str]) -> float:
+        return _difference(torch.tensor([result["score"] for result in classify(list(texts))]), loaded)
+
     found = {
         "loaded": _difference(loaded, trained.scores),
         "one_by_one": _difference(torch.cat([reward_scores(model, [row], pad_id) for row in rows]), loaded),
-        "pipeline": _difference(torch.tensor([result["score"] for result in classify(list(texts))]), loaded),
+        "pipeline": through_pipeline(texts),
+        **({} if template_texts is None else {"chat_template": through_pipeline(template_texts)}),
         "left_padding": _difference(reward_scores(model, rows, pad_id, padding="left"), loaded),
         "bfloat16": _difference(reward_scores(_rounded(model), rows, pad_id), loaded),
     }
@@ -75,9 +88,21 @@ def check_parity(
     return found
 
 
+def trained_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int) -> Tensor:
+    """Of a model as it was trained: where its parts are of different precisions, in autocast, as training computes."""
+    kinds = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    half = next((kind for kind in kinds if kind != torch.float32), None)
+    with torch.autocast(model.device.type, half) if len(kinds) > 1 else nullcontext():
+        return reward_scores(model, rows, pad_id)
+
+
 def with_adapters(base: PreTrainedModel, adapters: Path, rows: Sequence[Rendered], pad_id: int) -> Tensor:
     """Scores of a base model with adapters, not merged."""
-    return reward_scores(PeftModel.from_pretrained(base, adapters).eval(), rows, pad_id)
+    model = PeftModel.from_pretrained(base, adapters).eval()
+    for name, parameter in model.named_parameters():  # as trainers have them (adapters_in_float32)
+        if parameter.is_floating_point() and ("lora_" in name or "modules_to_save" in name):
+            parameter.data = parameter.data.float()
+    return trained_scores(model, rows, pad_id)
 
 
 def save_tokenizer(format: ChatFormat, folder: Path) -> None:

@@ -39,7 +39,8 @@ class Sample:
 
 def generate_greedily(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int) -> list[Sample]:
     """The likeliest answer to each prompt, token by token."""
-    return [_sample(answer, loaded) for answer in generate_ids(loaded, prompts, max_new_tokens, likeliest)]
+    answers = generate_ids(loaded, prompts, max_new_tokens, likeliest)
+    return [_sample(prompt, answer, loaded) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def generate_samples(
@@ -52,7 +53,7 @@ def generate_samples(
     repetition_penalty (of the tokens in prompt and answer), temperature, top_k (0: all), top_p; max_new_tokens.
     """
     answers = generate_ids(loaded, prompts, settings["max_new_tokens"], Draw(keys, settings, loaded.model.device))
-    return [_sample(answer, loaded) for answer in answers]
+    return [_sample(prompt, answer, loaded) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def likeliest(ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
@@ -92,22 +93,22 @@ def _highest(scores: Tensor, keys: Tensor, position: int) -> Tensor:
     return torch.cat([gumbel(key, position, part.shape[1]).add_(part).argmax(dim=1) for part, key in parts])
 
 
-def _sample(ids: list[int], loaded: Loaded) -> Sample:
+def _sample(prompt: list[int], ids: list[int], loaded: Loaded) -> Sample:
     end = next((i for i, token in enumerate(ids) if token in loaded.end_ids), None)
-    thoughts, answer = _thoughts_and_answer(ids[:end], loaded)
+    thoughts, answer = _thoughts_and_answer(ids[:end], loaded, loaded.format.opens_thoughts(prompt))
     text = loaded.tokenizer.decode(answer, skip_special_tokens=True)
     before, stopped, _ = text.partition(loaded.format.stop) if loaded.format.stop else (text, "", "")
     return Sample(before.strip(), finished=end is not None or bool(stopped), thoughts=thoughts)
 
 
-def _thoughts_and_answer(ids: list[int], loaded: Loaded) -> tuple[str, list[int]]:
+def _thoughts_and_answer(ids: list[int], loaded: Loaded, begun: bool) -> tuple[str, list[int]]:
     """The text of the thoughts, and the tokens after it. Tags may be special tokens, or parts of larger ones."""
 
     def written(count: int) -> str:
         return loaded.tokenizer.decode(ids[:count], skip_special_tokens=False)
 
-    tags = loaded.format.tags or ANY
-    thoughts, answer = split_off(written(len(ids)), tags, loaded.format.begins_in_thoughts)
-    if answer is None or tags.end not in written(len(ids)):
+    tags, whole = loaded.format.tags or ANY, written(len(ids))
+    thoughts, answer = split_off(whole, tags, begun, loaded.format.thinking)
+    if answer is None or answer == whole:
         return thoughts, [] if answer is None else ids
     return thoughts, ids[bisect_left(range(len(ids)), True, key=lambda count: tags.end in written(count)) :]

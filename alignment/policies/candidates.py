@@ -126,10 +126,7 @@ def score_answers(
     """
     numbers = np.cumsum([0, *(len(many) for many in samples)])
     unscored: list[str] = []
-    answers = [
-        [_readable(loaded, one, i, sample, unscored) for i, sample in enumerate(many)]
-        for one, many in zip(questions, samples, strict=True)
-    ]
+    answers = [_readable(loaded, one, many, unscored) for one, many in zip(questions, samples, strict=True)]
     scores = np.full(numbers[-1], np.nan)
     whole = [Item.of(some) for many in answers if (some := [answer for answer in many if answer is not None])]
     if not whole:
@@ -156,16 +153,30 @@ def score_answers(
     return Scored(np.split(scores, numbers[1:-1]), unscored)
 
 
-def _readable(loaded: Loaded, one: Question, number: int, sample: Sample, unscored: list[str]) -> Rendered | None:
-    """An answer as the scorer reads it; None, and the reason, if it can't read all of it."""
+def _readable(loaded: Loaded, one: Question, samples: Sequence[Sample], unscored: list[str]) -> list[Rendered | None]:
+    """A prompt's answers as the scorer reads them; None, and the reason, for one that it can't read all of."""
+    answers = [text_message("assistant", sample.text) for sample in samples]
     try:
-        (answer,) = loaded.format.render(one.prompt, [text_message("assistant", sample.text)], loaded.context)
-        if answer.truncated:
-            raise BadRow(f"longer than the {loaded.context} tokens that the scorer can read")
+        found: list[Rendered | BadRow] = [*loaded.format.render(one.prompt, answers, loaded.context)]
+    except BadRow:  # one of them, or the prompt
+        found = [_alone(loaded, one, answer) for answer in answers]
+    readable: list[Rendered | None] = []
+    for number, (sample, answer) in enumerate(zip(samples, found, strict=True)):
+        if isinstance(answer, BadRow) or answer.truncated:
+            long = f"longer than the {loaded.context} tokens that the scorer can read"
+            unscored.append(f"{one.id}, answer {number}: {answer if isinstance(answer, BadRow) else long}")
+            readable.append(None)
+        else:
+            whole = sample.finished or not sample.text
+            readable.append(answer if whole else loaded.format.without_end(answer, loaded.end_ids))
+    return readable
+
+
+def _alone(loaded: Loaded, one: Question, answer: list[Message]) -> Rendered | BadRow:
+    try:
+        return loaded.format.render(one.prompt, [answer], loaded.context)[0]
     except BadRow as error:
-        unscored.append(f"{one.id}, answer {number}: {error}")
-        return None
-    return answer if sample.finished or not sample.text else loaded.format.without_end(answer, loaded.end_ids)
+        return error
 
 
 def _together(answers: Sequence[Rendered | None], layout: Layout, batch_tokens: int) -> list[list[int]]:

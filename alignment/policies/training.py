@@ -20,7 +20,6 @@ from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import (
     close_trackers,
-    keep_dropout,
     log_to,
     lora_config,
     quantized_on,
@@ -66,7 +65,6 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     make = _fine_tuner if SYSTEMS[candidate.system].stage == "train_sft" else _preference_trainer
     trainer = make(training, candidate, loaded, rows, folder)
     trainer.remove_callback(PrinterCallback)
-    keep_dropout(trainer.model, training.lora)
     progress = ProgressBar(candidate.name)
     trainer.add_callback(progress)
     try:

@@ -78,6 +78,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     ]
     unfinished = sum(not sample.finished for many in samples for sample in many) / (count * len(asked))
     ranks.say(f"  {count} samples for each of {len(asked)} prompts, {unfinished:.1%} of them cut off")
+    if thoughts := sum(bool(sample.thoughts) for many in samples for sample in many):
+        ranks.say(f"  {thoughts} of them begin with thoughts, which are kept and not judged")
     kept = [[usable(sample, cfg.build_pairs.unfinished) for sample in many] for many in samples]
     found = {
         scorer: {

@@ -228,6 +228,7 @@ def _summary(samples: list[list[Sample]], pairs: list[dict], truth: bool) -> dic
     return {
         "samples": len(everything),
         "unfinished_share": sum(not sample.finished for sample in everything) / len(everything),
+        "with_thoughts": sum(bool(sample.thoughts) for sample in everything),
         "pairs": len(pairs),
         "chosen_is_truly": truly,
     }
@@ -245,6 +246,8 @@ def _say(summary: dict, ranks: Ranks) -> None:
         "alike": "with samples all alike",
         "tied": "with samples that all tie",
     }
+    if summary["with_thoughts"]:
+        ranks.say(f"  {summary['with_thoughts']} samples begin with thoughts, which are kept and not ranked")
     if summary["unscored"]:
         ranks.say(f"  {summary['unscored']} samples are left out: the scorer can't read all of them")
     found = [f"{summary[name]} {what}" for name, what in left_out.items() if summary[name]]

@@ -71,6 +71,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         if abilities.of_models:
             seed = cfg.policy.seeds[0]
             abilities.measure(system, seed, _load(cfg, _source(cfg, run, system, seed)))
+    if thoughts := sum(bool(row["thoughts"]) for row in rows):
+        ranks.say(f"  {thoughts} of {len(rows)} answers begin with thoughts, which are kept and not judged")
     by_id = {(one.set, one.id): one for one in asked}
     abilities.score(rows, by_id)
     verdicts, records = _verdicts(cfg, rows, by_id, out.parent / "verdicts", ranks)

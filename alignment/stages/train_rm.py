@@ -27,16 +27,15 @@ from alignment.given import evaluation_pairs, sources
 from alignment.locks import link_or_copy
 from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
-from alignment.models.devices import device, to_host
+from alignment.models.devices import device, free_memory, to_host
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
 from alignment.models.packing import Item, Packing
-from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
+from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
 from alignment.models.scoring import packed_reward_scores, reward_scores
 from alignment.models.source import ModelSource, model_source
 from alignment.ranks import Ranks
 from alignment.trainers.arguments import (
     close_trackers,
-    keep_dropout,
     log_to,
     lora_config,
     quantized_on,
@@ -158,16 +157,19 @@ def _train_one(
     release(trainer)
     if ranks.main:
         trained = trained or _scores_in_training(in_training, cfg.lora, probe[0], loaded.tokenizer.pad_token_id)
-        del in_training
-        if quantized_on(cfg.lora) is not None:
-            reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe[0])
-            trained = replace(trained, reloaded=reload(quantized_on(cfg.lora)), unmerged=reload(None))
+    loaded.model = in_training = None  # on every rank: the next one takes their place
+    free_memory()
+    if ranks.main and quantized_on(cfg.lora) is not None:
+        reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe[0])
+        trained = replace(trained, reloaded=reload(quantized_on(cfg.lora)), unmerged=reload(None))
     ranks.wait()
     model = load_reward_model(unfinished / "model", device())
     packing = Packing(**cfg.packing)
     scores = _score_sets(model, loaded, packing, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
     if ranks.main:
-        parity = check_parity(model, unfinished / "model", *probe, trained)
+        rows, texts, template_texts = probe
+        others = None if texts == template_texts else template_texts
+        parity = check_parity(model, unfinished / "model", rows, texts, trained, others)
         card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
@@ -214,7 +216,6 @@ def _trainer(
         peft_config=lora_config(cfg.lora, "SEQ_CLS", ["score"]),
     )
     trainer.remove_callback(PrinterCallback)
-    keep_dropout(trainer.model, cfg.lora)
     return trainer
 
 
@@ -236,7 +237,7 @@ def _scores_in_training(
     if lora["name"] != "quantized":
         model.float()  # DeepSpeed's are in the training's precision
     model.eval()
-    return TrainedScores(reward_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
+    return TrainedScores(trained_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
 
 
 def _scores_of_split(trainer: MarginRewardTrainer, rows: list[Rendered], pad_id: int) -> TrainedScores:
@@ -312,15 +313,18 @@ def _facts(name: str, pair: dict) -> dict:
 
 def _parity_rows(
     loaded: Loaded, evaluation: dict[str, list[dict]], rendered: dict[str, list[list[Rendered]]]
-) -> tuple[list[Rendered], list[str]]:
-    """The first answers that nothing was cut from, as token ids and as texts."""
+) -> tuple[list[Rendered], list[str], list[str]]:
+    """The first answers that nothing was cut from, as token ids, as texts, and as the template itself writes them."""
     rows: list[Rendered] = []
     texts: list[str] = []
+    template_texts: list[str] = []
     for name, pairs in evaluation.items():
         for pair, both in zip(pairs, rendered[name], strict=True):
             if len(rows) < PARITY_ROWS and not any(answer.truncated for answer in both):
                 rows += both
-                texts += [loaded.format.text(pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
+                for side in ("chosen", "rejected"):
+                    texts.append(loaded.format.text(pair["prompt"], pair[side]))
+                    template_texts.append(loaded.format.template_text(pair["prompt"], pair[side]))
     if not rows:
         raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
-    return rows, texts
+    return rows, texts, template_texts

@@ -14,6 +14,7 @@ from transformers import AutoConfig, TrainingArguments
 from alignment.models.devices import device, training_dtype
 from alignment.models.load import context_of
 from alignment.ranks import accelerator, batch_shape, on_cpu
+from alignment.trainers.own_data import loading
 
 # Our settings that go into TRL's configuration under their own names.
 PASSED_ON = (
@@ -50,11 +51,7 @@ def within_context(args: TrainingArguments, model: Any) -> None:
 
     model: a name, or the model.
     """
-    if isinstance(model, str):
-        known = {name: value for name, value in (args.model_init_kwargs or {}).items() if name == "revision"}
-        config = AutoConfig.from_pretrained(model, **known)
-    else:
-        config = model.config
+    config = AutoConfig.from_pretrained(model, **loading(args)) if isinstance(model, str) else model.config
     context = context_of(config)
     if context is not None and (args.max_length is None or args.max_length > context):
         args.max_length = context
@@ -76,13 +73,13 @@ def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] |
     )
 
 
-def keep_dropout(model: torch.nn.Module, lora: Mapping[str, Any]) -> None:
+def keep_dropout(model: torch.nn.Module) -> None:
     """The adapters' own: TRL switches off every dropout in a model, for the sake of the base model's."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            for dropout in layer.lora_dropout.values():
+            for name, dropout in layer.lora_dropout.items():
                 if isinstance(dropout, torch.nn.Dropout):  # at 0 there is none
-                    dropout.p = lora["dropout"]
+                    dropout.p = model.peft_config[name].lora_dropout
 
 
 def quantized_on(lora: Mapping[str, Any]) -> torch.device | None:

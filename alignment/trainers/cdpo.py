@@ -7,6 +7,7 @@ hybrid reward gives gamma, a constant to autograd, and is then re-fitted (live_r
 rest: data preparation, the reference model, LoRA, saving, DeepSpeed and FSDP.
 """
 
+import copy
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ from alignment.models.activations import Reader, layer_count, reading
 from alignment.models.completions import add_completion_head, answer_log_probs, trl_log_probs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Item, Layout, Packing, answers
-from alignment.trainers.arguments import adapters_in_float32, within_context
+from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.one_device import on_one_device
-from alignment.trainers.own_data import check_pairs, require_room
+from alignment.trainers.own_data import check_pairs, plain, require_room
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import ReferenceLogProbs, reference_of
 from alignment.trainers.rows import LaidOutRows, RowCollator
@@ -65,19 +66,22 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
     ) -> None:
         args = args or ConfidenceDPOConfig()
         _check_arguments(args, train_dataset, reward, kwargs)
-        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs.get("eval_dataset"))):
-            check_pairs(data, name, model, kwargs.get("processing_class"))
+        train_dataset, kwargs["eval_dataset"] = plain(train_dataset), plain(kwargs.get("eval_dataset"))
+        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs["eval_dataset"])):
+            check_pairs(data, name, sorted(TOKENS), args, model, kwargs.get("processing_class"))
         if isinstance(reward, str | Path):
             reward = HybridReward.load(reward)
         self.live: LiveReward | None = None
         self.starts_at_reference = kwargs.get("ref_model") is None
         self._pairs, self._given_pairs = PairRecord(), len(train_dataset)
+        args = copy.copy(args)  # what is settled here isn't the caller's
         on_one_device(args, model)
         within_context(args, model)
         if self.starts_at_reference and _has_reference_beside_it(model, args, kwargs.get("peft_config")):
             kwargs["ref_model"] = reference_of(model, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         adapters_in_float32(self.model)
+        keep_dropout(self.model)
         self._prepare_rows()
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         self._refuse_models()

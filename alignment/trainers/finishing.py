@@ -68,6 +68,9 @@ def release(trainer: Trainer) -> None:
     deepspeed = trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.ref_model = None
+    trainer.deepspeed = trainer.optimizer = trainer.lr_scheduler = None
+    handler = trainer.callback_handler
+    handler.model = handler.optimizer = handler.lr_scheduler = None
     if deepspeed:
         unset_hf_deepspeed_config()
         AcceleratorState._reset_state()

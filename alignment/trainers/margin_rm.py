@@ -6,6 +6,7 @@ TRL's RewardTrainer does the rest: data preparation, LoRA, saving, DeepSpeed. Wh
 difference of two rewards, is `reward_gap` here; `margin` is always the data's column.
 """
 
+import copy
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from math import isfinite
@@ -18,10 +19,10 @@ from trl import RewardConfig, RewardTrainer
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
-from alignment.trainers.arguments import adapters_in_float32, within_context
+from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
 from alignment.trainers.checkpoints import SealedCheckpoints
 from alignment.trainers.one_device import on_one_device
-from alignment.trainers.own_data import check_pairs, refuse_text_for_numbers, require_room
+from alignment.trainers.own_data import check_pairs, plain, refuse_text_for_numbers, require_room
 from alignment.trainers.pair_mean import PairMean, refuse_unweighable
 from alignment.trainers.rows import LaidOutRows, RowCollator
 from alignment.types import UserError
@@ -62,14 +63,17 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         for name in ("data_collator", "compute_metrics"):
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
-        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs.get("eval_dataset"))):
-            check_pairs(data, name, model, kwargs.get("processing_class"))
+        train_dataset, kwargs["eval_dataset"] = plain(train_dataset), plain(kwargs.get("eval_dataset"))
+        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs["eval_dataset"])):
+            check_pairs(data, name, ("chosen_ids", "rejected_ids"), args, model, kwargs.get("processing_class"))
         _check_margins(train_dataset)
         self._sums: dict[str, Tensor] = {}  # of the mode
+        args = copy.copy(args)  # what is settled here isn't the caller's
         on_one_device(args, model)
         within_context(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         adapters_in_float32(self.model)
+        keep_dropout(self.model)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         require_room(self.train_dataset, len(train_dataset), args.max_length, "train_dataset")
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read

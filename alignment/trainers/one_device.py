@@ -25,8 +25,9 @@ def on_one_device(args: TrainingArguments, model: Any) -> None:
         args._n_gpu = 1
     if isinstance(model, str):
         settings = args.model_init_kwargs or {}
-        if settings.get("device_map") is not None:
+        place = settings.get("device_map")
+        if isinstance(place, str) or len(place or ()) > 1:
             raise UserError("model_init_kwargs", "device_map puts a model in several places", "leave it out")
-        args.model_init_kwargs = {**settings, "device_map": None}
+        args.model_init_kwargs = {**settings, "device_map": place}
     elif len(places := set(getattr(model, "hf_device_map", {}).values())) > 1:
         raise UserError("model", f"its layers are spread over {len(places)} devices", "load it without device_map")

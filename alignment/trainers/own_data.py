@@ -2,10 +2,11 @@
 
 import re
 import warnings
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import MISSING, fields
 from typing import Any
 
+from datasets import Dataset
 from transformers import AutoTokenizer, TrainingArguments
 
 from alignment.types import UserError
@@ -39,45 +40,74 @@ def refuse_text_for_numbers(arguments: TrainingArguments) -> None:
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-def check_pairs(data: Any, name: str, model: Any, tokenizer: Any) -> None:
-    """Of one data set, or of several by name: both answers, as text, messages or token ids; a template for messages."""
+def plain(data: Any) -> Any:
+    """Rows of lists and numbers, whatever format a data set was given."""
+    if isinstance(data, dict):
+        return {name: plain(one) for name, one in data.items()}
+    return data.with_format(None) if isinstance(data, Dataset) else data
+
+
+def check_pairs(
+    data: Any, name: str, needed: Sequence[str], args: TrainingArguments, model: Any, tokenizer: Any
+) -> None:
+    """Of one data set, or of several by name: answers as text, messages or token ids; a template for messages.
+
+    needed: the columns of token ids.
+    """
     if isinstance(data, dict):
         for one in data.values():
-            check_pairs(one, name, model, tokenizer)
+            check_pairs(one, name, needed, args, model, tokenizer)
         return
     columns = getattr(data, "column_names", None)
-    if columns is None or not isinstance(data, Sized):
+    if data is None or columns is None:
         return
+    if not isinstance(data, Sized):
+        raise UserError(name, "its length is not known", "give a Dataset")
     if not len(data):
         raise UserError(name, "it has no rows", "give pairs")
-    ids = {f"{side}_ids" for side in ANSWERS}
-    if not ids <= set(columns):
-        for side in ANSWERS:
-            if side not in columns:
-                raise UserError(name, f"it has no column `{side}`, only {', '.join(columns)}", "rename yours")
-        _check_answers(data, name)
-        if isinstance(data[0][ANSWERS[0]], list):
-            _require_template(model, tokenizer)
-    sides = [f"{side}_ids" if ids <= set(columns) else side for side in ANSWERS]
-    same = sum(row[sides[0]] == row[sides[1]] for row in data.select_columns(sides))
+    ids = set(needed) & set(columns)
+    wanted = needed if ids else ANSWERS
+    for column in wanted:
+        if column not in columns:
+            raise UserError(name, f"it has no column `{column}`, only {', '.join(columns)}", "rename yours")
+    if not ids and _check_answers(data.select_columns([one for one in ("prompt", *ANSWERS) if one in columns]), name):
+        _require_template(args, model, tokenizer)
+    one, other = ("chosen_ids", "rejected_ids") if ids else ANSWERS
+    same = sum(row[one] == row[other] for row in data.select_columns([one, other]))
     if same == len(data):
         raise UserError(name, "chosen and rejected are the same in every row", "give two answers to a prompt")
     if same:
         warnings.warn(f"{name}: {same} of {len(data)} pairs have two answers alike, and teach nothing", stacklevel=4)
 
 
-def _check_answers(data: Any, name: str) -> None:
-    for number, row in enumerate(data.select_columns(list(ANSWERS))):
-        for side, answer in row.items():
-            if isinstance(answer, list) and answer and all(isinstance(one, dict) for one in answer):
-                continue
-            if not isinstance(answer, str):
-                raise UserError(name, f"{side} of row {number} is {answer!r:.40}", "give text, or messages")
+def _check_answers(rows: Any, name: str) -> bool:
+    """Are they messages? All of a row's are, or none."""
+    kinds: set[str] = set()
+    for number, row in enumerate(rows):
+        for column, content in row.items():
+            kinds.add(_kind(content))
+            if "other" in kinds:
+                raise UserError(
+                    name, f"{column} of row {number} is {content!r:.40}", "give text, or messages with content"
+                )
+        if len(kinds) > 1:
+            raise UserError(name, f"row {number} has text beside messages", "give one or the other")
+    return kinds == {"messages"}
 
 
-def _require_template(model: Any, tokenizer: Any) -> None:
+def _kind(content: Any) -> str:
+    if isinstance(content, str):
+        return "text"
+    messages = isinstance(content, list) and bool(content)
+    return "messages" if messages and all(isinstance(one, dict) and one.get("content") for one in content) else "other"
+
+
+def _require_template(args: TrainingArguments, model: Any, tokenizer: Any) -> None:
+    if getattr(args, "chat_template_path", None) is not None:
+        return
     if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path)
+        name = model if isinstance(model, str) else model.config._name_or_path
+        tokenizer = AutoTokenizer.from_pretrained(name, **loading(args))
     if getattr(tokenizer, "chat_template", None) is None:
         raise UserError(
             "processing_class", "the tokenizer has no chat template, and the data set holds messages",
@@ -85,7 +115,14 @@ def _require_template(model: Any, tokenizer: Any) -> None:
         )  # fmt: skip
 
 
+def loading(args: TrainingArguments) -> dict[str, Any]:
+    """Of the settings that a model is loaded with, those that say where from."""
+    where = ("revision", "cache_dir", "token", "subfolder", "local_files_only", "trust_remote_code", "code_revision")
+    given = {name: value for name, value in (args.model_init_kwargs or {}).items() if name in where}
+    return {"trust_remote_code": args.trust_remote_code, **given}
+
+
 def require_room(data: Sized, before: int, max_length: int | None, name: str) -> None:
     """After those pairs were left out that don't fit."""
     if before and not len(data):
-        raise UserError(name, f"all {before} pairs are longer than max_length={max_length} tokens", "raise it")
+        raise UserError(name, f"all {before} pairs are longer than max_length={max_length} tokens", "give shorter ones")

@@ -48,7 +48,9 @@ def test_everything_asked_for_is_in_the_job(tmp_path):
         assert line in lines, line
     order = ["module load cuda/12.8 || exit", "source ~/venv/bin/activate", "set -uo pipefail"]
     assert [line for line in lines if line in order] == order, "what is the user's own may read unset variables"
-    assert f"--container-image=nvcr.io/x:1 --container-mounts={tmp_path}:{tmp_path}," in text
+    container = [one for one in shlex.split(text, comments=True) if one.startswith("--container-")]
+    assert container[0] == "--container-image=nvcr.io/x:1"
+    assert container[1].startswith(f"--container-mounts={tmp_path}:{tmp_path},")
     assert "#SBATCH --exclusive" in lines and "--gpus-per-node" not in text
     found = command(text)
     assert found[:3] == ["/opt/python", "-m", "accelerate.commands.launch"]

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.columns import BadRow
 from alignment.data.thinking import ANY, Tags, answer_of, split_off
+from alignment.types import UserError
 from tests.conftest import byte_tokenizer
 
 TEMPLATES = files("trl") / "chat_templates"
@@ -42,7 +43,7 @@ THINKING = {
     "glm4moe": "why?<|assistant|>",
     "gptoss": "<|start|>assistant",
     "deepseek_r1_distill": "<｜Assistant｜><think>\n",
-    "qwen2_5": "<|im_start|>assistant\n",
+    "gemma4": "<|turn>model\n",
 }
 TAGS = {
     "qwen3": ANY,
@@ -52,6 +53,7 @@ TAGS = {
     "lfm2_2_5": ANY,
     "deepseek_r1_distill": ANY,
     "gptoss": Tags("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "gemma4": Tags("<|channel>thought", "<channel|>"),  # which writes them beside calls of tools alone
     "gemma4_v5": Tags("<|channel>thought", "<channel|>"),
     "muse_glimmer": Tags("to=self<|message|>", "<|eom|><|start|>assistant to=user<|message|>"),
     "qwen2_5": None,
@@ -85,13 +87,26 @@ def test_what_is_sampled_goes_on_from_what_is_trained_on(template, prompt):
     assert format.text(prompt, ANSWER) == text_of(format, row.ids).removeprefix("<|begin_of_text|>")
 
 
+@pytest.mark.parametrize("template", BEFORE)
+def test_what_a_template_writes_itself_is_known_to_be_something_else(template):
+    format = format_of(template)
+    same = format.template_text(PROMPT, ANSWER) == format.text(PROMPT, ANSWER)
+    assert same == (template not in ("deepseek_r1_distill", "glm4moe", "gptoss", "muse_glimmer", "llama3_2", "qwen3_8"))
+
+
 @pytest.mark.parametrize("template", THINKING)
 def test_a_model_that_may_think_is_asked_to(template):
     format = format_of(template, thinking=True)
     assert text_of(format, format.prompt_ids(PROMPT)).endswith(THINKING[template])
-    assert format.begins_in_thoughts == THINKING[template].endswith("<think>\n")
+    assert format.opens_thoughts(format.prompt_ids(PROMPT)) == THINKING[template].endswith("<think>\n")
+    assert not format.opens_thoughts(format.plain_ids("another prompt, as Alpaca's"))
     (row,) = format.render(PROMPT, [ANSWER])
     assert row.ids.tolist() == format_of(template).render(PROMPT, [ANSWER])[0].ids.tolist(), "read without thoughts"
+
+
+def test_a_model_whose_template_knows_no_thoughts_is_not_asked_to_think():
+    with pytest.raises(UserError, match=r"model.thinking: the model's chat template knows no thoughts; leave it off"):
+        format_of("qwen2_5", thinking=True)
 
 
 @pytest.mark.parametrize("template", TAGS)
@@ -182,24 +197,56 @@ def test_an_answer_ends_where_the_model_ends_it(template, named):
 
 
 @pytest.mark.parametrize(
-    ("text", "begun", "thoughts", "answer"),
+    ("text", "begun", "thinking", "thoughts", "answer"),
     [
-        ("an answer", False, "", "an answer"),
-        ("<think>\nhm\n</think>\n\nyes", False, "hm", "\n\nyes"),
-        ("hm</think>yes", True, "hm", "yes"),
-        ("hm</think>yes", False, "hm", "yes"),  # the prompt has begun them, and nobody says so
-        ("<think>hm", False, "hm", None),  # cut off
-        ("hm", True, "hm", None),
-        ("</think>\n\nyes", True, "", "\n\nyes"),
-        ("a</think>b</think>c", False, "a", "b</think>c"),
-        ("what does <think> do?", False, "", "what does <think> do?"),
+        ("an answer", False, True, "", "an answer"),
+        ("<think>\nhm\n</think>\n\nyes", False, True, "hm", "\n\nyes"),
+        ("<think>\nhm\n</think>\n\nyes", False, False, "hm", "\n\nyes"),  # unasked
+        ("hm</think>yes", True, True, "hm", "yes"),
+        (
+            "Take a pound of powder.</think>I can't help.",
+            False,
+            True,
+            "",
+            "Take a pound of powder.</think>I can't help.",
+        ),
+        ("<think>hm", False, True, "hm", None),  # cut off
+        ("<think>Take a pound of powder", False, False, "", "<think>Take a pound of powder"),
+        ("hm", True, True, "hm", None),
+        ("</think>\n\nyes", True, True, "", "\n\nyes"),
+        ("<think>a</think>b</think>c", False, True, "a", "b</think>c"),
+        ("what does <think> do?", False, True, "", "what does <think> do?"),
     ],
 )
-def test_thoughts_are_what_a_text_begins_with(text, begun, thoughts, answer):
-    assert split_off(text, None, begun) == (thoughts, answer)
+def test_thoughts_are_what_a_text_begins_with(text, begun, thinking, thoughts, answer):
+    """Nothing that stands before a tag can hide from a judge, unless it is thoughts from the beginning."""
+    assert split_off(text, None, begun, thinking) == (thoughts, answer)
 
 
-def test_an_answer_without_thoughts_is_as_it_was():
-    assert answer_of("  an answer ") == "  an answer "
-    assert answer_of("<think>x</think>\n\nyes ") == "yes"
-    assert answer_of("<think>never ends") == ""
+@pytest.mark.parametrize(
+    ("text", "judged"),
+    [
+        ("  an answer ", "  an answer "),
+        ("<think>x</think>\n\nyes ", "yes"),
+        ("hm\n</think>\n\nyes", "yes"),  # DeepSeek R1's, whose prompt has begun them
+        ("Take a pound of powder.</think>I can't help.", "Take a pound of powder.</think>I can't help."),
+        ("`</think>` closes thoughts", "`</think>` closes thoughts"),
+        ("<think>never ends", "<think>never ends"),
+    ],
+)
+def test_what_is_judged_of_a_text_of_whatever_model(text, judged):
+    assert answer_of(text) == judged
+
+
+@pytest.mark.parametrize("template", ["llama3_2", "gptoss"])
+def test_markers_are_the_same_every_day(template, monkeypatch):
+    before = format_of(template).markers
+    monkeypatch.setattr(theirs, "datetime", Later)
+    theirs._compile_jinja_template.cache_clear()
+    assert format_of(template).markers == before
+
+
+def test_a_date_is_written_as_the_template_wants_it():
+    tokenizer = byte_tokenizer("chatml")
+    tokenizer.chat_template = "{{ strftime_now('%A, %-d %B %Y, %e.%-m., %H:%M %p, %x') }}" + tokenizer.chat_template
+    assert chat_format(tokenizer).text(PROMPT, ANSWER).startswith("Thursday, 1 January 2026, 1.1., 00:00 AM, 01/01/26<")

@@ -149,7 +149,7 @@ def test_what_wont_pass_is_one_line_at_once_without_the_key(status, line, tmp_pa
     assert asked[1:] == (["Hello."] if status == 400 else []), "nobody else's words are refused"
 
 
-@pytest.mark.parametrize("status", [400, 413, 422, 451])
+@pytest.mark.parametrize("status", [400, 403, 413, 422, 451])
 @pytest.mark.parametrize("refused", [{0}, {1, 2}, {3}, {0, 1, 2, 3}], ids=str)
 def test_what_a_content_filter_refuses_is_not_judged_and_counted(status, refused, tmp_path, capsys):
     """Routine on harmful text; it ends nothing, whichever comes first."""
@@ -168,7 +168,46 @@ def test_what_a_content_filter_refuses_is_not_judged_and_counted(status, refused
         assert one.counts["refused_by_the_service"] == len(refused) and one.counts["answers_paid"] == 4 - len(refused)
         asked = len(server.bodies)
         assert judge(server.url, tmp_path)(PROMPTS, ANSWERS) == found
-    assert len(server.bodies) <= asked + len(refused) + 1, "what was answered is kept, what was refused is asked again"
+    again = [body["messages"][-1]["content"] for body in server.bodies[asked:]]
+    assert len(again) - again.count("Hello.") == len(refused), "what was answered is kept, what was refused asked again"
+
+
+def test_a_service_that_takes_nothing_any_more_ends_it(tmp_path):
+    """The credit is used up after the first answer: that isn't the fault of six conversations."""
+    broke = "Your credit balance is too low"
+    with (
+        chat_server(lambda number, body: says(FULL) if number == 0 else Answer(400, broke)) as server,
+        pytest.raises(UserError, match=f"judge.api.url: the service answers status 400: {broke}"),
+    ):
+        judge(server.url, tmp_path, concurrency=1)(PROMPTS, ANSWERS)
+    assert [body["messages"][-1]["content"] for body in server.bodies].count("Hello.") == 1
+
+
+def test_a_service_is_greeted_again_after_five_refusals_in_a_row(tmp_path):
+    prompts = [text_message("user", f"question {i}") for i in range(14)]
+
+    def answer(number: int, body: dict) -> Answer:
+        hello = body["messages"][-1]["content"] == "Hello."
+        return says("hi", (1, 1)) if hello else Answer(400, "filtered")
+
+    with chat_server(answer) as server:
+        one = judge(server.url, tmp_path, concurrency=1)
+        assert all(verdict.unparsed for verdict in one(prompts, ["a"] * 14))
+    assert [body["messages"][-1]["content"] for body in server.bodies].count("Hello.") == 3
+
+
+def test_a_greeting_is_tried_again_too(tmp_path):
+    """A busy service is no wrong one."""
+    kinds = []
+
+    def answer(number: int, body: dict) -> Answer:
+        hello = body["messages"][-1]["content"] == "Hello."
+        kinds.append(hello)
+        return (Answer(429, "busy") if kinds.count(True) < 3 else says("hi")) if hello else Answer(400, "filtered")
+
+    with chat_server(answer) as server:
+        assert judge(server.url, tmp_path)(PROMPTS[:1], ANSWERS[:1])[0].unparsed
+    assert kinds.count(True) == 3 and len(server.bodies) == 4
 
 
 # ---- money, rate, cache ---------------------------------------------------------------------------------------------

@@ -222,6 +222,10 @@ def test_unusable_states_are_refused_in_one_line_before_anything_is_fitted(fitte
         assert says in str(error.value) and "\n" not in str(error.value)
 
 
+def test_numbers_of_numpy_are_numbers():
+    assert HybridReward.fit(*states(), margin=np.float32(1.0)).meaning["margin"] == "1"
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
+from alignment.models.card import reward_model_card
 from alignment.models.load import load_reward_model
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
@@ -87,6 +88,21 @@ def test_adapters_on_four_bits_are_compared_by_loading_them_twice(saved):
 def test_absolute_positions_show_in_left_padding_and_fail_nothing(saved):
     folder, rows, texts, scores = saved("gpt2")
     assert check(folder, rows, texts, scores)["left_padding"] > 1e-4
+
+
+def test_a_template_that_writes_something_else_than_was_trained_on_is_no_failure_and_on_the_card(saved):
+    """DeepSeek R1's closes no thoughts before an answer, GLM's writes no end: users are told how to write it."""
+    folder, rows, texts, scores = saved("llama")
+    others = [text.replace("<|eot_id|>", "") for text in texts]
+    trained = TrainedScores(scores, exact=True)
+    found = check_parity(load_reward_model(folder, CPU), folder, rows, texts, trained, others)
+    assert found["chat_template"] > 1e-4 and found["pipeline"] <= 1e-4
+    format = chat_format(byte_tokenizer("llama3"))
+    card = reward_model_card("legend_rm", "none", 0, "x", format, found)
+    assert "Give it a conversation as above: its chat template writes something else" in card
+    assert "Give it a conversation as its chat template renders it" in reward_model_card(
+        "legend_rm", "none", 0, "x", format, check(folder, rows, texts, scores)
+    )
 
 
 def break_head(folder):

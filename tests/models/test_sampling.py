@@ -151,7 +151,7 @@ def test_thoughts_that_are_cut_off_leave_no_answer(template):
     assert (sample.thoughts, sample.text, sample.finished) == ("hm", "", False)
 
 
-@pytest.mark.parametrize("text", ["so.", "what is <b>?"])
+@pytest.mark.parametrize("text", ["so.", "what is <b>?", "Take powder.</think>I can't help.", "<think>Take powder."])
 def test_a_model_that_does_not_think_answers_as_before(text):
     loaded = writes(text, thinking=False)
     (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], 120)

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from alignment import artifacts
 from alignment.artifacts import RunDir
 from alignment.compose import compose_config
-from alignment.models.load import load_reward_base
+from alignment.models.load import _in_4_bits, load_reward_base
 from alignment.models.source import model_source
 from alignment.run import run_recipe
 from tests import small_recipe
@@ -122,13 +122,23 @@ def test_bfloat16_training_passes_the_parity_gate(tmp_path, world_folder):
     assert parity["loaded"] <= 1e-4 < parity["bfloat16"]
 
 
-def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monkeypatch):
-    """They are published on whole weights, whose scores are others; what is compared is each with its like."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monkeypatch, dtype):
+    """They are published on whole weights, whose scores are others; what is compared is each with its like. On GPUs the
+    base computes in bfloat16, and what is learned is in float32."""
+
+    def in_4_bits(device) -> dict:
+        settings = _in_4_bits(device)
+        settings["quantization_config"].bnb_4bit_compute_dtype = dtype
+        return {**settings, "dtype": dtype}
+
+    monkeypatch.setattr("alignment.models.load._in_4_bits", in_4_bits)
+    precision = f"trainer.precision={str(dtype).removeprefix('torch.')}"
     monkeypatch.setattr("alignment.run.engines.check", lambda cfg: None)  # it wants a GPU
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)  # as on a GPU: one kernel for all
-    found = run(tmp_path, "lora=quantized", "trainer.learning_rate=0.003", "reward_model.margins=[legend]")
+    found = run(tmp_path, "lora=quantized", precision, "trainer.learning_rate=0.003", "reward_model.margins=[legend]")
     parity = json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]
-    assert max(parity["reloaded_in_4_bits"], parity["unmerged"]) <= 1e-4
+    assert max(parity["reloaded_in_4_bits"], parity["unmerged"]) <= 1e-4, "the same kernels"
     assert parity["loaded"] > 0.05, "what four bits change"
     assert "four bits change" in (found.reward_model("legend", 0) / "README.md").read_text()
 

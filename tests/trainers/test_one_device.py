@@ -73,6 +73,9 @@ def test_a_named_model_is_not_spread_over_the_devices_that_are_there(folder, tmp
     arguments = ConfidenceDPOConfig(output_dir=str(tmp_path), **CPU, **FIXED, model_init_kwargs={"dtype": "bfloat16"})
     on_one_device(arguments, str(folder))
     assert arguments.model_init_kwargs == {"dtype": "bfloat16", "device_map": None}
+    arguments.model_init_kwargs = {"device_map": {"": 0}}  # as TRL's get_kbit_device_map gives it
+    on_one_device(arguments, str(folder))
+    assert arguments.model_init_kwargs == {"device_map": {"": 0}}
     arguments.model_init_kwargs = {"device_map": "auto"}
     with pytest.raises(UserError, match="model_init_kwargs: device_map puts a model in several places; leave it out"):
         on_one_device(arguments, str(folder))

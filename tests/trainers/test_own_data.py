@@ -45,6 +45,22 @@ UNUSABLE = {
     "an answer that is a number": (text(chosen=list(range(8))), {}, "chosen of row 0 is 0; give text, or messages"),
     "an answer that is missing": (text(rejected=["x"] * 7 + [None]), {}, "rejected of row 7 is None; give text"),
     "all answers alike": (text(rejected=[f"good {i}" for i in range(8)]), {}, "chosen and rejected are the same in ev"),
+    "ids without a prompt": (
+        Dataset.from_dict({"chosen_ids": [[5, 6]] * 8, "rejected_ids": [[7]] * 8}),
+        {},
+        "it has no column `prompt_ids`",
+    ),
+    "text beside messages": (
+        text(chosen=[[{"role": "assistant", "content": "x"}]] * 8),
+        {},
+        "row 0 has text beside messages; give one or",
+    ),
+    "a prompt that is missing": (text(prompt=["a"] * 3 + [None] * 5), {}, "prompt of row 3 is None; give text, or mes"),
+    "messages without content": (
+        text(**{side: [[{"role": "assistant"}]] * 8 for side in ("prompt", "chosen", "rejected")}),
+        {},
+        "prompt of row 0 is [{'role': 'assistant'}]; give text, or messages with content",
+    ),
     "nothing": (text(0), {}, "it has no rows; give pairs"),
     "all too long": (text(prompt=["long " * 60] * 8), {"max_length": 40}, "all 8 pairs are longer than max_length=40"),
 }
@@ -55,6 +71,8 @@ UNUSABLE = {
 def test_data_that_cannot_be_learned_from_is_one_line(kind, what, tmp_path, monkeypatch):
     trainer, config, more = TRAINERS[kind]
     data, settings, says = UNUSABLE[what]
+    if (kind, what) == ("reward model", "ids without a prompt"):
+        return  # it needs none
     if what != "all too long":  # which only the tokenizer knows
         monkeypatch.setattr("trl.trainer.dpo_trainer.create_model_from_path", None)
         monkeypatch.setattr("trl.trainer.reward_trainer.create_model_from_path", None)
@@ -105,3 +123,41 @@ def test_a_reward_of_another_model_is_named(layers, width, tmp_path):
         )  # fmt: skip
     said = f"reward: it reads {layers} layers of {width}, and the policy has 3 of 32; fit it on this policy"
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("form", ["torch", "numpy"])
+def test_data_in_a_format_of_its_own_is_read(kind, form, tmp_path):
+    trainer, config, more = TRAINERS[kind]
+    ids = {"prompt_ids": [[5, 6]] * 8, "chosen_ids": [[7, 8, 9, 2]] * 8, "rejected_ids": [[9, 2]] * 8}
+    model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    if kind == "policy":
+        tiny_model("llama", AutoModelForCausalLM).save_pretrained(tmp_path / "model")
+        model = str(tmp_path / "model")
+    data = Dataset.from_dict(ids).with_format(form)
+    trainer(model, config(str(tmp_path), **SETTINGS, **more), data, processing_class=byte_tokenizer("plain")).train()
+
+
+def test_an_evaluation_set_without_a_length_is_one_line(tmp_path):
+    model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    with pytest.raises(UserError, match="eval_dataset: its length is not known; give a Dataset"):
+        MarginRewardTrainer(
+            model, MarginRewardConfig(str(tmp_path), **SETTINGS), text(), eval_dataset=text().to_iterable_dataset(),
+            processing_class=byte_tokenizer("plain"),
+        )  # fmt: skip
+
+
+def test_a_template_to_come_is_a_template(tmp_path):
+    """MarginRewardConfig(chat_template_path=...): TRL clones it before it reads the data."""
+    model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    byte_tokenizer("chatml").save_pretrained(tmp_path / "other")
+    arguments = MarginRewardConfig(str(tmp_path), **SETTINGS, chat_template_path=str(tmp_path / "other"))
+    MarginRewardTrainer(model, arguments, messages(), processing_class=byte_tokenizer("plain"))
+
+
+def test_the_callers_settings_stay_as_they_are(tmp_path):
+    """A second trainer may have a model that reads more."""
+    arguments = MarginRewardConfig(str(tmp_path), **SETTINGS, max_length=4096)
+    model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    trainer = MarginRewardTrainer(model, arguments, text(), processing_class=byte_tokenizer("plain"))
+    assert trainer.args.max_length == 256 and arguments.max_length == 4096

@@ -117,3 +117,11 @@ def test_figures_of_a_step_are_means_over_its_pairs(tmp_path):
         )
     steps = logs.of("reward_gap")
     assert len(steps) == 2 and 8 * steps[0] + 2 * steps[1] == pytest.approx(float(gaps.sum()), rel=1e-4)
+
+
+def test_predictions_are_refused(tmp_path):
+    """The loss has none; and what an evaluation counts would be taken for a step's."""
+    data = test_margin_rm.pairs(16, [0.0] * 16)
+    trainer, _ = test_margin_rm.train(tmp_path, data, max_steps=1)
+    with pytest.raises(UserError, match="predict: the loss has no outputs to give"):
+        trainer.predict(data)

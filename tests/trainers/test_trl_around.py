@@ -1,6 +1,8 @@
 """What surrounds the trainers, in accelerate and transformers, still does what we rely on."""
 
+import gc
 import inspect
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from transformers.integrations.deepspeed import (
 )
 from trl.models import prepare_deepspeed
 
+from alignment.trainers.finishing import release
 from tests.conftest import tiny_model
 from tests.trainers.trl_alone import checks, new
 
@@ -81,3 +84,15 @@ def test_a_configuration_knows_where_its_model_came_from_and_how_it_computes(fol
     """The merge of adapters and TRL's reference are loaded from there; kept references are one kernel's."""
     config = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=kernel).config
     assert (config._name_or_path, config._attn_implementation) == (str(folder), kernel)
+
+
+@checks("transformers.Trainer", "deepspeed", "optimizer", "lr_scheduler", "callback_handler")
+def test_what_holds_memory_after_a_training_can_be_let_go_of(folder, tmp_path):
+    trainer = new(folder, tmp_path, max_steps=1, save_strategy="no")
+    assert trainer.deepspeed is None, "without DeepSpeed there is no engine"
+    trainer.train()
+    optimizer, model = weakref.ref(trainer.optimizer), weakref.ref(trainer.model)
+    release(trainer)
+    gc.collect()
+    assert optimizer() is None, "something else holds the optimizer's states"
+    assert model() is None, "something else holds the model"
