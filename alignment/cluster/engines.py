@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from alignment.types import UserError
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuses FSDP and 4 bits without a GPU, and DeepSpeed without a compiler.
+    """Refuses FSDP and 4 bits without a GPU, and DeepSpeed where its operator can't be compiled.
 
     accelerate would run plain DDP for FSDP in silence; bitsandbytes trains and infers with different layouts there.
     """
@@ -33,6 +34,12 @@ def check(cfg: DictConfig) -> None:
     if find_spec("ninja") is None and shutil.which("ninja") is None:
         raise UserError(
             "launch", "DeepSpeed on CPU ranks compiles an operator, and there is no ninja", "pip install ninja"
+        )
+    if any(character.isspace() for character in sys.prefix):  # torch's line for the linker quotes no folder
+        raise UserError(
+            "launch",
+            f"DeepSpeed on CPU ranks compiles an operator, which fails in a folder with a blank ({sys.prefix})",
+            "choose ddp, or install into another folder",
         )
 
 

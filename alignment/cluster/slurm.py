@@ -115,7 +115,8 @@ def _launcher(cfg: DictConfig, stage: str, nodes: int) -> list[str]:
         ]  # fmt: skip
         if commands.is_deepspeed(cfg, stage):
             more += ["--deepspeed_multinode_launcher", "standard"]
-    return commands.accelerate(commands.layout(cfg, stage), processes, *more)
+    launcher = commands.accelerate(commands.layout(cfg, stage), processes, *more)
+    return [word if word in more else shlex.quote(word) for word in launcher]  # the node's shell fills in `more`
 
 
 # ---- before anything is submitted -----------------------------------------------------------------------------------

@@ -28,6 +28,14 @@ def test_deepspeed_on_cpu_ranks_needs_a_compiler_and_ninja(launch, monkeypatch, 
         engines.check(cfg(*launch))
 
 
+def test_deepspeed_on_cpu_ranks_compiles_in_no_folder_with_a_blank(monkeypatch):
+    monkeypatch.setattr(sys, "prefix", "/home/josé mit raum/.venv")
+    with pytest.raises(UserError, match=r"fails in a folder with a blank \(/home/josé mit raum/.venv\); choose ddp"):
+        engines.check(cfg("launch=zero2", "launch.processes=2"))
+    engines.check(cfg("launch=ddp", "launch.processes=2"))
+    engines.check(cfg("launch=slurm", "launch.gpus=4", "launch.layout=zero3"))
+
+
 def test_on_the_nodes_of_a_cluster_gpus_are_what_the_settings_say(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     engines.check(cfg("launch=slurm", "launch.gpus=4", "launch.layout=zero3"))
