@@ -33,11 +33,12 @@ def main(out: Path, policy: Path, settings: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(policy, attn_implementation="sdpa", dtype=torch.float32)
     steps = Steps()
     trainer = ConfidenceDPOTrainer(
-        model=model, args=arguments, train_dataset=pairs(count), processing_class=byte_tokenizer("chatml"),
-        callbacks=[steps], reward=None if reward is None else HybridReward.load(reward),
+        model=model, args=arguments, train_dataset=pairs(count), eval_dataset=pairs(11, seed=5),
+        processing_class=byte_tokenizer("chatml"), callbacks=[steps],
+        reward=None if reward is None else HybridReward.load(reward),
     )  # fmt: skip
     trainer.train()
-    evaluated = trainer.evaluate(pairs(11, seed=5))
+    evaluated = trainer.evaluate()
     if trainer.accelerator.is_main_process:
         head = torch.cat([value.detach().flatten() for value in trainer.live.reward.parameters()])
         found = {name: [logs.get(name) for logs in steps.logs] for name in steps.logs[0]}
