@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alignment.ranks import Ranks
 
-PATIENCE = 10.0  # seconds, for the others to give up too
+PATIENCE = 30.0  # seconds, for the others to give up too: a step or a checkpoint of theirs may still be going on
 SIGNS = ("gloo/transport", "imed out", "watchdog", "Connection closed", "Connection reset", "Broken pipe")
 
 

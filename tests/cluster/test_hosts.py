@@ -27,7 +27,11 @@ def start(hosts, host: str, folder: Path) -> subprocess.Popen:
 
 def finish(pair: list[subprocess.Popen], folder: Path) -> None:
     codes = [one.wait(300) for one in pair]
-    assert codes == [0, 0], "".join(path.read_text()[-4000:] for path in sorted(folder.glob("*.err")))
+    assert codes == [0, 0], said(folder)
+
+
+def said(folder: Path) -> str:
+    return "".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in sorted(folder.glob("*.err")))
 
 
 @pytest.mark.slow
@@ -45,7 +49,7 @@ def test_two_hosts_that_are_cut_off_say_so_and_go_on_when_they_are_joined(hosts,
     cut = time.monotonic()
     line = "repalign: train_cdpo: one and two don't reach each other any more, though all ranks are alive"
     while not all(line in (folder / f"{host}.err").read_text() for host in ("one", "two")):
-        assert time.monotonic() < cut + TIMEOUT + 30
+        assert time.monotonic() < cut + 180, said(folder)  # the time-out, and what a busy machine takes to say it
         time.sleep(0.2)
     print(f"both ranks said so {time.monotonic() - cut:.0f} s after the cut")
     assert pair[0].wait(60) != 0
