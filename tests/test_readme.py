@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.data.world_pairs import world_pairs
+from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
 
 
@@ -22,7 +23,7 @@ def test_confidence_dpo_in_ten_lines(world_folder, tmp_path, monkeypatch):
         "learning_rate=1e-6)", "learning_rate=1e-4, max_steps=2, use_cpu=True, bf16=False, report_to='none')"
     )
     assert changed.count("max_steps=2") == 1
-    rows = world_pairs(48, 2, seed=0, noise=0.0)[0].rows
+    rows = world_pairs(48, 2, Drawing(0))[0].rows
     monkeypatch.chdir(tmp_path)
     with open("pairs.jsonl", "w") as file:
         for row in rows:

@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from alignment import artifacts
 from alignment.artifacts import RunDir
 from alignment.data.chat import chat_format
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash, model_hash
+from alignment.world.preferences import Drawing
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 
@@ -43,7 +44,7 @@ def test_the_report_keeps_its_schema_and_names_the_world(run):
     report = json.loads(run.report.read_text())
     schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
     jsonschema.validate(report, schema)
-    assert report["world"]["generator"] == generator_hash()
+    assert report["world"] == {"generator": generator_hash(), "model": model_hash()}
     assert {"annotation", "reward_model"} <= set(report)
     assert report["annotation"]["seconds"] > 0
 
@@ -101,7 +102,7 @@ def test_reward_models_load_as_users_load_them(run):
     scores = [row for row in artifacts.read_rows(run.reward_scores) if row["set"] == "same"][:5]
     from alignment.data.world_pairs import world_evaluation_pairs
 
-    pairs = {row["id"]: row for row in world_evaluation_pairs(60, seed=0)["same"].rows}
+    pairs = {row["id"]: row for row in world_evaluation_pairs(60, Drawing(0))["same"].rows}
     folder = run.reward_model("none", 0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
