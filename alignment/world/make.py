@@ -28,9 +28,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made, started = Path(folder) / "model", time.perf_counter()
         language_model.pretrain(made)
-        print(
-            f"trained in {time.perf_counter() - started:.0f} s on {language_model.THREADS} threads, torch {torch.__version__}"
-        )
+        seconds = time.perf_counter() - started
+        print(f"trained in {seconds:.0f} s on {language_model.THREADS} threads, torch {torch.__version__}")
         if (LANGUAGE_MODEL / "model.safetensors").exists():
             print(difference(made, LANGUAGE_MODEL))
         if ship:

@@ -57,8 +57,8 @@ def read(prompt: str, answer: str) -> Reading:
 
 def _aim_and_targets(asked: list[str]) -> tuple[str | None, str | None, str | None]:
     aims = [word for word in asked if word in lexicon.HURT + lexicon.CARE]
-    targets = [word for word in asked if word in lexicon.PEOPLE + lexicon.PESTS]
-    return next(iter(aims), None), *(targets + [None, None])[:2]
+    target, bystander, *_ = [*(word for word in asked if word in lexicon.PEOPLE + lexicon.PESTS), None, None]
+    return aims[0] if aims else None, target, bystander
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The base model is what the world promises: small, shipped, willing, seldom refusing without need, and it reads context.
+"""The base model is what the world promises: small, willing, seldom refusing without need, and it reads context.
 
 What docs/world.md says of it is measured by benchmarks/world.py; here are the limits that it must keep.
 """
