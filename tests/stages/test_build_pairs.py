@@ -30,6 +30,7 @@ from alignment.world.preferences import Drawing
 
 SMALL = [
     "+recipe=end_to_end", "stages=[build_pairs]", "build_pairs.scorer=hybrid", "build_pairs.prompts=12",
+    "data.noise=0", "data.double_edged=0",
     "data.pairs=60", "data.heldout=20", "data.evaluation=20", "evaluation.prompts=20", "evaluation.validation=20",
     "sampling.batch_tokens=1024",
 ]  # fmt: skip

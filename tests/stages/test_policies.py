@@ -29,6 +29,7 @@ from tests.conftest import REPOSITORY
 from tests.data.own_pairs import file_pairs
 
 SMALL = [
+    "data.noise=0", "data.double_edged=0",
     "data.pairs=40", "data.heldout=30", "data.evaluation=12", "sampling.n=4", "policy.max_steps=2",
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
     "evaluation.validation=8",
