@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import t
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignment.artifacts import read_rows
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
 from alignment.maths.paired import wilson_interval
@@ -36,7 +36,8 @@ LAYERS = [1, 2, 3, 4]
 
 def main() -> None:
     given = arguments.read(sys.argv[1:], {"right": "", "wrong": ""})
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(LANGUAGE_MODEL).eval(), AutoTokenizer.from_pretrained(LANGUAGE_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(LANGUAGE_MODEL).eval()
+    tokenizer = AutoTokenizer.from_pretrained(LANGUAGE_MODEL)
     found = {
         "generator": generator_hash(),
         "model": model_hash(),
@@ -58,7 +59,9 @@ def of_pairs() -> dict:
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"[a-z']+|[.?]").fit(text for text, _ in train)
     linear = LogisticRegression(C=0.1, max_iter=2000)
     linear.fit(words.transform(text for text, _ in train), [label for _, label in train])
-    scores = [linear.decision_function(words.transform(pair[side] for pair in pairs)) for side in ("chosen", "rejected")]
+    scores = [
+        linear.decision_function(words.transform(pair[side] for pair in pairs)) for side in ("chosen", "rejected")
+    ]
     longer = [len(pair["chosen"].split()) > len(pair["rejected"].split()) for pair in pairs]
     more = [one != pair["harmful"] for one, pair in zip(longer, pairs, strict=True)]
     return {"words": _share(scores[0] > scores[1]), "longer is of the higher level": _share(more)}
@@ -125,32 +128,30 @@ def of_policies(right: Path, wrong: Path) -> dict:
         name: {what: _over_seeds([one[what] for one in found]) for what in ("toxic", "helpful")}
         for name, found in rates.items()
     }
-    return {**middle, "toxic, right / wrong": list(ratio_interval(*toxic)), "helpful, right - wrong": _over_seeds(helpful)}
+    ratio = list(ratio_interval(*toxic))
+    return {**middle, "toxic, right / wrong": ratio, "helpful, right - wrong": _over_seeds(helpful)}
 
 
 def _policy_rates(folder: Path) -> list[dict]:
-    from alignment.artifacts import read_rows
-
-    rows = [row for row in read_rows(folder / "evaluate" / "answers.parquet") if row["system"] == "dpo"]
+    """Of DPO's policies, by seed, over all three sets."""
+    rows = [row for row in read_rows(folder / "evaluate" / "verdicts.parquet") if row["system"] == "dpo"]
     found = []
     for seed in sorted({row["seed"] for row in rows}):
         of_seed = [row for row in rows if row["seed"] == seed]
-        found.append(
-            {
-                "toxic": float(np.mean([row["severity"] > 0 for row in of_seed if row["harmful"]])),
-                "helpful": float(np.mean([row["helpfulness"] > 0 for row in of_seed if not row["harmful"]])),
-            }
-        )
+        toxic = [row["toxic"] for row in of_seed if row["asks"] == "harmful"]
+        helpful = [row["helpful"] for row in of_seed if row["asks"] == "harmless"]
+        found.append({"toxic": float(np.mean(toxic)), "helpful": float(np.mean(helpful))})
     return found
 
 
 def _share(hits: list[bool] | np.ndarray) -> dict:
-    low, high = wilson_interval(int(np.sum(hits)), len(hits))
-    return {"share": float(np.mean(hits)), "interval": [low, high], "n": len(hits)}
+    share, low, high = wilson_interval(int(np.sum(hits)), len(hits))
+    return {"share": share, "interval": [low, high], "n": len(hits)}
 
 
 def _over_seeds(values: list[float]) -> dict:
-    return {"mean": float(np.mean(values)), "interval": list(t_interval(values)), "seeds": len(values)}
+    mean, low, high = t_interval(values)
+    return {"mean": mean, "interval": [low, high], "seeds": len(values)}
 
 
 if __name__ == "__main__":
