@@ -9,8 +9,8 @@ from pathlib import Path
 
 from alignment.ranks import Ranks
 
-# Seconds, for the others to give up too: a step or a checkpoint of theirs may still be going on. Less than the 30 s after
-# which torchrun kills what is left of its ranks when one of them has died.
+# Seconds, for the others to give up too: a step or a checkpoint of theirs may still be going on. Less than the 30 s
+# after which torchrun kills what is left of its ranks when one of them has died.
 PATIENCE = 20.0
 SIGNS = ("gloo/transport", "imed out", "watchdog", "Connection closed", "Connection reset", "Broken pipe")
 
