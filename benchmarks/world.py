@@ -26,7 +26,7 @@ from alignment.models.activations import response_states
 from alignment.models.packing import Item, Layout
 from alignment.world import grammar, oracle
 from alignment.world.identity import LANGUAGE_MODEL, generator_hash, model_hash
-from alignment.world.preferences import Drawing, training_pairs
+from alignment.world.preferences import Drawing, evaluation_pairs, training_pairs
 from benchmarks import arguments
 
 TRAINED, EVALUATED, DIRECTIONS = 2000, 1000, 20  # pairs, pairs of each of the three sets, random directions
@@ -55,7 +55,7 @@ def of_pairs() -> dict:
     """What words and length alone say of the label, on pairs of unseen objects and templates."""
     drawn = Drawing(0)
     train = [(pair[side], side == "chosen") for pair in training_pairs(4000, drawn) for side in ("chosen", "rejected")]
-    pairs = [pair for name in ("objects", "templates") for pair in world_evaluation_pairs(EVALUATED, drawn)[name].rows]
+    pairs = [pair for name in ("objects", "templates") for pair in evaluation_pairs(name, EVALUATED, drawn)]
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"[a-z']+|[.?]").fit(text for text, _ in train)
     linear = LogisticRegression(C=0.1, max_iter=2000)
     linear.fit(words.transform(text for text, _ in train), [label for _, label in train])
