@@ -10,7 +10,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20
 
-.PHONY: setup legend_rm cdpo test test-all soak bench lint clean
+.PHONY: setup legend_rm cdpo world test test-all soak bench lint clean
 
 setup: .venv/.installed
 
@@ -27,6 +27,10 @@ legend_rm: setup
 
 cdpo: setup
 	$(BIN)/python -m alignment.run +recipe=cdpo
+
+# the embedded world's language model, trained again beside the one that is shipped: a minute and a half
+world: setup
+	$(BIN)/python -m alignment.world.make
 
 test: setup
 	$(PYTEST) -m "not slow and not soak"

@@ -81,6 +81,9 @@ class WorldData:
     heldout: int = MISSING
     evaluation: int = MISSING
     noise: float = MISSING
+    noise_kind: str = MISSING
+    length: float = MISSING
+    double_edged: float = MISSING
     seed: int = MISSING
 
 

@@ -21,7 +21,7 @@ from alignment.data.places import files_of
 from alignment.data.preferences import Source, Wanted, check_sources, kept_out_of, prepare
 from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
 from alignment.data.tables import RowTable
-from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
+from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.ranks import Ranks
 from alignment.types import Message, UserError
 
@@ -33,7 +33,7 @@ def given_pairs(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[Loaded, Loa
     """Training pairs and those kept from training. What was set aside on the way is in the run's data folder."""
     data = cfg.data
     if data.name == "world":
-        return world_pairs(data.pairs, data.heldout, seed=data.seed, noise=data.noise)
+        return world_pairs(data.pairs, data.heldout, drawing(data))
     folder = ranks.from_main(lambda: _prepared(cfg, run, ranks))
     train, heldout = (Loaded(RowTable.open(folder / f"{part}.arrow")) for part in ("train", "heldout"))
     return train, heldout
@@ -69,7 +69,7 @@ def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded)
 
 def evaluation_pairs(cfg: DictConfig) -> dict[str, Loaded]:
     """The world's clean sets; real data has none."""
-    return world_evaluation_pairs(cfg.data.evaluation, seed=cfg.data.seed) if cfg.data.name == "world" else {}
+    return world_evaluation_pairs(cfg.data.evaluation, drawing(cfg.data)) if cfg.data.name == "world" else {}
 
 
 def sources(data: DictConfig) -> list[Source]:

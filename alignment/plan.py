@@ -14,7 +14,7 @@ from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source
 from alignment.stages import STAGES
 from alignment.types import UserError
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash
 
 FOLDERS = ("data.folder", "evaluation.folder")  # what lies there is an input
 

@@ -16,6 +16,7 @@ from alignment.launch_rules import check_launch
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.gates import limits
 from alignment.types import UserError
+from alignment.world.preferences import NOISE
 
 CHOICES = {
     "run.tracking": ("none", "wandb", "tensorboard", "trackio"),
@@ -27,6 +28,7 @@ CHOICES = {
     "annotator.pooling": ("endpoint", "last_text", "mean"),
     "annotator.prompt": ("chat", "alpaca"),
     "annotator.scope": ("harmful", "harmless", "all"),
+    "data.noise_kind": tuple(NOISE),
     "annotator.binning.method": ("eqfreq", "eqwidth", "kmeans", "quartile", "none"),
     "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
     "trainer.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
@@ -62,7 +64,8 @@ RANGES = {  # both ends allowed; None: no end
     "launch.restarts": (0, None),
     "data.pairs": (10, None),
     "data.evaluation": (10, None),
-    "data.noise": (0, 1 / 3),
+    "data.length": (0, 1),
+    "data.double_edged": (0, 1),
     "data.rows": (10, None),
     "annotator.contrast.count": (10, None),
     "annotator.contrast.max_new_tokens": (1, None),
@@ -163,7 +166,9 @@ def _check_values(cfg: Config) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in choices:
             raise UserError(key, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
-    ranges = {**RANGES, "data.heldout": (10, None) if cfg.data.name == "world" else (0.01, 0.5)}
+    ranges = {**RANGES, "data.heldout": (0.01, 0.5)}
+    if cfg.data.name == "world":
+        ranges |= {"data.heldout": (10, None), "data.noise": (0, NOISE[cfg.data.noise_kind].most)}
     for key, (low, high) in ranges.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and not ((low is None or value >= low) and (high is None or value <= high)):

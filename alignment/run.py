@@ -34,7 +34,6 @@ from alignment.cluster import engines, exits, local, lost, slurm
 from alignment.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.config import CONF_DIR, register
 from alignment.judges.choice import require_ready
-from alignment.models.source import model_source, ready_path
 from alignment.plan import (
     Step,
     chosen,
@@ -227,10 +226,8 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
         shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
         out.mkdir(parents=True)
     stage = importlib.import_module(f"alignment.stages.{step.stage}")
-    if "model" in STAGES[step.stage].inputs:
-        ready_path(model_source(cfg.model.name, cfg.model.get("path")))
     ranks.wait()
-    started = time.perf_counter()  # of the work itself: libraries are imported, the world's model is there
+    started = time.perf_counter()  # of the work itself: libraries are imported
     rows = stage.run(cfg, run, out, ranks)
     ranks.wait()
     if ranks.main:

@@ -29,6 +29,7 @@ from transformers import (
 
 from alignment import ranks as ranks_module
 from alignment.ranks import Ranks
+from alignment.world.identity import LANGUAGE_MODEL
 
 torch.set_num_threads(1)
 
@@ -116,10 +117,8 @@ def _started_nowhere(_nowhere, monkeypatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world_folder() -> Path:
-    """The world's language model, pretrained on first use."""
-    from alignment.world.cached_model import language_model
-
-    return language_model()
+    """The world's language model."""
+    return LANGUAGE_MODEL
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ SMALL = [
 # Every kind of work there is: batches of states, of samples and of scores, a grid with validation, two trainings with a
 # checkpoint at every step, and the best of several samples.
 CDPO = [
-    "+recipe=cdpo", "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=512",
+    "+recipe=cdpo", "data.noise=0", "data.double_edged=0",
+    "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=512",
     "sampling.n=4", "sampling.batch_tokens=1024", "policy.systems=[base,rs_star,cdpo_star]", "policy.beta=[0.1,0.3]",
     "policy.batch_size=8", "policy.max_steps=4", "policy.logging_steps=1", "policy.save_steps=1",
     "evaluation.prompts=8", "evaluation.validation=8",

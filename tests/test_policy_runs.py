@@ -26,6 +26,7 @@ from tests.small_recipe import different
 
 # Several batches for every rank; the reward model accumulates four micro-batches of 2, the policy none of its 4 pairs.
 END_TO_END = [
+    "data.noise=0", "data.double_edged=0",
     "data.pairs=80", "data.heldout=40", "data.evaluation=40", "annotator.contrast.count=40",
     "annotator.batch_tokens=1024", "reward.batch_tokens=1024", "sampling.batch_tokens=2048", "reward_model.seeds=[0]",
     "trainer.num_train_epochs=1", "trainer.batch_size=16", "trainer.per_device_batch_size=2", "policy.batch_size=8",

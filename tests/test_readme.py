@@ -3,10 +3,16 @@
 import json
 import re
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.data.world_pairs import world_pairs
+from alignment.reports.policies import policy_tables
+from alignment.reports.reward_models import reward_table
+from alignment.reports.tables import as_text
+from alignment.world.identity import generator_hash, model_hash
+from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
 
 
@@ -22,7 +28,7 @@ def test_confidence_dpo_in_ten_lines(world_folder, tmp_path, monkeypatch):
         "learning_rate=1e-6)", "learning_rate=1e-4, max_steps=2, use_cpu=True, bf16=False, report_to='none')"
     )
     assert changed.count("max_steps=2") == 1
-    rows = world_pairs(48, 2, seed=0, noise=0.0)[0].rows
+    rows = world_pairs(48, 2, Drawing(0))[0].rows
     monkeypatch.chdir(tmp_path)
     with open("pairs.jsonl", "w") as file:
         for row in rows:
@@ -33,3 +39,20 @@ def test_confidence_dpo_in_ten_lines(world_folder, tmp_path, monkeypatch):
     assert trainer.state.global_step == 2 and trainer.live.reward.alpha > 0
     trained, base = (AutoModelForCausalLM.from_pretrained(path) for path in ("safer/policy", world_folder))
     assert not torch.equal(trained.lm_head.weight, base.lm_head.weight)
+
+
+@pytest.mark.parametrize("recipe", ["legend_rm", "cdpo"])
+def test_its_tables_are_those_of_the_committed_reports(recipe):
+    """Line by line, as a run prints them from its report.json; docs/reports has the reports of the commands."""
+    report = json.loads((REPOSITORY / f"docs/reports/{recipe}.json").read_text())
+    if recipe == "legend_rm":
+        tables = [reward_table(report["reward_model"])]
+    else:
+        tables = policy_tables(report["policy"], report["ratio"])
+    printed = {" ".join(line.split()) for line in as_text(tables).splitlines()}
+    title = {"legend_rm": "unseen pairs ranked right", "cdpo": "toxic answers, %"}[recipe]
+    blocks = (REPOSITORY / "README.md").read_text().split("```")[1::2]
+    (shown,) = [block for block in blocks if title in block and "─" in block]
+    lines = [" ".join(line.split()) for line in shown.splitlines() if re.search(r"\d\.\d", line)]
+    assert len(lines) >= 5 and [line for line in lines if line not in printed] == []
+    assert report["world"] == {"generator": generator_hash(), "model": model_hash()}

@@ -19,12 +19,11 @@ from alignment.data import contrast as contrast_data
 from alignment.data.chat import ChatFormat, chat_format
 from alignment.data.columns import BadRow, pair
 from alignment.data.files import read_file
-from alignment.data.world_pairs import world_pairs
+from alignment.data.world_pairs import drawing, world_pairs
 from alignment.given import sources
 from alignment.models.packing import Item
-from alignment.models.source import model_source
+from alignment.models.source import model_source, ready_path
 from alignment.types import UserError
-from alignment.world import language_model
 
 SAMPLE = 400  # pairs whose tokens are counted
 DRAWS = 1000  # micro-batches that are drawn to find the largest
@@ -76,7 +75,7 @@ def pairs(cfg: DictConfig) -> tuple[Texts, Texts]:
     """Training pairs and those kept from training."""
     data, format = cfg.data, _format(cfg)
     if data.name == "world":
-        parts = world_pairs(min(data.pairs, SAMPLE), min(data.heldout, SAMPLE), seed=data.seed, noise=data.noise)
+        parts = world_pairs(min(data.pairs, SAMPLE), min(data.heldout, SAMPLE), drawing(data))
         train, heldout = (_items(part.rows, format) for part in parts)
         return Texts(train, data.pairs), Texts(heldout, data.heldout)
     rows, count = _drawn(data)
@@ -142,12 +141,10 @@ def planned(items: Sequence[Item], tokens: int, cost: Callable[[Item], int]) -> 
 
 def _format(cfg: DictConfig) -> ChatFormat | None:
     """How the model's conversations are written; None where it has no tokenizer (yet)."""
-    if cfg.model.name == "world":
-        return chat_format(language_model.build_tokenizer())
-    source = model_source(cfg.model.name, cfg.model.path)
+    source = model_source(cfg.model.name, cfg.model.get("path"))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-        return chat_format(tokenizer, cfg.model.chat_template)
+        tokenizer = AutoTokenizer.from_pretrained(ready_path(source), revision=source.revision)
+        return chat_format(tokenizer, cfg.model.get("chat_template"))
     except (OSError, ValueError, TypeError, AttributeError, UserError):  # whatever a folder without one makes of it
         return None
 

@@ -28,20 +28,16 @@ from alignment.cluster.memory import Kept, Shape
 from alignment.models import item_attention
 from alignment.models.activations import decoder_blocks
 from alignment.models.packing import PADDING, Item, Layout, Packing
-from alignment.models.source import model_source
-from alignment.world import language_model
+from alignment.models.source import model_source, ready_path
 
 KINDS = {"language": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification, "backbone": AutoModel}
 PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # what autocast computes in half precision
 
 
 def configuration(name: str, path: str | None) -> PreTrainedConfig:
-    """Of the model that a run uses. The world's is known before it is trained."""
-    if name == "world":
-        with torch.random.fork_rng(devices=[]):
-            return language_model._new_model(language_model.build_tokenizer()).config
+    """Of the model that a run uses."""
     source = model_source(name, path)
-    return AutoConfig.from_pretrained(source.path, revision=source.revision)
+    return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
 
 
 def build(

@@ -1,20 +1,25 @@
 """The embedded world's preference pairs, in the columns of all others."""
 
+from omegaconf import DictConfig
+
 from alignment.data.columns import Loaded, pair
-from alignment.world import grammar
+from alignment.world.grammar import EVALUATION_SETS
+from alignment.world.preferences import Drawing, evaluation_pairs, heldout_pairs, training_pairs
 
 
-def world_pairs(train: int, heldout: int, *, seed: int, noise: float) -> tuple[Loaded, Loaded]:
+def drawing(data: DictConfig) -> Drawing:
+    """What the settings say of how pairs are drawn and labelled."""
+    return Drawing(data.seed, data.noise, data.noise_kind, data.length, data.double_edged)
+
+
+def world_pairs(train: int, heldout: int, drawing: Drawing) -> tuple[Loaded, Loaded]:
     """Training and held-out pairs of the embedded world, labelled with noise."""
-    return (
-        _world(grammar.training_pairs(train, seed=seed, noise=noise)),
-        _world(grammar.heldout_pairs(heldout, seed=seed, noise=noise)),
-    )
+    return _world(training_pairs(train, drawing)), _world(heldout_pairs(heldout, drawing))
 
 
-def world_evaluation_pairs(count: int, *, seed: int) -> dict[str, Loaded]:
+def world_evaluation_pairs(count: int, drawing: Drawing) -> dict[str, Loaded]:
     """The world's clean evaluation sets, by name."""
-    return {name: _world(grammar.evaluation_pairs(name, count, seed=seed)) for name in grammar.EVALUATION_SETS}
+    return {name: _world(evaluation_pairs(name, count, drawing)) for name in EVALUATION_SETS}
 
 
 def _world(raw: object) -> Loaded:

@@ -1,12 +1,12 @@
 """Which judge a name stands for. Each is imported only when it is chosen: some need no model, and no torch."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alignment.judges.verdicts import Judge
-from alignment.world.cached_model import cache_folder
 
 Settings = Mapping[str, Any]
 
@@ -66,8 +66,12 @@ def _api(settings: Settings) -> Judge:
     more = _without_name(settings)
     key = key_from(more.pop("key_variable"))
     folder = more.pop("cache")
-    cache = cache_folder() / "judge" if folder is None else Path(folder).expanduser()
+    cache = _cache_folder() / "judge" if folder is None else Path(folder).expanduser()
     return ApiJudge(ChatService(**more, key=key, cache=cache))
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repalign"
 
 
 def _without_name(settings: Settings) -> dict[str, Any]:

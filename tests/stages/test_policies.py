@@ -24,11 +24,12 @@ from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.types import StageFailed, UserError
-from alignment.world import grammar
+from alignment.world.preferences import Drawing, training_pairs
 from tests.conftest import REPOSITORY
 from tests.data.own_pairs import file_pairs
 
 SMALL = [
+    "data.noise=0", "data.double_edged=0",
     "data.pairs=40", "data.heldout=30", "data.evaluation=12", "sampling.n=4", "policy.max_steps=2",
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
     "evaluation.validation=8",
@@ -225,7 +226,7 @@ def from_file(folder: Path, rows: list[dict], *overrides: str) -> RunDir:
 
 
 def file_rows(count: int, **more: object) -> list[dict]:
-    return [{**row, **more} for row in grammar.training_pairs(count, seed=0, noise=0.0)]
+    return [{**row, **more} for row in training_pairs(count, Drawing(0))]
 
 
 def test_confidences_of_a_file_are_what_is_learned_with(tmp_path, world_folder):
