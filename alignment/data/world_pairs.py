@@ -1,15 +1,16 @@
 """The embedded world's preference pairs, in the columns of all others."""
 
-from omegaconf import DictConfig
+from collections.abc import Mapping
+from typing import Any
 
 from alignment.data.columns import Loaded, pair
 from alignment.world.grammar import EVALUATION_SETS
 from alignment.world.preferences import Drawing, evaluation_pairs, heldout_pairs, training_pairs
 
 
-def drawing(data: DictConfig) -> Drawing:
+def drawing(data: Mapping[str, Any]) -> Drawing:
     """What the settings say of how pairs are drawn and labelled."""
-    return Drawing(data.seed, data.noise, data.noise_kind, data.length, data.double_edged)
+    return Drawing(data["seed"], data["noise"], data["noise_kind"], data["length"], data["double_edged"])
 
 
 def world_pairs(train: int, heldout: int, drawing: Drawing) -> tuple[Loaded, Loaded]:
