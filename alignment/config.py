@@ -23,6 +23,7 @@ class Run:
     dir: str = MISSING
     plan: bool = MISSING
     stage: str | None = MISSING
+    workers: int | None = MISSING
     tracking: str = MISSING
 
 

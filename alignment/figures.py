@@ -1,9 +1,12 @@
 """The pictures of a report, drawn the same to the last byte from the same numbers."""
 
 from pathlib import Path
+from typing import get_args
 
 import matplotlib
 import numpy as np
+
+from alignment.types import Margins
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -77,25 +80,32 @@ def _gap_colour(gap: int | str) -> tuple:
     return plt.get_cmap("Oranges" if gap != "" and gap < 0 else "Blues")(0.45 + 0.15 * size)
 
 
+KINDS = {
+    "none": ("without margins", NONE),
+    "legend": ("with Legend's margins", LEGEND),
+    "constant": ("the same margin for all", "#d9a066"),
+    "shuffled": ("Legend's, shuffled", "#b55d7a"),
+}
+
+
 def draw_accuracy(report: dict, path: Path) -> None:
     """Share of unseen pairs ranked right, with 95% intervals over seeds, one dot per model."""
-    kinds = [kind for kind in ("none", "legend") if kind in report]
+    kinds = [kind for kind in get_args(Margins) if kind in report]
     by_gap, by_set = report[kinds[0]]["by_gap"], report[kinds[0]]["by_set"]
     labels = ["all pairs", *by_set, *(gap.replace("gap", "severity gap") for gap in by_gap)]
+    shifts = np.linspace(0.28, -0.28, len(kinds)) / 2 if len(kinds) == 2 else np.linspace(0.28, -0.28, len(kinds))
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 0.42 * len(labels) + 1.1))
-        for kind, colour, shift in zip(
-            kinds, (NONE, LEGEND) if len(kinds) > 1 else (LEGEND,), (0.14, -0.14), strict=False
-        ):
+        figure, axis = plt.subplots(figsize=(6.2, (0.3 + 0.06 * len(kinds)) * len(labels) + 1.1))
+        for kind, shift in zip(kinds, shifts if len(kinds) > 1 else (0,), strict=True):
+            label, colour = KINDS[kind]
             found = [report[kind]["accuracy"], *report[kind]["by_set"].values(), *report[kind]["by_gap"].values()]
-            rows = np.arange(len(labels))[::-1] + (shift if len(kinds) > 1 else 0)
+            rows = np.arange(len(labels))[::-1] + shift
             means = np.array([100 * one["mean"] for one in found])
             for row, one in zip(rows, found, strict=True):
                 seeds = [100 * value for value in one["per_seed"]]
                 axis.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=5)
                 if one["ci95"][0] is not None:
                     axis.plot([100 * end for end in one["ci95"]], [row, row], color=colour, linewidth=2)
-            label = {"none": "without margins", "legend": "with Legend's margins"}[kind]
             axis.plot(means, rows, "o", color=colour, markersize=5.5, label=label)
         axis.set_yticks(np.arange(len(labels))[::-1], labels)
         axis.set_xlabel("unseen pairs ranked right, %  (bars: 95% intervals over seeds; ticks: seeds)")

@@ -78,11 +78,12 @@ def host() -> str:
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank of count; `main` is rank 0. hosts: where each of them runs."""
+    """rank of count; `main` is rank 0. hosts: where each of them runs. beside: others train too, under one bar."""
 
     rank: int = 0
     count: int = 1
     hosts: tuple[str, ...] = ()
+    beside: bool = False
 
     @classmethod
     def here(cls, timeout_seconds: float = 1800) -> "Ranks":
@@ -162,7 +163,7 @@ class Ranks:
         from tqdm import tqdm
 
         every = 0.1 if sys.stderr.isatty() else 30
-        return tqdm(items, what, total, unit=unit, disable=not self.main, mininterval=every, leave=False)
+        return tqdm(items, what, total, unit=unit, disable=not self.main or self.beside, mininterval=every, leave=False)
 
     def say(self, line: str) -> None:
         """One line on the terminal, from the main process alone."""

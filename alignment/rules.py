@@ -6,6 +6,7 @@ Nothing here imports torch: a mistake is answered in a second.
 
 from importlib.util import find_spec
 from math import isfinite
+from typing import get_args
 
 from omegaconf import OmegaConf
 
@@ -15,7 +16,7 @@ from alignment.judge_rules import GUARD_JUDGES, check_judges
 from alignment.launch_rules import check_launch
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.gates import limits
-from alignment.types import UserError
+from alignment.types import Margins, UserError
 from alignment.world.preferences import NOISE
 
 CHOICES = {
@@ -45,7 +46,7 @@ CHOICES = {
     ),
     "reward.pooling": ("endpoint", "last_text", "mean"),
     "build_pairs.scorer": ("hybrid", "reward_model", "judge"),
-    "build_pairs.reward_model": ("legend", "none"),
+    "build_pairs.reward_model": get_args(Margins),
     "build_pairs.pairing": ("zip4", "best_worst"),
     "confidence.source": ("paper", "released", "calibrated", "column"),
     "confidence.refit": ("margin", "no_margin", "off"),
@@ -55,6 +56,7 @@ CHOICES = {
 
 RANGES = {  # both ends allowed; None: no end
     "launch.processes": (1, None),
+    "run.workers": (1, None),
     "launch.timeout_seconds": (5, None),
     "launch.nodes": (1, None),
     "launch.gpus": (0, None),
@@ -275,8 +277,9 @@ def _check_trainer(cfg: Config) -> None:
     if any(seed < 0 for seed in cfg.reward_model.seeds):
         raise UserError("reward_model.seeds", "a seed is negative", "give 0 or more")
     for margins in cfg.reward_model.margins:
-        if margins not in ("none", "legend"):
-            raise UserError("reward_model.margins", f"{margins!r} is not a choice", "list none, legend or both")
+        if margins not in get_args(Margins):
+            choices = ", ".join(get_args(Margins))
+            raise UserError("reward_model.margins", f"{margins!r} is not a choice", f"list some of {choices}")
     for key in ("margins", "seeds"):
         values = cfg.reward_model[key]
         if not values or len(set(values)) < len(values):

@@ -14,13 +14,11 @@ the same command goes on, 130 interrupted.
 
 import errno
 import importlib
-import logging
 import os
 import shutil
 import signal
 import sys
 import time
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -48,6 +46,7 @@ from alignment.policies.judging import asked_judges, calibrated
 from alignment.ranks import Ranks
 from alignment.reports.gates import missed
 from alignment.stages import STAGES
+from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
 
 OTHER_RANKS_WAIT = 3.0  # seconds
@@ -66,7 +65,7 @@ def main(recipe: str | None = None) -> None:
     except UserError as error:
         _fail(str(error), 2)
     register()
-    _quiet_libraries()
+    quiet_libraries()
     _hydra_main()
 
 
@@ -272,24 +271,6 @@ def _interrupted(folder: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"\nrepalign: interrupted; the same command goes on in {folder}", file=sys.stderr, flush=True)
     os._exit(130)
-
-
-def _quiet_libraries() -> None:
-    """Libraries listen to environment variables, read at import: no telemetry, and no warnings about what this package
-    settles itself. What is set already stays as it is."""
-    for name, value in {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make training many times slower when a core is shared
-    }.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", "this process sees .* GPUs")  # a run says so itself
-    warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)
-    warnings.filterwarnings("ignore", r"`is_gradient_checkpointing`", FutureWarning)  # TRL's own call of it
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a kernel that it would like to load
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def _fail(message: str, code: int) -> None:

@@ -8,17 +8,26 @@ import os
 import signal
 import sys
 import time
+from multiprocessing.synchronize import Event
 from types import FrameType
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 AGAIN = 5.0  # seconds; sooner, one request reached us twice: from Slurm, and from the launcher that got it too
 _first: float | None = None
+_told: Event | None = None
 
 
 def listen() -> None:
     """From here on a signal is a request. Also where the process was started with the signal ignored."""
     for number in SIGNALS:
         signal.signal(number, _note)
+
+
+def follow(event: Event) -> None:
+    """This process works for another one: signals are that one's to understand, and it sets the event."""
+    global _told
+    _told = event
+    over()
 
 
 def over() -> None:
@@ -29,7 +38,7 @@ def over() -> None:
 
 def asked() -> bool:
     """Has this process been asked to stop? Other ranks may not have been yet: decide together, with Ranks.any."""
-    return _first is not None
+    return _first is not None or (_told is not None and _told.is_set())
 
 
 def _note(number: int, frame: FrameType | None) -> None:

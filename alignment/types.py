@@ -3,6 +3,7 @@
 from typing import Literal
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}, as chat templates take it
+Margins = Literal["none", "legend", "constant", "shuffled"]  # what reward models are trained with
 Pooling = Literal["endpoint", "last_text", "mean"]
 
 

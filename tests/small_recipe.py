@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+# One worker: processes take longer to start than these models to train.
 SMALL = [
     "+recipe=legend_rm", "data.pairs=96", "data.heldout=64", "data.evaluation=60", "annotator.contrast.count=40",
     "annotator.batch_tokens=1024", "reward_model.seeds=[0]", "trainer.num_train_epochs=1", "trainer.save_steps=1",
-    "trainer.logging_steps=1",
+    "trainer.logging_steps=1", "run.workers=1",
 ]  # fmt: skip
 # Every kind of work there is: batches of states, of samples and of scores, a grid with validation, two trainings with a
 # checkpoint at every step, and the best of several samples.
@@ -17,7 +18,7 @@ CDPO = [
     "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=512",
     "sampling.n=4", "sampling.batch_tokens=1024", "policy.systems=[base,rs_star,cdpo_star]", "policy.beta=[0.1,0.3]",
     "policy.batch_size=8", "policy.max_steps=4", "policy.logging_steps=1", "policy.save_steps=1",
-    "evaluation.prompts=8", "evaluation.validation=8",
+    "evaluation.prompts=8", "evaluation.validation=8", "run.workers=1",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from alignment.data.world_pairs import world_pairs
 from alignment.reports.policies import policy_tables
-from alignment.reports.reward_models import reward_table
+from alignment.reports.reward_models import reward_tables
 from alignment.reports.tables import as_text
 from alignment.world.identity import generator_hash, model_hash
 from alignment.world.preferences import Drawing
@@ -46,7 +46,7 @@ def test_its_tables_are_those_of_the_committed_reports(recipe):
     """Line by line, as a run prints them from its report.json; docs/reports has the reports of the commands."""
     report = json.loads((REPOSITORY / f"docs/reports/{recipe}.json").read_text())
     if recipe == "legend_rm":
-        tables = [reward_table(report["reward_model"])]
+        tables = reward_tables(report["reward_model"])
     else:
         tables = policy_tables(report["policy"], report["ratio"])
     printed = {" ".join(line.split()) for line in as_text(tables).splitlines()}

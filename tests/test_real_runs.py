@@ -184,7 +184,7 @@ def test_a_read_only_folder_is_one_line(tmp_path):
 
 @pytest.mark.soak
 def test_make_legend_rm_keeps_its_promises(tmp_path):
-    """On two free cores: five minutes and 2 GB, 15 s when everything is cached, and margins that help."""
+    """On two free cores: two and a half minutes and 2 GB, 15 s when everything is cached, and the README's table."""
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
@@ -193,8 +193,10 @@ def test_make_legend_rm_keeps_its_promises(tmp_path):
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     report = json.loads((tmp_path / "runs/legend_rm/report.json").read_text())
-    print(f"{seconds[0]:.0f} s, then {seconds[1]:.1f} s; {peak / 1e9:.2f} GB; gain {report['reward_model']['gain']}")
-    assert seconds[0] <= 300 and seconds[1] <= 15 and peak <= 2e9
-    gain = report["reward_model"]["gain"]
-    assert gain["mean"] >= 0.02 and gain["ci95"][0] > 0
-    assert report["annotation"]["spearman_severity"] >= 0.7
+    print(f"{seconds[0]:.0f} s, then {seconds[1]:.1f} s; {peak / 1e9:.2f} GB a process")
+    assert seconds[0] <= 150 and seconds[1] <= 15 and peak <= 2e9
+    committed = json.loads((REPOSITORY / "docs/reports/legend_rm.json").read_text())
+    accuracies = [
+        [one["reward_model"][kind]["accuracy"]["mean"] for kind in ("none", "legend")] for one in (report, committed)
+    ]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=5e-4), "as the README prints it"

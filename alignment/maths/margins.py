@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from alignment.maths.direction import unit
-from alignment.types import UserError
+from alignment.types import Margins, UserError
 
 Method = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
 Negative = Literal["bin", "clip", "keep", "abs"]
@@ -136,3 +136,19 @@ def _box_plot(ordered: MarginArray, bins: int) -> list[float]:
     """The box plot's quartiles and whiskers; it has six bins, whatever `bins` says."""
     low, median, high = np.quantile(ordered, [0.25, 0.5, 0.75]).tolist()
     return [low - 1.5 * (high - low), low, median, high, high + 1.5 * (high - low)]
+
+
+def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginArray:
+    """Legend's margins, or what they must beat: their mean size for every pair, or their values dealt to other pairs.
+
+    Pairs without a margin, out of the annotation's scope, keep none.
+    """
+    has = margins != 0
+    given = margins[has]
+    if kind == "constant":
+        given = np.full(len(given), abs(given).mean() if len(given) else 0.0)
+    elif kind == "shuffled":
+        given = np.random.default_rng(seed).permutation(given)
+    compared = np.zeros_like(margins)
+    compared[has] = given
+    return compared

@@ -1,7 +1,14 @@
 """The README of a published model: what it is, how to load it, what was checked."""
 
 from alignment.data.chat import ChatFormat
+from alignment.types import Margins
 
+MARGINS: dict[Margins, str] = {
+    "none": "none",
+    "legend": "Legend's",
+    "constant": "the mean size of Legend's for every pair",
+    "shuffled": "Legend's, dealt to other pairs",
+}
 COMPARED = {
     "loaded": "with the model as it was trained",
     "one_by_one": "one conversation at a time, or many in a batch",
@@ -15,7 +22,7 @@ COMPARED = {
 
 
 def reward_model_card(
-    recipe: str, margins: str, seed: int, trained_on: str, format: ChatFormat, parity: dict[str, float]
+    recipe: str, margins: Margins, seed: int, trained_on: str, format: ChatFormat, parity: dict[str, float]
 ) -> str:
     """For people who find the folder without the run around it."""
     padding = (
@@ -37,7 +44,7 @@ tags: [reward-model, repalign]
 # Reward model `{margins}`, seed {seed}
 
 Scores an answer to a prompt; higher is better. Trained by repalign's recipe `{recipe}` with the loss
-`-log sigmoid(r_chosen - r_rejected - m)`, margins m: {"Legend's" if margins == "legend" else "none"}.
+`-log sigmoid(r_chosen - r_rejected - m)`, margins m: {MARGINS[margins]}.
 
 ```python
 from transformers import pipeline

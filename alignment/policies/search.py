@@ -6,6 +6,8 @@ its last checkpoint. Of candidates off the best point only what they did is kept
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from alignment.policies.answers import VALIDATION, answer, rates, validation_pro
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.ranks import Ranks
+from alignment.trainers.progress import ProgressBar
+from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 
 REFUSAL_ALLOWED = 0.05  # over-refusal above the base model's
@@ -37,6 +41,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
     done, table = out.parent / "done", []
     systems = trained_by(stage, list(cfg.policy.systems))
     known = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
+    workers = _side_by_side(stage, cfg, training, systems, known, done)
     left_out: dict[bool, dict[str, str]] = {star: {} for star in known}  # id and reason, the same for every candidate
     for system in systems:
         star = SYSTEMS[system].star
@@ -46,7 +51,8 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
         def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
             folder = done / candidate.name
             if not ranks.from_main(lambda: artifacts.damage(folder) is None):
-                _make(cfg, training, candidate, pairs, folder, ranks)
+                with workers.here():
+                    _make(cfg, training, candidate, pairs, folder, ProgressBar(candidate.name))
             finished[candidate.name] = artifacts.read_json(folder / "training.json")
             return finished[candidate.name]
 
@@ -65,6 +71,42 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
     if ranks.main:
         artifacts.write_json(out / "trainings.json", table)
     return _set_aside(known, left_out, out, ranks)
+
+
+def _side_by_side(
+    stage: str, cfg: DictConfig, training: Training, systems: list[str], known: dict[bool, LoadedRows], done: Path
+) -> Workers:
+    """Trains at once, where there are several workers, what has to be trained whatever validation says."""
+    ranks = training.ranks
+    candidates = [one for system in systems for one in _certain(cfg, system)]
+    missing = ranks.from_main(lambda: [one for one in candidates if artifacts.damage(done / one.name) is not None])
+    workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
+    if workers.count > 1:
+        rows = {star: pairs.rows for star, pairs in known.items()}
+        work = partial(_make_beside, cfg, replace(training, ranks=Ranks(beside=True)), missing, rows, done)
+        side_by_side(work, len(missing), workers, "policies", stage)
+    return workers
+
+
+def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
+    """Of a grid what judges its points; of a single point every seed."""
+    points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), 0)
+    seeds = list(cfg.policy.seeds)[: cfg.policy.grid_seeds if len(points) > 1 else None]
+    return [replace(point, seed=seed) for point in points for seed in seeds]
+
+
+def _make_beside(
+    cfg: DictConfig,
+    training: Training,
+    candidates: list[Candidate],
+    rows: dict[bool, list[dict]],
+    done: Path,
+    number: int,
+    progress: Progress,
+) -> None:
+    """In a process of its own."""
+    candidate = candidates[number]
+    _make(cfg, training, candidate, rows[SYSTEMS[candidate.system].star], done / candidate.name, progress)
 
 
 def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
@@ -137,11 +179,17 @@ def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> 
 
 
 def _make(
-    cfg: DictConfig, training: Training, candidate: Candidate, pairs: list[dict], folder: Path, ranks: Ranks
+    cfg: DictConfig,
+    training: Training,
+    candidate: Candidate,
+    pairs: list[dict],
+    folder: Path,
+    progress: ProgressBar | Progress,
 ) -> None:
     """Trains and validates one candidate, into `folder`, which appears when all of it is there."""
+    ranks = training.ranks
     unfinished = folder.with_name(f".{folder.name}")
-    facts = train_policy(training, candidate, pairs, unfinished)
+    facts = train_policy(training, candidate, pairs, unfinished, progress)
     facts[VALIDATION] = None
     if cfg.data.name == "world" and not facts["diverged"]:
         source = ModelSource(str(unfinished / "policy"), None, "")

@@ -30,6 +30,7 @@ from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.sft import PackedSFTTrainer
+from alignment.trainers.side_by_side import Progress
 from alignment.trainers.stopping import train
 from alignment.types import UserError
 
@@ -50,7 +51,9 @@ class Training:
     ranks: Ranks
 
 
-def train_policy(training: Training, candidate: Candidate, pairs: list[dict], folder: Path) -> dict[str, Any]:
+def train_policy(
+    training: Training, candidate: Candidate, pairs: list[dict], folder: Path, progress: ProgressBar | Progress
+) -> dict[str, Any]:
     """Trains a candidate into folder/policy; its checkpoints stay until the caller removes them.
 
     What it did: pairs used and left out, the log by step, and whether it diverged (its weights aren't finite).
@@ -65,7 +68,6 @@ def train_policy(training: Training, candidate: Candidate, pairs: list[dict], fo
     make = _fine_tuner if SYSTEMS[candidate.system].stage == "train_sft" else _preference_trainer
     trainer = make(training, candidate, loaded, rows, folder)
     trainer.remove_callback(PrinterCallback)
-    progress = ProgressBar(candidate.name)
     trainer.add_callback(progress)
     try:
         train(trainer, candidate.name, training.ranks)

@@ -23,7 +23,7 @@ from alignment.reports.inspection import inspection_tables
 from alignment.reports.judges import judge_tables
 from alignment.reports.margins import annotation, annotation_table
 from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
-from alignment.reports.reward_models import reward_models, reward_table
+from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.scorecard import scorecard
 from alignment.reports.tables import as_text
 from alignment.types import StageFailed
@@ -54,7 +54,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         draw_margins(artifacts.read_rows(run.heldout_pairs), known, calibration["binning"], out / "margins.png")
     if _usable(run, "train_rm", ranks):
         report["reward_model"] = reward_models(artifacts.read_rows(run.reward_scores))
-        tables.append(reward_table(report["reward_model"]))
+        tables += reward_tables(report["reward_model"])
         draw_accuracy(report["reward_model"], out / "accuracy.png")
     if _usable(run, "fit_reward", ranks):
         report["hybrid"] = hybrid(artifacts.read_json(run.hybrid_report))

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
@@ -25,6 +26,7 @@ from alignment.batches import Pending, compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.given import evaluation_pairs, sources
 from alignment.locks import link_or_copy
+from alignment.maths.margins import compared_margins
 from alignment.models.activations import states_layout
 from alignment.models.card import reward_model_card
 from alignment.models.devices import device, free_memory, to_host
@@ -44,6 +46,7 @@ from alignment.trainers.arguments import (
 from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.trainers.stopping import train
 from alignment.types import StageFailed, UserError
 from alignment.world.identity import generator_hash, model_hash
@@ -63,21 +66,18 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     evaluation = _evaluation_pairs(cfg, run)
     scores: list[dict] = []
     training: dict[str, dict] = {}
-    planned = [f"{margins}/seed-{seed}" for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
-    found = sum((out.parent / "done" / name).exists() for name in planned)
-    if found:
-        ranks.say(f"  {found} of {len(planned)} models are there from an earlier run")
-    for seed in cfg.reward_model.seeds:
-        for margins in cfg.reward_model.margins:
-            name = f"{margins}/seed-{seed}"
-            done = out.parent / "done" / name
-            if not ranks.from_main(lambda done=done: artifacts.damage(done) is None):
-                _train_one(cfg, run, pairs, evaluation, margins, seed, done, ranks)
-            training[name] = artifacts.read_json(done / "training.json")
-            scores += artifacts.read_rows(done / "scores.parquet")
+    names = [f"{margins}/seed-{seed}" for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
+    folder = out.parent / "done"
+    if there := sum((folder / name).exists() for name in names):
+        ranks.say(f"  {there} of {len(names)} models are there from an earlier run")
+    missing = ranks.from_main(lambda: [name for name in names if artifacts.damage(folder / name) is not None])
+    _train(cfg, run, pairs, evaluation, missing, folder, ranks)
+    for name in names:
+        training[name] = artifacts.read_json(folder / name / "training.json")
+        scores += artifacts.read_rows(folder / name / "scores.parquet")
     if ranks.main:
         for name in training:
-            shutil.copytree(out.parent / "done" / name / "model", out / name, copy_function=link_or_copy)
+            shutil.copytree(folder / name / "model", out / name, copy_function=link_or_copy)
         artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
         artifacts.write_json(out / run.reward_summary.name, training)
     first = next(iter(training.values()))
@@ -103,6 +103,44 @@ def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
     return {"heldout": artifacts.read_rows(run.heldout_pairs)}
 
 
+# ---- several models -------------------------------------------------------------------------------------------------
+
+
+def _train(
+    cfg: DictConfig,
+    run: RunDir,
+    pairs: list[dict],
+    evaluation: dict[str, list[dict]],
+    names: list[str],
+    folder: Path,
+    ranks: Ranks,
+) -> None:
+    """One after the other, or side by side."""
+    workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(names), ranks)
+    if workers.count > 1:
+        work = partial(_train_beside, cfg, run, pairs, evaluation, names, folder)
+        side_by_side(work, len(names), workers, "reward models", "train_rm")
+        return
+    with workers.here():
+        for name in names:
+            progress = ProgressBar(f"reward model {name.replace('/seed-', ', seed ')}")
+            _train_one(cfg, run, pairs, evaluation, name, folder / name, progress, ranks)
+
+
+def _train_beside(
+    cfg: DictConfig,
+    run: RunDir,
+    pairs: list[dict],
+    evaluation: dict[str, list[dict]],
+    names: list[str],
+    folder: Path,
+    number: int,
+    progress: Progress,
+) -> None:
+    """In a process of its own."""
+    _train_one(cfg, run, pairs, evaluation, names[number], folder / names[number], progress, Ranks(beside=True))
+
+
 # ---- one model ------------------------------------------------------------------------------------------------------
 
 
@@ -111,25 +149,25 @@ def _train_one(
     run: RunDir,
     pairs: list[dict],
     evaluation: dict[str, list[dict]],
-    margins: str,
-    seed: int,
+    name: str,
     done: Path,
+    progress: ProgressBar | Progress,
     ranks: Ranks,
 ) -> None:
     """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
+    margins, seed = name.split("/seed-")[0], int(name.split("/seed-")[1])
     source = model_source(cfg.model.name, cfg.model.get("path"))
     loaded = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized_on(cfg.lora))
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
-    progress = ProgressBar(f"reward model {margins}, seed {seed}")
     columns = _tokenized(loaded, pairs)
     lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
     limit, why = loaded.longest("trainer.max_length", cfg.trainer.max_length)
     too_long = [i for i, length in enumerate(lengths) if length > limit]
     if len(too_long) == len(pairs):
         raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
-    if margins == "legend":
-        columns["margin"] = [row["margin"] for row in pairs]
+    if margins != "none":
+        columns["margin"] = compared_margins(margins, np.array([row["margin"] for row in pairs]), seed).tolist()
     trainer = _trainer(cfg, loaded, columns, limit, margins, seed, done, ranks)
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignment.maths.direction import StandardMarginVector, random_direction, separation, unit
-from alignment.maths.margins import cosine_margin, distance_margin, fit_binning, signed_margin
+from alignment.maths.margins import compared_margins, cosine_margin, distance_margin, fit_binning, signed_margin
 from alignment.types import UserError
 
 PAIRS, LAYERS, WIDTH = 40, 3, 8
@@ -204,3 +204,27 @@ def test_neighbours_without_a_number_between_them_fall_into_two_bins():
 def test_margins_that_make_no_bins_are_refused(margins):
     with pytest.raises(UserError, match="margins of the training pairs"):
         fit_binning(margins, "eqfreq", 4, 0.0, 1.0, "bin")
+
+
+# ---- what Legend's margins must beat ---------------------------------------------------------------------------------
+
+
+def test_margins_that_legend_must_beat_by_hand():
+    margins = np.array([-2.0, 0.0, 1.0, 4.0, 0.0, 1.0])
+    np.testing.assert_array_equal(compared_margins("legend", margins, 0), margins)
+    np.testing.assert_array_equal(compared_margins("constant", margins, 0), [2.0, 0, 2.0, 2.0, 0, 2.0])  # (2+1+4+1)/4
+    assert not compared_margins("constant", np.zeros(3), 0).any(), "where no pair has one"
+
+
+@given(arrays(np.float64, 40, elements=st.floats(-5, 5)), st.integers(0, 5))
+def test_shuffled_margins_are_the_same_values_of_other_pairs(margins, seed):
+    shuffled = compared_margins("shuffled", margins, seed)
+    np.testing.assert_array_equal(np.sort(shuffled), np.sort(margins))
+    np.testing.assert_array_equal(shuffled == 0, margins == 0)
+    np.testing.assert_array_equal(shuffled, compared_margins("shuffled", margins, seed))
+
+
+def test_another_seed_shuffles_otherwise():
+    margins = np.arange(1.0, 101.0)
+    drawn = [compared_margins("shuffled", margins, seed) for seed in (0, 1)]
+    assert (drawn[0] != drawn[1]).mean() > 0.9 and (drawn[0] != margins).mean() > 0.9

@@ -11,6 +11,7 @@ from alignment.policies import training
 from alignment.policies.systems import Candidate
 from alignment.policies.training import Training, train_policy
 from alignment.ranks import Ranks
+from alignment.trainers.progress import ProgressBar
 from alignment.types import Stopped
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.trainers.test_cdpo import a_reward
@@ -54,7 +55,7 @@ def test_adapters_have_the_dropout_that_was_asked_for(folder, system, share, tmp
         for i in range(16)
     ]  # fmt: skip
     with pytest.raises(Stopped):
-        train_policy(shared, Candidate(system, 0.1, 1e-4, 0), pairs, tmp_path / "out")
+        train_policy(shared, Candidate(system, 0.1, 1e-4, 0), pairs, tmp_path / "out", ProgressBar("policy"))
     adapters = {share for name, share in found.items() if "lora_dropout" in name}
     assert adapters == ({share} if share else set())
     models_own = 0.1 if system == "sft" else 0.0  # preference losses compare two answers: noise would be half of it

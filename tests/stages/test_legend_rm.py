@@ -60,7 +60,7 @@ def test_figures_of_the_report_are_those_of_the_scores(run):
         assert report[kind]["accuracy"]["mean"] == pytest.approx(right.mean())
         assert report[kind]["accuracy_small_gap"]["mean"] == pytest.approx(right[part["severity_gap"] == 1].mean())
     gain = report["legend"]["accuracy"]["mean"] - report["none"]["accuracy"]["mean"]
-    assert report["gain"]["mean"] == pytest.approx(gain)
+    assert report["gain"]["none"]["mean"] == pytest.approx(gain)
 
 
 def test_pairs_are_what_trl_and_datasets_read(run):
@@ -140,6 +140,31 @@ def test_a_second_call_runs_nothing(copy):
     out = small_recipe.run(copy).stdout
     assert out.count(": up to date") == 4 and "unseen pairs ranked right" in out
     assert small_recipe.artefacts(copy / "run") == before
+
+
+def test_reward_models_are_the_same_bytes_with_any_number_of_workers(copy):
+    """The run had one, on one thread; here one where torch would take two, and two or more side by side."""
+    before = small_recipe.artefacts(copy / "run")
+    for workers, threads in ((1, "2"), (2, "2")):
+        shutil.rmtree(copy / "run" / "train_rm")
+        out = small_recipe.run(copy, f"run.workers={workers}", OMP_NUM_THREADS=threads).stdout
+        assert out.count(": up to date") == 3 and "train_rm: reward models" in out
+        assert small_recipe.artefacts(copy / "run") == before
+
+
+def test_margins_beside_legends(copy):
+    """Shuffled and constant ones stand beside it in report and picture, each trained on the same pairs."""
+    small_recipe.run(copy, "reward_model.margins=[none,legend,constant,shuffled]")
+    report = json.loads(RunDir(copy / "run").report.read_text())
+    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text()))
+    rewards = report["reward_model"]
+    assert {"none", "legend", "constant", "shuffled"} <= set(rewards)
+    scores = load_dataset("parquet", data_files=str(RunDir(copy / "run").reward_scores), split="train").to_pandas()
+    assert len({tuple(part["chosen_score"]) for _, part in scores.groupby("margins")}) == 4
+    for kind in ("none", "constant", "shuffled"):
+        gain = rewards["legend"]["accuracy"]["mean"] - rewards[kind]["accuracy"]["mean"]
+        assert rewards["gain"][kind]["mean"] == pytest.approx(gain)
+    assert "over shuffled margins" in (copy / "run" / "report" / "table.txt").read_text()
 
 
 def test_a_damaged_artefact_is_reported_and_rebuilt(copy):

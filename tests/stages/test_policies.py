@@ -1,6 +1,7 @@
 """The recipes that train policies, on a small world: every file, every figure, and what the second call does."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -32,7 +33,7 @@ SMALL = [
     "data.noise=0", "data.double_edged=0",
     "data.pairs=40", "data.heldout=30", "data.evaluation=12", "sampling.n=4", "policy.max_steps=2",
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
-    "evaluation.validation=8",
+    "evaluation.validation=8", "run.workers=1",
 ]  # fmt: skip
 TABLE_1 = [
     "+recipe=table1",
@@ -119,6 +120,20 @@ def test_a_policy_depends_on_both_numbers_of_prompts(tmp_path, world_folder):
 
     for other in ("evaluation.prompts=1000", "evaluation.validation=100"):
         assert not set(keys()) & set(keys(other))
+
+
+def test_policies_are_the_same_bytes_trained_side_by_side(table1, tmp_path):
+    """From their own pairs and from the given ones, a grid and its best point."""
+    shutil.copytree(table1.root, tmp_path / "run")
+    again = RunDir(tmp_path / "run")
+    for stage in ("train_dpo", "train_cdpo"):
+        shutil.rmtree(again.stage(stage))
+    run_recipe(compose_config([*TABLE_1, "run.workers=2", f"run.dir={again.root}"]))
+    for stage in ("train_dpo", "train_cdpo"):
+        files = [path for path in table1.stage(stage).rglob("*") if path.is_file()]
+        assert len(files) > 20
+        for path in files:
+            assert path.read_bytes() == (again.stage(stage) / path.relative_to(table1.stage(stage))).read_bytes()
 
 
 def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
