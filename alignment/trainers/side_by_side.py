@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
+from alignment.trainers.quiet import quiet_libraries
+
+if multiprocessing.parent_process() is not None:
+    quiet_libraries()  # in a worker, before it imports those that talk as they are imported
+
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from alignment import stopping
 from alignment.ranks import Ranks, accelerator, cores
-from alignment.trainers.quiet import quiet_libraries
 from alignment.types import StageFailed, Stopped, UserError
 
 LOOKS = 0.5  # seconds between two looks at whether this process was asked to stop
@@ -142,7 +146,6 @@ def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started this one, too
     stopping.follow(shared.stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    quiet_libraries()
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
     try:
