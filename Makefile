@@ -36,7 +36,7 @@ test: setup
 	$(PYTEST) -m "not slow and not soak"
 
 # the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about half an hour more
-# Slurm too, where tests/cluster/install.sh has installed it
+# Slurm too, where tests/launching/install.sh has installed it
 test-all: setup
 	$(PYTEST) -m slow
 

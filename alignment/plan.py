@@ -6,12 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignment import artifacts, given
-from alignment.artifacts import Manifest, RunDir
 from alignment.data import contrast as contrast_data
 from alignment.data.labelled_sets import labelled_files
+from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Manifest, RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
 from alignment.world.identity import generator_hash
@@ -131,7 +132,7 @@ def _fingerprint(what: str, cfg: DictConfig) -> str:
     if what == "asked":
         return _asked(cfg)
     if what == "data":
-        return generator_hash() if cfg.data.name == "world" else given.fingerprint(cfg)
+        return generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg)
     if what == "answers":
         return _file_hash("judge.input", cfg.judge.input)
     if what == "judges":
@@ -194,7 +195,7 @@ def _flat(config: dict, prefix: str = "") -> dict:
 
 def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
     lines = [(step.stage, "cached" if step.cached else "run", step.why) for step in steps]
-    if reads_pairs(cfg, steps) and (why := given.why_read(cfg, run)):
+    if reads_pairs(cfg, steps) and (why := pairs.why_read(cfg, run)):
         lines.insert(0, ("data", "read", why))
     width = max(len(name) for name, *_ in lines)
     return "\n".join(f"  {name:<{width}}  {what:<6}  {why}" for name, what, why in lines)

@@ -26,12 +26,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from alignment import artifacts, given, stopping
-from alignment.artifacts import Manifest, RunDir
-from alignment.cluster import engines, exits, local, lost, slurm
-from alignment.compose import as_hydra_reads, check_arguments, sweep_folder
-from alignment.config import CONF_DIR, register
+from alignment.evaluation.gates import missed
+from alignment.evaluation.judging import asked_judges, calibrated
+from alignment.inputs import pairs
 from alignment.judges.choice import require_ready
+from alignment.launching import engines, exits, local, lost, slurm
 from alignment.plan import (
     Step,
     chosen,
@@ -42,9 +41,11 @@ from alignment.plan import (
     require_inputs,
     require_same_settings,
 )
-from alignment.policies.judging import asked_judges, calibrated
-from alignment.ranks import Ranks
-from alignment.reports.gates import missed
+from alignment.runs import artifacts, stopping
+from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import as_hydra_reads, check_arguments, sweep_folder
+from alignment.settings.schema import CONF_DIR, register
 from alignment.stages import STAGES
 from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
@@ -140,9 +141,9 @@ def run_recipe(cfg: DictConfig) -> None:
 
 def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
     """What the stages take; refuses what can't fit. A run itself is never refused: this is an estimate."""
-    from alignment.cluster import memory_table
+    from alignment.memory import table
 
-    text, refusal = ranks.from_main(lambda: memory_table.report(cfg, run, steps, ranks.count))
+    text, refusal = ranks.from_main(lambda: table.report(cfg, run, steps, ranks.count))
     ranks.say(text)
     if refusal is not None:
         raise refusal
@@ -194,9 +195,9 @@ def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
     """Before anything expensive, whichever stage needs them first: what is wrong with them is known at once."""
     if not reads_pairs(cfg, steps):
         return
-    train, heldout = given.given_pairs(cfg, run, ranks)
+    train, heldout = pairs.given_pairs(cfg, run, ranks)
     if "annotate" in cfg.stages:
-        given.require_enough(cfg, run, train, heldout)
+        pairs.require_enough(cfg, run, train, heldout)
 
 
 # ---- running --------------------------------------------------------------------------------------------------------

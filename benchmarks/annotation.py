@@ -20,7 +20,7 @@ from alignment.models.annotator import Annotator
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from benchmarks import arguments, lengths, models
 from benchmarks.operations import forward_operations
 from benchmarks.turns import Turns

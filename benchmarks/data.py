@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 from alignment.data.columns import text_message
 from alignment.data.inspection import inspect
-from alignment.data.preferences import PARTS, Source, Wanted, kept_out_of, prepare
-from alignment.data.tables import RowTable
+from alignment.data.preference_pairs import PARTS, Source, Wanted, kept_out_of, prepare
+from alignment.data.row_table import RowTable
 
 ASKED = [f"evaluation prompt number {i}?" for i in range(5000)]
 BROKEN = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from alignment.figures import LEGEND, NONE, STYLE, save
+from alignment.reports.pictures.reward_figures import LEGEND, NONE, STYLE, save
 
 CURVES = (("growth_pairs", "pairs in a step"), ("growth_tokens", "tokens of a pair"), ("growth_layers", "layers"))
 

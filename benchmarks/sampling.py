@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
-from alignment.policies.candidates import Question, hybrid_scorer, sample_answers, score_answers
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
+from alignment.sampling.candidates import Question, hybrid_scorer, sample_answers, score_answers
 from benchmarks import arguments, lengths, models
 from benchmarks.operations import forward_operations
 from benchmarks.turns import Turns

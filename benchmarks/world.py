@@ -17,13 +17,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignment.artifacts import read_rows
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
 from alignment.maths.paired import wilson_interval
 from alignment.maths.statistics import ratio_interval, t_interval
 from alignment.models.activations import response_states
 from alignment.models.packing import Item, Layout
+from alignment.runs.artifacts import read_rows
 from alignment.world import grammar, oracle
 from alignment.world.identity import LANGUAGE_MODEL, generator_hash, model_hash
 from alignment.world.preferences import Drawing, evaluation_pairs, training_pairs

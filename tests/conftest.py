@@ -27,8 +27,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from alignment import ranks as ranks_module
-from alignment.ranks import Ranks
+from alignment.runs import ranks as ranks_module
+from alignment.runs.ranks import Ranks
 from alignment.world.identity import LANGUAGE_MODEL
 
 torch.set_num_threads(1)

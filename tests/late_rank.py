@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator
 
-from alignment import batches
-from alignment.ranks import Ranks
 from alignment.run import main
+from alignment.runs import batches
+from alignment.runs.ranks import Ranks
 
 LATE = 0.5  # seconds; the main process needs far less to clear a folder away
 read = batches.Finished.__iter__

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
 from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
-from alignment.compose import compose_config
+from alignment.settings.compose import compose_config
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from tests.conftest import REPOSITORY, tiny_model
 

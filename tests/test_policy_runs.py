@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from alignment import artifacts
-from alignment.artifacts import RunDir
 from alignment.models.hybrid_reward import HybridReward
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 from tests.small_recipe import different
@@ -86,7 +86,7 @@ def reward_model(tmp_path_factory, world_folder) -> RunDir:
 def check_report(run: RunDir, parts: set[str], systems: set[str]) -> None:
     """It keeps its schema, has the parts of the recipe, and no number in it is infinite or not one."""
     report = json.loads(run.report.read_text())
-    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text()))
+    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text()))
     assert parts <= set(report) and set(report["policy"]) == systems
     numbers = list(numbers_in(report))
     assert len(numbers) > 50 and all(math.isfinite(number) for number in numbers)

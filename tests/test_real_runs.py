@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from alignment import artifacts
+from alignment.runs import artifacts
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 from tests.small_recipe import different

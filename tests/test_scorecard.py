@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignment import artifacts
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
 from alignment.judges.health import health
-from alignment.judges.oracle import OracleJudge
-from alignment.policies import candidates
+from alignment.judges.world_oracle import OracleJudge
 from alignment.run import run_recipe
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
+from alignment.sampling import candidates
+from alignment.settings.compose import compose_config
 from alignment.types import GatesMissed, StageFailed, UserError
 from tests import small_recipe
 from tests.conftest import REPOSITORY
@@ -114,7 +114,7 @@ def test_every_number_and_difference_is_that_of_its_rows(any_run):
 
 
 def test_the_card_keeps_its_schema(any_run):
-    schema = json.loads((REPOSITORY / "alignment/stages/scorecard.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "alignment/reports/scorecard.schema.json").read_text())
     jsonschema.validate(any_run[1], schema)
 
 

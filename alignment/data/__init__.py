@@ -1,0 +1,1 @@
+"""Brings data sets of any origin to the same columns, and messages to tokens."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.data.columns import PAIR_COLUMNS
-from alignment.data.prompts import prompt_text, text_hash
+from alignment.data.same_prompts import prompt_text, text_hash
 
 SIDES = ("prompt", "chosen", "rejected")
 MOST_CATEGORIES = 20

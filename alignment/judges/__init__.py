@@ -1,0 +1,1 @@
+"""Judges answers, and measures how far each judge can be believed."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from alignment.batches import Pending, compute_in_batches
 from alignment.judges.verdicts import Judge, Verdict
-from alignment.ranks import Ranks
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.ranks import Ranks
 from alignment.types import Message, UserError
 
 BATCH = 50_000  # characters: some seconds of a guard on a GPU; a judge cuts it up again as its memory wants

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from alignment import stopping
-from alignment.artifacts import atomic_file
+from alignment.runs import stopping
+from alignment.runs.artifacts import atomic_file
 from alignment.types import Message, StageFailed, Stopped, UserError
 
 KEY = "judge.api"

@@ -36,7 +36,7 @@ def require_ready(settings: Settings, names: Sequence[str]) -> None:
 
 
 def _oracle(settings: Settings) -> Judge:
-    from alignment.judges.oracle import OracleJudge
+    from alignment.judges.world_oracle import OracleJudge
 
     return OracleJudge()
 

@@ -13,13 +13,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from alignment.batches import plan_batches
 from alignment.data.chat import ChatFormat
 from alignment.data.markers import markers_and
 from alignment.judges.guards import turns_of
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.source import model_source
+from alignment.runs.batches import plan_batches
 from alignment.types import Message, UserError
 
 KEY = "judge.classifier"

@@ -10,7 +10,6 @@ from scipy.special import expit
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.batches import plan_batches
 from alignment.data.chat import ChatFormat, end_ids
 from alignment.data.markers import markers_and
 from alignment.judges.guards import GUARDS, Guard, Turn, turns_of
@@ -19,6 +18,7 @@ from alignment.models.decoding import generate_ids
 from alignment.models.devices import device
 from alignment.models.load import Loaded
 from alignment.models.source import model_source
+from alignment.runs.batches import plan_batches
 from alignment.types import Message, UserError
 
 GAP = " [...] "  # stands where the middle of an answer was cut out

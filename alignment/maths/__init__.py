@@ -1,0 +1,1 @@
+"""Holds the mathematics of the methods, which knows tensors and numbers only."""

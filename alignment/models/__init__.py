@@ -1,0 +1,1 @@
+"""Loads models, packs what they read, and takes activations, scores and answers from them."""

@@ -15,9 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from alignment.maths.pooling import Spans, find_spans, pool
-from alignment.models.agreement import agree
 from alignment.models.devices import to_device
 from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order, answers
+from alignment.models.packing_check import agree
 from alignment.types import Pooling, UserError
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from alignment.batches import Finished, Pending, compute_in_batches
 from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
@@ -24,7 +23,8 @@ from alignment.models.activations import check_layers, layer_count, response_sta
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing
-from alignment.ranks import Ranks
+from alignment.runs.batches import Finished, Pending, compute_in_batches
+from alignment.runs.ranks import Ranks
 from alignment.types import Pooling, StageFailed, UserError
 
 Kind = Literal["smv", "distance", "cosine", "random"]

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.batches import Pending, compute_in_batches
 from alignment.data.columns import BadRow
-from alignment.models.agreement import agree
 from alignment.models.completions import add_completion_head, answer_log_probs
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
 from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order
-from alignment.ranks import Ranks
+from alignment.models.packing_check import agree
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.ranks import Ranks
 
 LETTERS = "ABCD"
 CHECKED = 2  # questions on which packed and padded rows are compared

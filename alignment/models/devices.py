@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignment.ranks import process_state
+from alignment.runs.ranks import process_state
 
 
 def device() -> torch.device:

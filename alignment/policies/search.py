@@ -14,19 +14,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignment import artifacts
-from alignment.artifacts import Manifest, Rows, RunDir
 from alignment.data.columns import Loaded as LoadedRows
-from alignment.given import given_pairs
-from alignment.locks import link_or_copy
+from alignment.evaluation.answers import VALIDATION, answer, rates, validation_prompts
+from alignment.inputs.pairs import given_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
-from alignment.policies.answers import VALIDATION, answer, rates, validation_prompts
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Manifest, Rows, RunDir
+from alignment.runs.locks import link_or_copy
+from alignment.runs.ranks import Ranks
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError

@@ -17,7 +17,7 @@ from alignment.models.load import Loaded, load_trainable
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import (
     close_trackers,
     log_to,
@@ -29,9 +29,9 @@ from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.resuming import train
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.side_by_side import Progress
-from alignment.trainers.stopping import train
 from alignment.types import UserError
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
-from alignment.reports.scorecard import METRICS
+from alignment.evaluation.scorecard import METRICS
 
 SMALL_P = 0.001
 QUIET = f"{METRICS['unparsed'].says}, %"  # in the table only where there are any

@@ -10,11 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
 from alignment.data.columns import MARGIN_COLUMNS, BadRow, Loaded
-from alignment.data.prompts import prompt_text
-from alignment.given import given_pairs, require_enough
+from alignment.data.same_prompts import prompt_text
+from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.agreement import bootstrap
 from alignment.maths.margins import Binning, fit_binning
 from alignment.maths.metrics import distribution, spearman
@@ -23,7 +21,9 @@ from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
 MANY = 5000  # pairs whose intervals take longer to draw than they are worth

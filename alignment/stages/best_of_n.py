@@ -12,21 +12,21 @@ import numpy as np
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
 from alignment.data.columns import text_message
-from alignment.judges.oracle import OracleJudge
+from alignment.evaluation.answers import Asked, evaluation_prompts
 from alignment.judges.verdicts import Verdict
+from alignment.judges.world_oracle import OracleJudge
 from alignment.maths.selection import best_of
 from alignment.maths.statistics import rate_interval
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_model
 from alignment.models.packing import Packing
-from alignment.models.sampling import Sample
 from alignment.models.source import model_source
-from alignment.policies.answers import Asked, evaluation_prompts
-from alignment.policies.candidates import (
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.sampling.candidates import (
     Question,
     Scored,
     hybrid_scorer,
@@ -37,7 +37,7 @@ from alignment.policies.candidates import (
     score_answers,
     usable,
 )
-from alignment.ranks import Ranks
+from alignment.sampling.generate import Sample
 
 SCORERS = ("hybrid", "reward_model", "judge")
 SAMPLE_COLUMNS = pa.schema(

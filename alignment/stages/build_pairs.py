@@ -14,22 +14,22 @@ import pyarrow as pa
 from omegaconf import DictConfig
 from scipy.special import expit
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
 from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, BadRow, text_message
 from alignment.data.columns import Loaded as LoadedRows
-from alignment.data.prompts import prompt_text
-from alignment.given import evaluation_pairs, given_pairs
-from alignment.judges.oracle import OracleJudge
+from alignment.data.same_prompts import prompt_text
+from alignment.evaluation.answers import evaluation_prompts, validation_prompts
+from alignment.inputs.pairs import evaluation_pairs, given_pairs
+from alignment.judges.world_oracle import OracleJudge
 from alignment.maths.selection import pair_up
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_model
 from alignment.models.packing import Packing
-from alignment.models.sampling import Sample
 from alignment.models.source import model_source
-from alignment.policies.answers import evaluation_prompts, validation_prompts
-from alignment.policies.candidates import (
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.sampling.candidates import (
     Question,
     Scored,
     hybrid_scorer,
@@ -40,7 +40,7 @@ from alignment.policies.candidates import (
     score_answers,
     usable,
 )
-from alignment.ranks import Ranks
+from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
 SAMPLE_COLUMNS = pa.schema(

@@ -2,7 +2,7 @@
 
 One sampled answer a prompt and seed; `rs_star` takes the best of `sampling.n` by the hybrid reward of the base model.
 Every system sees the same prompts with the same noise. All answers and verdicts are kept, and the answers to multiple
-choice and the scores of pairs where those are asked for: reports/scorecard.py counts them.
+choice and the scores of pairs where those are asked for: evaluation/scorecard.py counts them.
 """
 
 import json
@@ -11,26 +11,26 @@ from pathlib import Path
 import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
 from alignment.data.columns import BadRow
-from alignment.given import given_pairs
+from alignment.evaluation.abilities import Abilities
+from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
+from alignment.evaluation.gates import require_measured
+from alignment.evaluation.judging import asked_judges, calibrated, can_say, judged, judges_of, verdict_columns
+from alignment.evaluation.prompts import DATA, asks, heldout_prompts, measurable, prompts_of
+from alignment.inputs.pairs import given_pairs
 from alignment.judges.choice import load_judge
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
-from alignment.models.sampling import Sample
 from alignment.models.source import ModelSource, model_source
-from alignment.policies.abilities import Abilities
-from alignment.policies.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
-from alignment.policies.asking import DATA, asks, heldout_prompts, measurable, prompts_of
-from alignment.policies.candidates import question
-from alignment.policies.judging import asked_judges, calibrated, can_say, judged, judges_of, verdict_columns
 from alignment.policies.systems import SYSTEMS, evaluated
-from alignment.ranks import Ranks
-from alignment.reports.gates import require_measured
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.sampling.candidates import question
+from alignment.sampling.generate import Sample
 from alignment.types import StageFailed
 
 ANSWER_COLUMNS = pa.schema(

@@ -11,12 +11,9 @@ from omegaconf import DictConfig
 from safetensors.torch import load, save
 from torch import Tensor
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
-from alignment.batches import Pending, compute_in_batches
 from alignment.data.columns import BadRow
 from alignment.data.columns import Loaded as LoadedRows
-from alignment.given import evaluation_pairs, given_pairs
+from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES, Gate
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
@@ -25,7 +22,10 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
 

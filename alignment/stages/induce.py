@@ -9,19 +9,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
-from alignment.batches import Pending, compute_in_batches
 from alignment.data import contrast as contrast_data
 from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded, text_message
-from alignment.data.prompts import asked
-from alignment.given import ENOUGH, evaluated_on
+from alignment.data.same_prompts import asked
+from alignment.inputs.pairs import ENOUGH, evaluated_on
 from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_language_model
-from alignment.models.sampling import generate_greedily
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.ranks import Ranks
+from alignment.sampling.generate import generate_greedily
 from alignment.types import UserError
 
 

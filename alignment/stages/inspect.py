@@ -11,16 +11,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
 from alignment.data.chat import chat_format
 from alignment.data.columns import BadRow
 from alignment.data.inspection import distribution, examples, inspect, schema
-from alignment.data.prompts import all_asked, asked
-from alignment.figures import draw_lengths
-from alignment.given import evaluation_pairs, given_pairs, set_aside
+from alignment.data.same_prompts import all_asked, asked
+from alignment.inputs.pairs import evaluation_pairs, given_pairs, set_aside
 from alignment.models.source import model_source, ready_path
-from alignment.ranks import Ranks
+from alignment.reports.pictures.reward_figures import draw_lengths
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
 
 SHOWN = 5
 IN_TOKENS = 2000  # pairs whose texts are tokenized

@@ -13,15 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
-from alignment.data.answers import Answer, read_answers, refuse_columns, refuse_kind, write_answers
+from alignment.data.answer_files import Answer, read_answers, refuse_columns, refuse_kind, write_answers
+from alignment.evaluation.judging import calibrated
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import chosen, load_judge, require_ready
 from alignment.judges.health import kappa
 from alignment.judges.verdicts import WORDS, Verdict
-from alignment.policies.judging import calibrated
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
 INPUT, OUTPUT = "judge.input", "judge.output"

@@ -9,23 +9,23 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
-from alignment.card_figure import draw_card
-from alignment.figures import draw_accuracy, draw_layers, draw_margins
-from alignment.policy_figures import draw_best_of_n, draw_grid, draw_rewards
-from alignment.ranks import Ranks
-from alignment.reports.best_of_n import best_of_n_tables
+from alignment.evaluation.gates import limits
+from alignment.evaluation.scorecard import scorecard
+from alignment.reports.best_samples import best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
-from alignment.reports.gates import limits
-from alignment.reports.hybrid import hybrid, hybrid_tables
-from alignment.reports.inspection import inspection_tables
+from alignment.reports.fitted_reward import hybrid, hybrid_tables
 from alignment.reports.judges import judge_tables
-from alignment.reports.margins import annotation, annotation_table
+from alignment.reports.margin_quality import annotation, annotation_table
+from alignment.reports.pair_overview import inspection_tables
+from alignment.reports.pictures.policy_figures import draw_best_of_n, draw_grid, draw_rewards
+from alignment.reports.pictures.reward_figures import draw_accuracy, draw_layers, draw_margins
+from alignment.reports.pictures.scorecard_figure import draw_card
 from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
 from alignment.reports.reward_models import reward_models, reward_tables
-from alignment.reports.scorecard import scorecard
 from alignment.reports.tables import as_text
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
 from alignment.types import StageFailed
 from alignment.world.identity import generator_hash, model_hash
 

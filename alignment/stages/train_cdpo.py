@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from alignment.artifacts import Rows, RunDir
 from alignment.policies.search import train_systems
-from alignment.ranks import Ranks
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:

@@ -20,22 +20,22 @@ from omegaconf import DictConfig
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
 
-from alignment import artifacts
-from alignment.artifacts import Rows, RunDir
-from alignment.batches import Pending, compute_in_batches
 from alignment.data.chat import Rendered
-from alignment.given import evaluation_pairs, sources
-from alignment.locks import link_or_copy
+from alignment.inputs.pairs import evaluation_pairs, sources
 from alignment.maths.margins import compared_margins
 from alignment.models.activations import states_layout
-from alignment.models.card import reward_model_card
 from alignment.models.devices import device, free_memory, to_host
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
+from alignment.models.model_card import reward_model_card
 from alignment.models.packing import Item, Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
 from alignment.models.scoring import packed_reward_scores, reward_scores
 from alignment.models.source import ModelSource, model_source
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.locks import link_or_copy
+from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import (
     close_trackers,
     log_to,
@@ -46,8 +46,8 @@ from alignment.trainers.arguments import (
 from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.resuming import train
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
-from alignment.trainers.stopping import train
 from alignment.types import StageFailed, UserError
 from alignment.world.identity import generator_hash, model_hash
 

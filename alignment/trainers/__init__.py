@@ -1,0 +1,1 @@
+"""Trains models: TRL's trainers with margins, with a confidence per pair, and with packed rows."""

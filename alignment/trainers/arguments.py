@@ -13,7 +13,7 @@ from transformers import AutoConfig, TrainingArguments
 
 from alignment.models.devices import device, training_dtype
 from alignment.models.load import context_of
-from alignment.ranks import accelerator, batch_shape, on_cpu
+from alignment.runs.ranks import accelerator, batch_shape, on_cpu
 from alignment.trainers.own_data import loading
 
 # Our settings that go into TRL's configuration under their own names.

@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment import artifacts
-from alignment.artifacts import Manifest
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Manifest
 
 
 class SealedCheckpoints:

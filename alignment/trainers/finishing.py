@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 
 
 def save_whole(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from trl.models import prepare_deepspeed
 
-from alignment.artifacts import atomic_file
+from alignment.runs.artifacts import atomic_file
 
 
 def reference_of(model: PreTrainedModel, revision: str | None) -> PreTrainedModel:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
 
-from alignment.models.agreement import agree
 from alignment.models.packing import Item, Layout, Packing
+from alignment.models.packing_check import agree
 from alignment.trainers.dealing import BalancedSampler, seeded
 
 

@@ -25,8 +25,8 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from alignment import stopping
-from alignment.ranks import Ranks, accelerator, cores
+from alignment.runs import stopping
+from alignment.runs.ranks import Ranks, accelerator, cores
 from alignment.types import StageFailed, Stopped, UserError
 
 LOOKS = 0.5  # seconds between two looks at whether this process was asked to stop

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from alignment.data.columns import Loaded
-from alignment.data.preferences import Source, Wanted, prepare
-from alignment.data.tables import RowTable
+from alignment.data.preference_pairs import Source, Wanted, prepare
+from alignment.data.row_table import RowTable
 
 
 def file_pairs(path: str, heldout: float, *, seed: int, **more) -> tuple[Loaded, Loaded]:

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alignment import artifacts
-from alignment.data.answers import read_answers
+from alignment.data.answer_files import read_answers
 from alignment.data.columns import PAIR_COLUMNS
 from alignment.data.files import read_file
 from alignment.data.inspection import inspect
 from alignment.data.labelled_sets import labelled_in
 from alignment.data.mmlu import questions_in
-from alignment.data.preferences import PARTS, Source, Wanted, prepare
+from alignment.data.preference_pairs import PARTS, Source, Wanted, prepare
 from alignment.data.prompt_sets import prompts_in
 from alignment.data.rewardbench import file_pairs
-from alignment.data.tables import RowTable
+from alignment.data.row_table import RowTable
+from alignment.runs import artifacts
 from alignment.types import UserError
 from tests.data.mutations import mutated
 

@@ -7,9 +7,9 @@ import pytest
 
 from alignment.data import labelled_sets
 from alignment.data.columns import BadRow
+from alignment.data.preference_pairs import Source, Wanted, prepare
 from alignment.data.preference_sets import beavertails, helm_graded, hh, pku_saferlhf
-from alignment.data.preferences import Source, Wanted, prepare
-from alignment.data.tables import RowTable
+from alignment.data.row_table import RowTable
 from tests.real_data import DATA, needs_data
 
 

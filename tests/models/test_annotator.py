@@ -9,7 +9,7 @@ from alignment.data.chat import chat_format, end_ids
 from alignment.models.annotator import Annotator, Pair
 from alignment.models.load import Loaded
 from alignment.models.packing import Layout
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 

@@ -15,7 +15,7 @@ from alignment.models.devices import to_host
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from tests import conftest
 from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
 

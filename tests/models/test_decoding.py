@@ -17,10 +17,10 @@ from transformers import (
 
 from alignment.data.chat import chat_format
 from alignment.maths.noise import gumbel, row_key
-from alignment.models import sampling
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
-from alignment.models.sampling import Draw, Sample, generate_greedily, likeliest
+from alignment.sampling import generate
+from alignment.sampling.generate import Draw, Sample, generate_greedily, likeliest
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -152,7 +152,7 @@ def test_a_stop_string_ends_an_answer_wherever_its_tokens_are_cut(monkeypatch):
     limit = len(texts[1])
     answers = generate_ids(loaded, [[50], [60, 70], [80]], limit, choose)
     assert [len(answer) for answer in answers] == [len("yes\n\nHuman:"), limit, len("so") + 1]
-    monkeypatch.setattr(sampling, "likeliest", choose)
+    monkeypatch.setattr(generate, "likeliest", choose)
     assert generate_greedily(loaded, [[50], [60, 70], [80]], limit) == [
         Sample("yes", True), Sample("no\n\nHumans: are we", False), Sample("so", True),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from alignment.models.lm_harness import check_tasks, task_scores
 from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
 pytest.importorskip("lm_eval", reason="needs the extra lm_eval")

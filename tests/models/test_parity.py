@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
-from alignment.models.card import reward_model_card
 from alignment.models.load import load_reward_model
+from alignment.models.model_card import reward_model_card
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
 from alignment.types import StageFailed

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.policies.answers import Asked, evaluation_prompts, rates, validation_prompts
+from alignment.evaluation.answers import Asked, evaluation_prompts, rates, validation_prompts
 from alignment.policies.search import preference
 from alignment.policies.systems import SYSTEMS, grid, trained_by
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from alignment.compose import compose_config
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.policies import training
 from alignment.policies.systems import Candidate
 from alignment.policies.training import Training, train_policy
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.trainers.progress import ProgressBar
 from alignment.types import Stopped
 from tests.conftest import byte_tokenizer, tiny_model

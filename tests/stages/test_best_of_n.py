@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
 from alignment.run import run_recipe
+from alignment.runs.artifacts import RunDir
+from alignment.settings.compose import compose_config
 from tests.conftest import REPOSITORY
 
 SMALL = [
@@ -67,7 +67,7 @@ def test_one_sample_is_nobodys_choice_and_the_oracle_is_never_beaten(run):
 
 
 def test_the_report_keeps_its_schema_and_shows_tables_and_a_figure(run):
-    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text())
     jsonschema.validate(json.loads(run.report.read_text()), schema)
     table = (run.stage("report") / "table.txt").read_text()
     assert "harmful prompts: toxic, %" in table and "best of 5" in table and "oracle (sees the truth)" in table

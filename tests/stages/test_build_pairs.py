@@ -11,19 +11,19 @@ import torch
 from datasets import load_dataset
 from trl.data_utils import is_conversational
 
-from alignment import artifacts
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
 from alignment.data.columns import text_message
-from alignment.data.prompts import prompt_text
+from alignment.data.same_prompts import prompt_text
 from alignment.data.world_pairs import world_pairs
 from alignment.models.activations import layer_count, response_states
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_base
 from alignment.models.packing import Item, Layout
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
 from alignment.run import plan
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.stages import build_pairs
 from alignment.types import UserError
 from alignment.world.preferences import Drawing

@@ -5,16 +5,18 @@ import json
 import pytest
 import torch
 
-from alignment import HybridReward, artifacts, given
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
-from alignment.given import evaluation_pairs, given_pairs
+from alignment import HybridReward
+from alignment.inputs import pairs
+from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import response_states
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.source import model_source
-from alignment.ranks import Ranks
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.stages import fit_reward
 from alignment.types import UserError
 
@@ -73,7 +75,7 @@ def test_the_saved_reward_scores_the_models_own_states(finished):
 
 def test_true_labels_never_reach_the_reward(finished, tmp_path, monkeypatch):
     """Other severities, helpfulness, category and harm, with the same texts and labels, give the same bytes."""
-    honest = given.world_pairs
+    honest = pairs.world_pairs
 
     def with_other_truth(*args, **settings):
         parts = honest(*args, **settings)
@@ -82,7 +84,7 @@ def test_true_labels_never_reach_the_reward(finished, tmp_path, monkeypatch):
                 row.update(TRUTH, category="SENTINEL", harmful=not row["harmful"])
         return parts
 
-    monkeypatch.setattr(given, "world_pairs", with_other_truth)
+    monkeypatch.setattr(pairs, "world_pairs", with_other_truth)
     other, _ = run(tmp_path)
     for path in ("reward/reward.safetensors", "reward/reward.json", "hybrid.json"):
         content = (other.stage("fit_reward") / path).read_bytes()

@@ -5,16 +5,16 @@ import json
 import jsonschema
 from PIL import Image
 
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
 from alignment.data.world_pairs import world_pairs
-from alignment.reports.inspection import inspection_tables, plain
+from alignment.reports.pair_overview import inspection_tables, plain
 from alignment.reports.tables import as_text
 from alignment.run import run_recipe
+from alignment.runs.artifacts import RunDir
+from alignment.settings.compose import compose_config
 from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
 
-SCHEMA = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+SCHEMA = json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text())
 
 
 def test_a_file_shows_what_is_in_it(tmp_path, capsys):

@@ -15,12 +15,12 @@ import jsonschema
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.artifacts import RunDir, read_json
-from alignment.compose import compose_config
 from alignment.judges.batched import judge_all
 from alignment.judges.verdicts import Verdict
-from alignment.ranks import Ranks
 from alignment.run import run_recipe
+from alignment.runs.artifacts import RunDir, read_json
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.types import StageFailed, UserError
 from tests.conftest import REPOSITORY
 from tests.judges.chat_server import chat_server, says
@@ -86,7 +86,7 @@ def test_the_rows_come_back_in_order_with_their_verdicts(here, capsys):
     assert manifest["rows"] == {"read": 4, "written": 3, "quarantined": 1}
     said = capsys.readouterr().out
     assert "3 answers judged: verdicts.jsonl" in said and "full_refusal" in said and "66.7%" in said
-    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text())
     jsonschema.validate(read_json(Path("runs/judge/report.json")), schema)
 
 
@@ -228,7 +228,7 @@ def test_one_judge_is_in_memory_at_a_time(here, monkeypatch):
         alive.append(weakref.ref(made))
         return made
 
-    for module in ("alignment.stages.judge", "alignment.policies.judging"):
+    for module in ("alignment.stages.judge", "alignment.evaluation.judging"):
         monkeypatch.setattr(f"{module}.load_judge", load)
     with open("labels.csv", "w", newline="") as file:
         rows = [(one, two, "safe" if i % 2 else "unsafe") for i, (one, two, _) in enumerate(LABELS)]

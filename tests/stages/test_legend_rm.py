@@ -13,9 +13,9 @@ from safetensors import safe_open
 from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from alignment import artifacts
-from alignment.artifacts import RunDir
 from alignment.data.chat import chat_format
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
 from alignment.world.identity import generator_hash, model_hash
 from alignment.world.preferences import Drawing
 from tests import small_recipe
@@ -42,7 +42,7 @@ def copy(finished, tmp_path):
 
 def test_the_report_keeps_its_schema_and_names_the_world(run):
     report = json.loads(run.report.read_text())
-    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text())
     jsonschema.validate(report, schema)
     assert report["world"] == {"generator": generator_hash(), "model": model_hash()}
     assert {"annotation", "reward_model"} <= set(report)
@@ -156,7 +156,7 @@ def test_margins_beside_legends(copy):
     """Shuffled and constant ones stand beside it in report and picture, each trained on the same pairs."""
     small_recipe.run(copy, "reward_model.margins=[none,legend,constant,shuffled]")
     report = json.loads(RunDir(copy / "run").report.read_text())
-    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text()))
+    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text()))
     rewards = report["reward_model"]
     assert {"none", "legend", "constant", "shuffled"} <= set(rewards)
     scores = load_dataset("parquet", data_files=str(RunDir(copy / "run").reward_scores), split="train").to_pandas()

@@ -11,18 +11,19 @@ from datasets import load_dataset
 from omegaconf import DictConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignment import artifacts, given
-from alignment.artifacts import Rows, RunDir
-from alignment.compose import compose_config
 from alignment.data import columns
+from alignment.evaluation.answers import Asked, rates
+from alignment.inputs import pairs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.policies import search
-from alignment.policies.answers import Asked, rates
 from alignment.policies.search import train_systems
 from alignment.policies.systems import SYSTEMS
-from alignment.ranks import Ranks
 from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.types import StageFailed, UserError
 from alignment.world.preferences import Drawing, training_pairs
@@ -58,7 +59,7 @@ def report(table1) -> dict:
 
 
 def test_the_report_has_every_system_and_keeps_its_schema(report):
-    schema = json.loads((REPOSITORY / "alignment/stages/report.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text())
     jsonschema.validate(report, schema)
     assert set(report["policy"]) == set(SYSTEMS)
     for sets in report["policy"].values():
@@ -204,7 +205,7 @@ def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypat
     overrides = ["+recipe=cdpo", *SMALL, stages, "policy.systems=[cdpo,cdpo_star]"]
     run_recipe(compose_config([*overrides, f"run.dir={tmp_path / 'true'}"]))
     truth = ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness")
-    honest = given.world_pairs
+    honest = pairs.world_pairs
 
     def lying(*args, **kwargs):
         parts = honest(*args, **kwargs)
@@ -213,7 +214,7 @@ def test_no_true_label_reaches_what_is_trained(tmp_path, world_folder, monkeypat
                 row.update(dict.fromkeys(truth, 99))
         return parts
 
-    monkeypatch.setattr(given, "world_pairs", lying)
+    monkeypatch.setattr(pairs, "world_pairs", lying)
     run_recipe(compose_config([*overrides, f"run.dir={tmp_path / 'sentinel'}"]))
     one, other = (RunDir(tmp_path / name) for name in ("true", "sentinel"))
     for path in (one.hybrid_reward, one.built_pairs, one.policy("train_cdpo", "cdpo", 0)):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from alignment.artifacts import RunDir
-from alignment.compose import compose_config
 from alignment.models.load import load_reward_scorer
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.run import run_recipe
+from alignment.runs.artifacts import RunDir
+from alignment.settings.compose import compose_config
 from alignment.types import UserError
 from tests.conftest import REPOSITORY
 from tests.real_data import DATA, needs_data
@@ -64,7 +64,7 @@ def scored(tmp_path_factory, settings) -> tuple[RunDir, dict]:
 def test_every_number_is_that_of_its_rows(scored):
     run, card = scored
     check_numbers(run, card)
-    jsonschema.validate(card, json.loads((REPOSITORY / "alignment/stages/scorecard.schema.json").read_text()))
+    jsonschema.validate(card, json.loads((REPOSITORY / "alignment/reports/scorecard.schema.json").read_text()))
     whole = {(one["metric"], one["set"]) for one in card["numbers"] if one["category"] is None}
     sets = ("xstest", "alpaca_eval")
     wanted = {("words", name) for name in sets} | {("unfinished", name) for name in sets}

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
 from alignment.trainers.finishing import save_whole
 from tests.conftest import tiny_model
 

@@ -10,8 +10,8 @@ from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from alignment import artifacts
 from alignment.maths.losses import margin_ranking_loss
+from alignment.runs import artifacts
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.types import UserError

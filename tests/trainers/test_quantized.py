@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
-from alignment.compose import compose_config
 from alignment.models.load import load_reward_base, load_trainable
 from alignment.models.source import ModelSource
-from alignment.ranks import Ranks
+from alignment.runs.ranks import Ranks
+from alignment.settings.compose import compose_config
 from alignment.trainers.arguments import lora_config, quantized_on
 from alignment.trainers.finishing import save_whole
 from alignment.types import UserError

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from alignment import stopping
-from alignment.ranks import Ranks
+from alignment.runs import stopping
+from alignment.runs.ranks import Ranks
 from alignment.trainers.side_by_side import Workers, side_by_side
 from alignment.types import StageFailed, Stopped, UserError
 from tests.conftest import REPOSITORY

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import RewardConfig, SFTConfig
 
-from alignment.config import Trainer
+from alignment.settings.schema import Trainer
 from alignment.trainers.arguments import PASSED_ON, batch_shape, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.margin_rm import MarginRewardTrainer
@@ -43,7 +43,12 @@ TRAINERS = {
     "trl.RewardTrainer": MarginRewardTrainer,
     "trl.SFTTrainer": PackedSFTTrainer,
 }
-SOURCES = [path for part in ("trainers", "policies") for path in sorted(REPOSITORY.glob(f"alignment/{part}/*.py"))]
+PARTS = {
+    part: sorted(REPOSITORY.glob(f"alignment/{part}/*.py"))
+    for part in ("trainers", "policies", "evaluation", "sampling")
+}
+assert all(len(files) > 1 for files in PARTS.values()), "a package isn't where it was"
+SOURCES = [path for files in PARTS.values() for path in files]
 SOURCES.append(REPOSITORY / "alignment" / "models" / "completions.py")
 LISTED = {name for names in SEAMS.values() for name in names}
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.models.hybrid_reward import HybridReward
-from alignment.ranks import on_cpu
+from alignment.runs.ranks import on_cpu
 from tests.conftest import byte_tokenizer
 from tests.trainers.test_cdpo import CPU, ConfidenceDPOConfig, ConfidenceDPOTrainer, Steps, pairs
 

@@ -1,0 +1,251 @@
+"""What a model can do beside answering safely: MMLU, and how a reward model ranks pairs."""
+
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from omegaconf import DictConfig
+
+from alignment.data.columns import BadRow, Loaded
+from alignment.data.mmlu import questions
+from alignment.data.rewardbench import file_pairs, pairs
+from alignment.evaluation.answers import Asked
+from alignment.evaluation.prompts import rank
+from alignment.models.choices import LETTERS, Choices, as_choices, choice_log_probs
+from alignment.models.devices import device
+from alignment.models.load import Loaded as LoadedModel
+from alignment.models.load import load_reward_scorer
+from alignment.models.packing import Packing
+from alignment.models.source import model_source
+from alignment.runs import artifacts
+from alignment.runs.artifacts import RunDir
+from alignment.runs.ranks import Ranks
+from alignment.sampling.candidates import Question, reward_model_scorer, score_answers
+from alignment.sampling.generate import Sample
+from alignment.types import UserError
+
+MMLU, REWARDBENCH = "mmlu", "rewardbench"
+CHOICE_COLUMNS = pa.schema(
+    [
+        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
+        ("subject", pa.string()), ("shots", pa.int64()), ("answer", pa.string()), ("said", pa.string()),
+        ("right", pa.bool_()), *((f"log_prob_{letter}", pa.float64()) for letter in "abcd"),
+    ]
+)  # fmt: skip
+RANKING_COLUMNS = pa.schema(
+    [
+        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
+        ("subset", pa.string()), ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
+        ("right", pa.bool_()),
+    ]
+)  # fmt: skip
+TASK_COLUMNS = pa.schema(
+    [
+        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
+        ("measure", pa.string()), ("value", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+def mmlu_questions(folder: str, count: int, shots: int, *, seed: int) -> tuple[list[dict], dict[str, list[dict]]]:
+    """At most `count` test questions of every subject, drawn by `seed`; and the first `shots` examples of each."""
+    examples: dict[str, list[dict]] = {}
+    for one in questions(folder, "dev").rows:
+        examples.setdefault(one["subject"], []).append(one)
+    drawn: dict[str, list[dict]] = {}
+    for one in questions(folder, "test").rows:
+        drawn.setdefault(one["subject"], []).append(one)
+    chosen = [one for many in drawn.values() for one in sorted(many, key=lambda row: rank(row["id"], seed))[:count]]
+    if short := [name for name in drawn if len(examples.get(name, [])) < shots]:
+        raise UserError("scorecard.mmlu.shots", f"{short[0]} has fewer than {shots} examples", "give fewer")
+    return chosen, {name: examples.get(name, [])[:shots] for name in drawn}
+
+
+def mmlu_rows(
+    loaded: LoadedModel,
+    asked: Sequence[dict],
+    examples: dict[str, list[dict]],
+    packing: Packing,
+    batch_tokens: int,
+    work: Path,
+    ranks: Ranks,
+) -> tuple[list[dict], list[str]]:
+    """A row for every question, and why the others have none: they don't fit the model's context."""
+    fitting: list[tuple[dict, Choices]] = []
+    too_long: list[str] = []
+    for one in asked:
+        try:
+            fitting.append((one, as_choices(loaded, one, examples[one["subject"]])))
+        except BadRow as error:
+            too_long.append(f"{one['id']}: {error}")
+    if not fitting:
+        raise UserError("scorecard.mmlu", "no question fits the model's context", "set scorecard.mmlu.questions=0")
+    log_probs = choice_log_probs(loaded, [choices for _, choices in fitting], packing, batch_tokens, work, ranks)
+    rows = []
+    for (one, choices), values in zip(fitting, log_probs, strict=True):
+        said = max(range(len(LETTERS)), key=values.__getitem__)
+        rows.append(
+            {
+                "set": MMLU, "id": one["id"], "subject": one["subject"], "shots": choices.shots,
+                "answer": LETTERS[one["answer"]], "said": LETTERS[said], "right": said == one["answer"],
+                **{f"log_prob_{letter.lower()}": value for letter, value in zip(LETTERS, values, strict=True)},
+            }
+        )  # fmt: skip
+    return rows, too_long
+
+
+def ranking_rows(
+    loaded: LoadedModel,
+    name: str,
+    ranked: Loaded,
+    packing: Packing,
+    batch_tokens: int,
+    work: Path,
+    ranks: Ranks,
+) -> list[dict]:
+    """The scores a reward model gives both answers of every pair; right: the chosen one's is higher, a tie isn't.
+
+    Pairs longer than the model's context are quarantined.
+    """
+    kept: list[dict] = []
+    for row in ranked.rows:
+        try:
+            if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
+                raise BadRow(f"longer than the context of {loaded.context} tokens")
+            kept.append(row)
+        except BadRow as error:
+            ranked.quarantine(row["source"], None, f"{row['id']}: {error}")
+    if not kept:
+        raise UserError("scorecard.rankings", f"no pair of {name} can be scored", "give others")
+    asked = [Question(row["id"], row["prompt"], []) for row in kept]
+    answers = [[Sample(one[0]["content"], True) for one in _both(row)] for row in kept]
+    found = score_answers(reward_model_scorer(loaded), loaded, asked, answers, packing, batch_tokens, work, ranks)
+    return [
+        {
+            "set": name, "id": row["id"], "subset": row["category"], "chosen_score": float(chosen),
+            "rejected_score": float(rejected), "right": bool(chosen > rejected),
+        }
+        for row, (chosen, rejected) in zip(kept, found.scores, strict=True)
+    ]  # fmt: skip
+
+
+def _both(row: dict) -> list[list[dict]]:
+    return [row["chosen"], row["rejected"]]
+
+
+def answer_rewards(
+    loaded: LoadedModel,
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    packing: Packing,
+    batch_tokens: int,
+    work: Path,
+    ranks: Ranks,
+) -> tuple[list[float | None], list[str]]:
+    """What a reward model thinks of each answer; None of one that it can't read, and why."""
+    samples = [[Sample(answer, True)] for answer in answers]
+    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, batch_tokens, work, ranks)
+    values = np.concatenate(found.scores).tolist()
+    return [None if isnan(value) else value for value in values], found.unscored
+
+
+# ---- of a run --------------------------------------------------------------------------------------------------------
+
+
+class Abilities:
+    """Multiple choice, local tasks of lm-evaluation-harness, and rankings, where they are asked for."""
+
+    def __init__(self, cfg: DictConfig, work: Path, ranks: Ranks) -> None:
+        self._card, self._ranks, self._work = cfg.scorecard, ranks, work
+        self._packing, self._batch_tokens = Packing(**cfg.packing), cfg.sampling.batch_tokens
+        self._choices: list[dict] = []
+        self._tasks: list[dict] = []
+        self._rankings: list[dict] = []
+        self.left_out: dict[str, list[str]] = {}
+        card = self._card
+        if card.mmlu.questions:
+            self._mmlu = mmlu_questions(cfg.evaluation.folder, card.mmlu.questions, card.mmlu.shots, seed=cfg.data.seed)
+        if card.lm_eval.tasks:
+            from alignment.models.lm_harness import check_tasks
+
+            check_tasks(card.lm_eval.tasks, Path(card.lm_eval.include_path))
+        self._pairs = {
+            Path(name).stem: pairs(cfg.evaluation.folder) if name == REWARDBENCH else file_pairs(name)
+            for name in card.rankings
+        }
+        if len(self._pairs) < len(card.rankings):
+            raise UserError("scorecard.rankings", "two files have the same name", "rename one")
+
+    @property
+    def of_models(self) -> bool:
+        """Is anything asked of language models?"""
+        return bool(self._card.mmlu.questions or self._card.lm_eval.tasks)
+
+    @property
+    def decoding(self) -> dict[str, dict]:
+        """How what isn't sampled came about."""
+        card, found = self._card, {}
+        if self._choices:
+            fewer = sum(row["shots"] < card.mmlu.shots for row in self._choices)
+            found["log-likelihood"] = {
+                "questions_a_subject": card.mmlu.questions, "shots": card.mmlu.shots, "asked_with_fewer_shots": fewer,
+                "chat_template": None,
+            }  # fmt: skip
+        if self._tasks:
+            found["lm-evaluation-harness"] = {"tasks": list(card.lm_eval.tasks), "chat_template": None}
+        if card.reward_model is not None:
+            found["reward model"] = {"model": card.reward_model}
+        return found
+
+    def measure(self, system: str, seed: int, loaded: LoadedModel) -> None:
+        """What a language model knows; of a system trained with several seeds, the first one's."""
+        of = {"system": system, "seed": seed}
+        if self._card.lm_eval.tasks:  # first: it wants the model as it was loaded
+            self._tasks += [{**of, **row} for row in self._ranks.from_main(lambda: self._harness(system, loaded))]
+        if self._card.mmlu.questions:
+            work = self._work / "choices" / system
+            rows, too_long = mmlu_rows(loaded, *self._mmlu, self._packing, self._batch_tokens, work, self._ranks)
+            self._choices += [{**of, **row} for row in rows]
+            self.left_out[f"mmlu, {system}"] = too_long
+            said = {row["said"] for row in rows}
+            if len(said) == 1 and len(rows) > 1:
+                self._ranks.say(f"  {system} says {said.pop()} to all {len(rows)} questions: no sign that it knows any")
+
+    def _harness(self, system: str, loaded: LoadedModel) -> list[dict]:
+        from alignment.models.lm_harness import task_scores
+
+        kept = self._work / "lm_eval" / f"{system}.json"
+        if not kept.exists():
+            rows = task_scores(loaded, list(self._card.lm_eval.tasks), Path(self._card.lm_eval.include_path))
+            artifacts.write_json(kept, rows)
+        return artifacts.read_json(kept)
+
+    def score(self, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> None:
+        """Answers and pairs by the reward model, into the rows."""
+        if self._card.reward_model is None:
+            return
+        loaded = load_reward_scorer(model_source("local", self._card.reward_model), device())
+        settings = self._packing, self._batch_tokens
+        asked = [Question(f"{row['system']}, {row['id']}", by_id[row["set"], row["id"]].messages, []) for row in rows]
+        answers = [row["answer"] for row in rows]
+        found, self.left_out["rewards"] = answer_rewards(
+            loaded, asked, answers, *settings, self._work / "rewards", self._ranks
+        )
+        for row, value in zip(rows, found, strict=True):
+            row["reward"] = value
+        name = Path(self._card.reward_model).name
+        for file, ranked in self._pairs.items():
+            made = ranking_rows(loaded, file, ranked, *settings, self._work / "rankings" / file, self._ranks)
+            self._rankings += [{"system": name, "seed": 0, **row} for row in made]
+            self.left_out[f"rankings, {file}"] = [one["reason"] for one in ranked.quarantined]
+
+    def write(self, run: RunDir, out: Path) -> None:
+        for path, rows, columns in (
+            (run.choices, self._choices, CHOICE_COLUMNS),
+            (run.task_scores, self._tasks, TASK_COLUMNS),
+            (run.rankings, self._rankings, RANKING_COLUMNS),
+        ):
+            if rows:
+                artifacts.write_rows(out / path.name, rows, columns)

@@ -1,0 +1,1 @@
+"""Reads the preference pairs that a run is given, once."""

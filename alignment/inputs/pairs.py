@@ -1,0 +1,202 @@
+"""The preference pairs a run is given: the world's, or those of data sets and files, read once and kept in its folder.
+
+Evaluation prompts never reach a training: whatever evaluation set is at hand is kept out of the pairs.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alignment.data import mmlu, rewardbench
+from alignment.data.columns import Loaded, text_message
+from alignment.data.places import files_of
+from alignment.data.preference_pairs import Source, Wanted, check_sources, kept_out_of, prepare
+from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
+from alignment.data.row_table import RowTable
+from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.ranks import Ranks
+from alignment.types import Message, UserError
+
+ENOUGH = 10  # training pairs
+KEPT_OUT = (*PROMPT_SETS, "mmlu", "rewardbench")
+
+
+def given_pairs(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[Loaded, Loaded]:
+    """Training pairs and those kept from training. What was set aside on the way is in the run's data folder."""
+    data = cfg.data
+    if data.name == "world":
+        return world_pairs(data.pairs, data.heldout, drawing(data))
+    folder = ranks.from_main(lambda: _prepared(cfg, run, ranks))
+    train, heldout = (Loaded(RowTable.open(folder / f"{part}.arrow")) for part in ("train", "heldout"))
+    return train, heldout
+
+
+def set_aside(cfg: DictConfig, run: RunDir) -> list[dict]:
+    """The lines of the data that no pair was made of, with file, line and reason."""
+    if cfg.data.name == "world":
+        return []
+    return [json.loads(line) for line in (run.data / "quarantine.jsonl").read_bytes().splitlines()]
+
+
+def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
+    """What the sets ask that this run evaluates on, by set; of the world nothing, whose sets share no prompt."""
+    if cfg.data.name == "world":
+        return {}
+    names = [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
+    return kept_out_of({name: _asked_in(name, _files(name, cfg.evaluation.folder)) for name in names})
+
+
+def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded) -> None:
+    """To learn something of them, and to see how well."""
+    if len(train.rows) < ENOUGH or not len(heldout.rows):
+        data = cfg.data
+        reasons = "; ".join(f"line {row['line']}: {row['reason']}" for row in set_aside(cfg, run)[:3])
+        raise UserError(
+            "data.path" if data.name == "file" else "data",
+            f"{data.get('path') or data.name} has {len(train.rows)} usable training pairs and {len(heldout.rows)} "
+            "held-out ones",
+            f"give at least {ENOUGH} and 1 ({reasons or 'no row is bad'})",
+        )
+
+
+def evaluation_pairs(cfg: DictConfig) -> dict[str, Loaded]:
+    """The world's clean sets; real data has none."""
+    return world_evaluation_pairs(cfg.data.evaluation, drawing(cfg.data)) if cfg.data.name == "world" else {}
+
+
+def sources(data: DictConfig) -> list[Source]:
+    """What the settings name: one set or file, or the parts of a mixture."""
+    parts = data.parts if data.name == "mixture" else [data]
+    made = [Source(name=part.set if data.name == "mixture" else data.name, **_known(part)) for part in parts]
+    check_sources(made)
+    return made
+
+
+def _known(part: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(part, resolve=True)
+    wanted = ("path", "columns", "split", "preference", "weight")
+    return {name: plain[name] for name in wanted if plain.get(name) is not None}
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """Of everything outside the run folder that the pairs depend on: the files, and the evaluation sets kept out."""
+    data, digest = cfg.data, hashlib.sha256()
+    evaluation = _evaluation_files(cfg)
+    for source in sources(data):
+        for file in source.files(data.folder):
+            digest.update(f"{file.name} {_hash(file, file.stat().st_mtime_ns)}\n".encode())
+    for name, files in evaluation.items():
+        for file in files:
+            digest.update(f"{name} {_hash(file, file.stat().st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _hash(file: Path, changed: int) -> str:
+    return artifacts.hash_file(file)
+
+
+def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
+    """Of every set that is kept out: all that are at hand without a download, or those that are named; and whatever the
+    run evaluates on."""
+    data = cfg.data
+    named = [] if data.keep_out == "all" else data.keep_out
+    wrong = [named] if isinstance(named, str) else [name for name in named if name not in KEPT_OUT]
+    if wrong or (data.keep_out != "all" and not named):
+        problem = f"{wrong[0]} names no evaluation set" if wrong else "it is empty"
+        raise UserError("data.keep_out", problem, f"give all, or some of {', '.join(KEPT_OUT)}")
+    rankings = list(cfg.scorecard.rankings or [])
+    evaluated = [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
+    evaluated += ["rewardbench"] * ("rewardbench" in rankings) + ["mmlu"] * (cfg.scorecard.mmlu.questions > 0)
+    found = {name: _files(name, cfg.evaluation.folder) for name in evaluated}
+    found |= {path: [Path(path)] for path in rankings if path != "rewardbench"}
+    for name in named or KEPT_OUT:
+        if name not in found:
+            found[name] = _files(name, data.folder, download=data.keep_out != "all")
+    return {name: found[name] for name in sorted(found) if found[name]}
+
+
+def _files(name: str, folder: str, download: bool = True) -> list[Path]:
+    return files_of(name, folder, "test" if name == "mmlu" else None, download)
+
+
+def why_read(cfg: DictConfig, run: RunDir) -> str | None:
+    """Why the given pairs have to be read; None if they are there, as these settings and files make them."""
+    return artifacts.why_made(run.data, _manifest(cfg))
+
+
+def _manifest(cfg: DictConfig) -> Manifest:
+    settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
+    versions = {name: version for name, version in artifacts.versions().items() if name == "repalign"}
+    return Manifest("data", settings, {"files": fingerprint(cfg)}, versions)
+
+
+def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
+    """The folder with the pairs, made anew when anything it was made from differs, or a file in it is damaged."""
+    data, manifest = cfg.data, _manifest(cfg)
+    if artifacts.why_made(run.data, manifest) is None:
+        return run.data
+    work = run.root / ".work" / "data"
+    shutil.rmtree(work, ignore_errors=True)
+    evaluation = _evaluation_files(cfg)
+    prompts = {name: _asked_in(name, files) for name, files in evaluation.items()}
+    wanted = Wanted(data.heldout, data.seed, data.rows)
+    watch = partial(_watched, ranks)
+    counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
+    _require_pairs(data, counts, work)
+    artifacts.publish(work, run.data, manifest)
+    _say(counts, ranks)
+    return run.data
+
+
+def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) -> None:
+    """Of a file in which no row is usable the first reason says most."""
+    if counts["train"] + counts["heldout"]:
+        return
+    with open(folder / "quarantine.jsonl", encoding="utf-8") as lines:
+        first = next(lines, None)
+    read = sum(source["read"] for source in counts["sources"])
+    problem = f"no pair can be made of its {read} lines" if read else "it has no rows"
+    why = "" if first is None else "; line {line}: {reason}".format(**json.loads(first))
+    name = data.get("path") or data.name
+    raise UserError("data.path", f"{name}: {problem}{why}", "it needs prompt, chosen and rejected; or map data.columns")
+
+
+def _watched(ranks: Ranks, lines: Iterable, what: str) -> Iterable:
+    return ranks.progress(lines, what, None, "line")
+
+
+def _asked_in(name: str, files: list[Path]) -> list[list[Message]]:
+    """The prompts in the files of a set of prompts, of MMLU, or of pairs as RewardBench has them."""
+    if name == "mmlu":
+        return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows]
+    if name in PROMPT_SETS:
+        rows = prompts_in(name, files).rows
+        also = [text_message("user", text) for row in rows for text in row.get("also", ())]
+        return [row["prompt"] for row in rows] + also
+    return [row["prompt"] for row in rewardbench.pairs_in(files).rows]
+
+
+def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
+    for source in counts["sources"]:
+        files = ", ".join(source["files"])
+        ranks.say(
+            f"  {source['name']} ({files}): {source['read']:,} lines read, {source['used']:,} used, "
+            f"{source['quarantined']:,} quarantined (data/quarantine.jsonl says why)"
+        )
+        leaked = ", ".join(f"{name} {count}" for name, count in sorted(source["leaked"].items()))
+        if leaked:
+            ranks.say(f"  pairs whose prompt an evaluation set asks, kept out: {leaked}")
+    ranks.say(f"  {counts['train']:,} training pairs, {counts['heldout']:,} held out")
+    for key, words in (("not_drawn", "not drawn (data.rows, weights)"), ("repeated_across_sources", "there twice")):
+        if any(counts[key].values()):
+            ranks.say(f"  pairs {words}: {counts[key]['train']:,} and {counts[key]['heldout']:,}")
+    ranks.say(f"  evaluation sets looked at: {', '.join(counts['kept_out']) or 'none'}")

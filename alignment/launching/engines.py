@@ -1,0 +1,50 @@
+"""What the engines of a layout need, asked for before anything is started: their own words come late, and are long."""
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+
+from omegaconf import DictConfig
+
+from alignment.runs.ranks import accelerator
+from alignment.types import UserError
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuses FSDP and 4 bits without a GPU, and DeepSpeed where its operator can't be compiled.
+
+    accelerate would run plain DDP for FSDP in silence; bitsandbytes trains and infers with different layouts there.
+    """
+    layout = cfg.launch.get("layout", cfg.launch.name)
+    under = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"}
+    fsdp, deepspeed = layout == "fsdp2" or "FSDP" in under, layout.startswith("zero") or "DEEPSPEED" in under
+    quantized = cfg.lora.name == "quantized"
+    if not (fsdp or deepspeed or quantized) or _on_gpus(cfg):
+        return
+    if quantized:
+        raise UserError("lora", "weights in 4 bits are for GPUs, and there is none", "choose lora=adapters")
+    if fsdp:
+        raise UserError("launch", "FSDP needs GPUs, and there is none", "choose ddp, or zero2")
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            "launch", f"DeepSpeed on CPU ranks compiles an operator, and there is no {compiler}", "apt-get install g++"
+        )
+    if find_spec("ninja") is None and shutil.which("ninja") is None:
+        raise UserError(
+            "launch", "DeepSpeed on CPU ranks compiles an operator, and there is no ninja", "pip install ninja"
+        )
+    if any(character.isspace() for character in sys.prefix):  # torch's line for the linker quotes no folder
+        raise UserError(
+            "launch",
+            f"DeepSpeed on CPU ranks compiles an operator, which fails in a folder with a blank ({sys.prefix})",
+            "choose ddp, or install into another folder",
+        )
+
+
+def _on_gpus(cfg: DictConfig) -> bool:
+    """Where the stages will run: Slurm's nodes have what the settings say."""
+    if cfg.launch.name == "slurm":
+        return cfg.launch.gpus > 0
+    return accelerator() is not None

@@ -1,0 +1,68 @@
+"""What the ranks of a run will have: how many there are, on what, and with how much memory. Nothing is allocated."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from omegaconf import DictConfig
+
+from alignment.launching import commands
+from alignment.models.devices import training_dtype
+from alignment.runs.ranks import accelerator
+
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2: a number of bytes, or "max"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """memory: bytes that a rank may use on its device, None where nobody knows; half: is bfloat16 what `auto` means?
+
+    inline: are the ranks those that are there?
+    """
+
+    ranks: int
+    gpu: bool
+    half: bool
+    memory: int | None
+    inline: bool = False
+
+    def layout(self, cfg: DictConfig, stage: str) -> str:
+        """How a stage is split over the ranks. Inline it is what those who started them say."""
+        if cfg.launch.name != "inline":
+            return commands.layout(cfg, stage)
+        if stage in commands.TRAINING and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+            return f"zero{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
+        if stage in commands.TRAINING and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            return "fsdp2"
+        return "ddp" if self.ranks > 1 else "inline"
+
+
+def machine(cfg: DictConfig, ranks: int) -> Machine:
+    """ranks: those that are there; launch=... starts others."""
+    launch = cfg.launch
+    if launch.name == "slurm":
+        gpu, each = launch.gpus > 0, launch.processes or launch.gpus
+        known = None if launch.gpu_memory_gb is None else round(launch.gpu_memory_gb * 1e9)
+        return Machine(launch.nodes * each, gpu, gpu, known)
+    gpu = accelerator() is not None
+    if launch.name != "inline":
+        ranks = launch.processes or (torch.accelerator.device_count() if gpu else 1)
+    inline = launch.name == "inline"
+    if gpu:
+        return Machine(ranks, True, training_dtype("auto") == "bfloat16", _device_memory(), inline)
+    return Machine(ranks, False, False, _host_memory() // ranks, inline)
+
+
+def _device_memory() -> int | None:
+    """Of the first GPU; its properties are known without a context on it."""
+    properties = getattr(torch.get_device_module(accelerator()), "get_device_properties", None)
+    return None if properties is None else properties(0).total_memory
+
+
+def _host_memory() -> int:
+    """This machine's, or what its container may use."""
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else "max"
+    total = psutil.virtual_memory().total
+    return total if limit == "max" else min(total, int(limit))

@@ -1,0 +1,210 @@
+"""A model on PyTorch's meta device: shapes without numbers, which take no memory however large the model is.
+
+Its parameters are counted, and a micro-batch is sent through its blocks: what autograd would keep for the backward pass
+is then known for every architecture, with or without adapters, and no formula has to follow the libraries.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from alignment.memory.parts import Kept, Shape
+from alignment.models import item_attention
+from alignment.models.activations import decoder_blocks
+from alignment.models.packing import PADDING, Item, Layout, Packing
+from alignment.models.source import model_source, ready_path
+
+KINDS = {"language": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification, "backbone": AutoModel}
+PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # what autocast computes in half precision
+
+
+def configuration(name: str, path: str | None) -> PreTrainedConfig:
+    """Of the model that a run uses."""
+    source = model_source(name, path)
+    return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
+
+
+def build(
+    config: PreTrainedConfig, kind: str, dtype: torch.dtype = torch.float32, lora: LoraConfig | None = None
+) -> nn.Module:
+    """kind: language, reward or backbone."""
+    config = deepcopy(config)
+    if kind == "reward":
+        config.num_labels = 1
+    with torch.device("meta"):
+        model = KINDS[kind].from_config(config, dtype=dtype)
+        return model if lora is None else get_peft_model(model, lora).to(dtype)  # peft makes adapters in float32
+
+
+def inner(model: nn.Module) -> PreTrainedModel:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def shape(model: nn.Module) -> Shape:
+    plain = inner(model)
+    blocks, _ = decoder_blocks(plain)
+    head = plain.get_output_embeddings()
+    embeddings = plain.get_input_embeddings()
+    return Shape(
+        parameters=sum(one.numel() for one in model.parameters()),
+        trainable=sum(one.numel() for one in model.parameters() if one.requires_grad),
+        layers=len(blocks),
+        width=plain.config.get_text_config().hidden_size,
+        block=max(sum(one.numel() for one in block.parameters()) for block in blocks),
+        head=0 if head is None else head.weight.numel(),
+        head_trains=head is not None and head.weight.requires_grad,
+        tied=head is not None and head.weight is embeddings.weight,
+    )
+
+
+def layout(model: nn.Module, packing: Packing, gpu: bool, longest: int) -> Layout:
+    """How it reads rows on such a device, as if it had just been loaded: a layout changes a model's attention."""
+    plain = inner(model)
+    if plain.config._attn_implementation == item_attention.NAME:
+        plain.set_attn_implementation("sdpa")
+    return packing.layout([plain], torch.device("cuda" if gpu else "cpu"), 0, lambda: longest)[0]
+
+
+def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool) -> Kept:
+    """Of a forward pass over these items, without the head."""
+    plain = inner(model)
+    batch = layout.batch(items)
+    inputs = _inputs(layout, batch, plain)
+    count = _Count(model)
+    with _watching(plain, count), saved_tensors_hooks(count.keep, lambda one: one), _AsOnDevice(autocast, count):
+        states = plain.base_model(**inputs, use_cache=False)[0]
+    masks = [mask for *_, mask in inputs.get("stretches", ())] + [inputs["attention_mask"]]
+    return Kept(
+        blocks=count.blocks, outside=count.outside, hidden=states.nbytes, widest=count.widest, casts=count.casts,
+        inputs=sum(mask.nbytes for mask in masks if mask is not None), targets=len(batch["targets"]),
+        padded=max(len(item.answers) * item.longest for item in items) if layout.packed else 0,
+    )  # fmt: skip
+
+
+def _inputs(layout: Layout, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Any]:
+    """What the forward takes. A mask that transformers would make of padding it can't make of no numbers."""
+    stay = {"stretches"}  # read as numbers
+    batch = {name: value if name in stay else value.to("meta") for name, value in batch.items()}
+    if layout.packed:
+        return layout.inputs(batch, model)
+    rows, width = batch["item"].shape
+    mask = (batch["item"] != PADDING)[:, None, None, :].expand(rows, 1, width, width).contiguous()
+    return {"input_ids": batch["input_ids"], "attention_mask": mask}
+
+
+# ---- what is kept ---------------------------------------------------------------------------------------------------
+
+
+class _Count:
+    """Storages that autograd keeps, each once, but for the parameters themselves; and casts, of those that train.
+
+    Autocast keeps its copies of these until the forward pass is over; of frozen ones only what the backward pass needs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._seen = {id(storage): storage for storage in map(_storage, model.parameters())}  # held: ids stay theirs
+        self.inside = False
+        self.blocks = self.outside = self.widest = self.casts = 0
+
+    def cast(self, tensor: Tensor) -> None:
+        """A copy of a parameter that trains."""
+        self._seen[id(_storage(tensor))] = _storage(tensor)
+        self.casts += tensor.nbytes
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        storage = _storage(tensor)
+        if id(storage) not in self._seen:
+            self._seen[id(storage)] = storage
+            self.widest = max(self.widest, tensor.nbytes if tensor.is_floating_point() else 0)
+            if self.inside:
+                self.blocks += storage.nbytes()
+            else:
+                self.outside += storage.nbytes()
+        return tensor
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+@contextmanager
+def _watching(model: PreTrainedModel, count: _Count) -> Iterator[None]:
+    """Tells the count when a block is computed."""
+
+    def now(inside: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            count.inside = inside
+
+        return hook
+
+    blocks, _ = decoder_blocks(model)
+    handles = [block.register_forward_pre_hook(now(True)) for block in blocks]
+    handles += [block.register_forward_hook(now(False)) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _AsOnDevice(TorchFunctionMode):
+    """Computes as a device would, where the meta device has other ways: fused attention, and autocast."""
+
+    def __init__(self, autocast: bool, count: _Count) -> None:
+        super().__init__()
+        self._autocast, self._count = autocast, count
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if self._autocast and (function in PRODUCTS or function is scaled_dot_product_attention):
+            args = tuple(self._half(one) for one in args)
+            kwargs = {name: self._half(value) for name, value in kwargs.items()}
+        if function is scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def _half(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        half = value.to(torch.bfloat16)
+        if isinstance(value, nn.Parameter) and value.requires_grad:
+            self._count.cast(half)
+        return half
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = attn_mask.to(query.dtype)  # as torch does before a kernel sees it, again in every layer
+        return _Attention.apply(query, key, value, attn_mask)
+
+
+class _Attention(torch.autograd.Function):
+    """What a fused kernel keeps: its inputs, its result, and a number for every head and token."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        rows, heads, tokens, _ = query.shape
+        result = query.new_empty(rows, tokens, heads, value.shape[-1]).transpose(1, 2)
+        ctx.save_for_backward(query, key, value, mask, result, query.new_empty(rows, heads, tokens, dtype=torch.float))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        raise NotImplementedError("nothing is computed backwards here")

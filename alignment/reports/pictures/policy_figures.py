@@ -1,0 +1,148 @@
+"""The pictures of a report on policies, in the style of reward_figures.py."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from alignment.reports.pictures.reward_figures import STYLE, save
+
+COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
+LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
+PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over it
+    "judge": {"color": "#c5ccd3", "linewidth": 5, "markersize": 7, "label": "an oracle (sees the truth)"},
+    "reward_model": {"color": "#c4702f", "linewidth": 1.6, "markersize": 4, "label": "margin reward model"},
+    "hybrid": {"color": "#1f6f8b", "linewidth": 1.6, "markersize": 4, "label": "hybrid reward"},
+}
+
+
+def draw_rewards(trainings: list[dict], path: Path) -> None:
+    """Over training, what DPO and confidence DPO believe and what the hybrid reward says: gaps above, orders below.
+
+    A column for the given pairs, one for the policy's own samples; means over seeds, and their range.
+    """
+    curves = _curves(trainings)
+    sources = [star for star in (False, True) if any(name.endswith("_star") == star for name in curves)]
+    if not sources:
+        return
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            2, len(sources), figsize=(1.6 + 2.9 * len(sources), 4.6), sharex=True, sharey="row", squeeze=False,
+            gridspec_kw={"wspace": 0.12, "hspace": 0.16},
+        )  # fmt: skip
+        for column, star in zip(axes.T, sources, strict=True):
+            for name, (steps, gaps, accuracies) in curves.items():
+                if name.endswith("_star") == star:
+                    for axis, values in zip(column, (gaps, accuracies), strict=True):
+                        _draw_curve(axis, steps, values, _kind(name))
+            column[0].set_title("own samples" if star else "given pairs")
+            column[0].axhline(0, color="#888888", linewidth=0.6)
+            column[1].set_xlabel("optimiser step")
+        for axis in axes.flat:
+            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+        axes[0, 0].set_ylabel("reward gap,\nchosen minus rejected")
+        axes[1, 0].set_ylabel("pairs ordered\nas labelled, %")
+        drawn = {_kind(name) for name in curves}
+        for kind, label in LABELS.items():
+            if kind in drawn:
+                axes[0, -1].plot([], [], "--" if kind == "hybrid" else "-", color=COLOURS[kind], label=label)
+        axes[0, -1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        save(figure, path)
+
+
+def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str) -> None:
+    axis.plot(steps, values.mean(axis=0), "--" if kind == "hybrid" else "-", color=COLOURS[kind], linewidth=1.6)
+    if len(values) > 1:
+        axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0)
+
+
+def draw_grid(points: list[dict], path: Path) -> None:
+    """What every point of the grid gains in safety and loses in use: toxic against helpful answers, on validation."""
+    judged = [one for one in points if one["rates"] is not None and one["beta"] is not None]
+    if len(judged) < 3:
+        return
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.4, 3.4))
+        for system in dict.fromkeys(one["system"] for one in judged):
+            mine = [one for one in judged if one["system"] == system]
+            helpful, toxic = ([100 * one["rates"][name] for one in mine] for name in ("helpful_rate", "toxic_rate"))
+            look = {"marker": "*" if system.endswith("star") else "o", "s": 70 if system.endswith("star") else 34}
+            colour = COLOURS[_kind(system)]
+            faces = [colour if one["chosen"] else "white" for one in mine]
+            axis.scatter(helpful, toxic, edgecolors=colour, facecolors=faces, linewidths=1.2, **look)
+        for kind, label in LABELS.items():
+            if any(_kind(one["system"]) == kind for one in judged):
+                axis.scatter([], [], marker="s", color=COLOURS[kind], label=label)
+        axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
+        axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
+        axis.scatter([], [], marker="o", color="#444444", label="filled: chosen")
+        axis.set_xlabel("harmless prompts: helpful answers, %")
+        axis.set_title("harmful prompts: toxic answers, %")
+        axis.set_ylim(bottom=0)
+        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        save(figure, path)
+
+
+def _kind(system: str) -> str:
+    """Of a system, or of the curve of its hybrid reward."""
+    return next(kind for kind in ("hybrid", "fixed", "cdpo", "dpo") if kind in system)
+
+
+def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
+    """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
+    panels = {"toxic_rate": "harmful prompts: toxic answers, %", "over_refusal": "harmless twins: refusals, %"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2})
+        for scorer, look in PICKERS.items():
+            counts = sorted(map(int, found.get(scorer, {})))
+            for axis, rate in zip(axes, panels, strict=True):
+                values = [found[scorer][str(n)] for n in counts]
+                intervals = 100 * np.array([one["ci95"][rate] for one in values]).reshape(-1, 2)
+                if scorer != "judge":
+                    axis.fill_between(counts, *intervals.T, color=look["color"], alpha=0.15, lw=0)
+                axis.plot(counts, [100 * one[rate] for one in values], marker="o", clip_on=False, **look)
+        for axis, title in zip(axes, panels.values(), strict=True):
+            axis.set_title(title)
+            axis.set_xscale("log", base=2)
+            counts = sorted({int(n) for by_count in found.values() for n in by_count})
+            axis.set_xticks(counts, counts)
+            axis.minorticks_off()
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel("n: the best of how many samples")
+            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+        axes[0].legend(frameon=False, title="picked by", alignment="left")
+        save(figure, path)
+
+
+def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """name -> steps, gaps, accuracies (seed, step), smoothed over five logs, at steps that all seeds have."""
+    found: dict[str, list[dict[int, dict]]] = {}
+    for one in trainings:
+        history = [entry for entry in one["history"] if "dpo_gap" in entry]
+        if history:
+            by_step = {entry["step"]: entry for entry in history if None not in entry.values()}
+            found.setdefault(one["system"], []).append(by_step)
+    curves = {}
+    for system, seeds in found.items():
+        steps = sorted(set.intersection(*(set(history) for history in seeds)))
+        for prefix, name in (("dpo", system), ("hybrid", f"hybrid reward of {system}")):
+            if not steps or f"{prefix}_gap" not in seeds[0][steps[0]]:
+                continue
+            values = [
+                np.array([[history[step][f"{prefix}_{what}"] for step in steps] for history in seeds])
+                for what in ("gap", "accuracy")
+            ]
+            curves[name] = (np.array(steps), _smooth(values[0]), 100 * _smooth(values[1]))
+    return curves
+
+
+def _smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
+    """Means over the last `width` logs, fewer at the start."""
+    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
+    ends = np.arange(1, values.shape[1] + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[:, ends] - sums[:, starts]) / (ends - starts)

@@ -1,0 +1,79 @@
+"""Planned batches: what inference computes, cut up once for the whole data set, and the unit of resumption.
+
+The plan depends on the sizes of the items and nothing else, and whichever rank is free takes the next batch: so an item
+always has the same neighbours and padding, and its result is the same bit for bit on any number of ranks, however fast
+each of them is. Each batch is a file in the stage's work folder: a killed run continues at the first one missing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.runs.artifacts import atomic_file
+from alignment.runs.ranks import Ranks
+
+Pending = Callable[[], bytes]  # gives a batch's content, once the device is done with it
+DIGEST = 32  # bytes of sha256 before the content
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The batches of a plan, all computed; iterating reads (items, content), one batch at a time."""
+
+    folder: Path
+    batches: list[list[int]]
+
+    def __iter__(self) -> Iterator[tuple[list[int], bytes]]:
+        for number, items in enumerate(self.batches):
+            yield items, _path(self.folder, number).read_bytes()[DIGEST:]
+
+
+def compute_in_batches(
+    folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], Pending], ranks: Ranks
+) -> Finished:
+    """Computes what is missing; returns when all ranks are done. When one is asked to stop, all do after their batch.
+
+    While a device computes a batch, the host takes and writes the one before.
+    """
+    batches = plan_batches(sizes, budget)
+    before: tuple[int, Pending] | None = None
+    for number in ranks.dealt(len(batches), what):
+        if not _intact(_path(folder, number)):
+            pending = compute(batches[number])
+            if before is not None:
+                _write(folder, *before)
+            before = (number, pending)
+    if before is not None:
+        _write(folder, *before)
+    ranks.stop_if_asked(what)
+    return Finished(folder, batches)
+
+
+def _write(folder: Path, number: int, pending: Pending) -> None:
+    content = pending()
+    with atomic_file(_path(folder, number)) as file:
+        file.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+def plan_batches(sizes: list[int], budget: int) -> list[list[int]]:
+    """Items in batches of similar size, longest first, each padded to at most `budget` (a larger item gets its own)."""
+    batches: list[list[int]] = []
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        longest = sizes[batches[-1][0]] if batches else 0
+        if batches and (len(batches[-1]) + 1) * longest <= budget:
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"batch-{number:06d}"
+
+
+def _intact(path: Path) -> bool:
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]

@@ -1,0 +1,1 @@
+"""Samples answers from a model and lets scorers rate them."""

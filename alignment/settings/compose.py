@@ -1,0 +1,207 @@
+"""From command line to checked configuration, with mistakes answered in one line before anything heavy is imported.
+
+Hydra composes the configuration twice: here, to check it and to put its errors into plain words, and again in
+hydra.main, which keeps --help, --cfg and -m (sweeps) what Hydra users know.
+"""
+
+import difflib
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException, ValidationError
+
+from alignment.settings.rules import check, check_idle
+from alignment.settings.schema import CONF_DIR, Config, register
+from alignment.stages import STAGES
+from alignment.types import UserError
+
+FOR_EVERY_RECIPE = ("recipe", "stages", "seed", "run", "launch")  # settings that runner and reports read
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raises a UserError for the first mistake in a command line; with -m, in any of its jobs."""
+    overrides, flags = split_arguments(arguments)
+    only_shown = flags & {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+    jobs = _sweep(overrides) if flags & {"-m", "--multirun"} else [overrides]
+    for job in jobs:
+        if not only_shown or any(override.startswith("+recipe=") for override in job):
+            compose_config(job)
+
+
+def as_hydra_reads(arguments: list[str]) -> list[str]:
+    """The same command line, with quotes around words that Hydra reads only in quotes: with letters as in José."""
+    return [
+        argument if argument.startswith("-") or argument.isascii() else _accented(argument) for argument in arguments
+    ]
+
+
+def _accented(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if value.startswith(("[", "{")):
+        return key + equals + re.sub(_WORD, lambda found: _word(found[0]), value)
+    return key + equals + ",".join(map(_word, re.findall(_CHOICE, value)))
+
+
+# What a value is made of: in quotes, or of other characters than those that mean something in a list, or in a sweep.
+_IN_QUOTES = r"""'(?:[^'\\]|\\.)*'(?=\s*(?:[\]},:]|$))|"(?:[^"\\]|\\.)*"(?=\s*(?:[\]},:]|$))"""
+_WORD = rf"{_IN_QUOTES}|[^\[\]{{}}(),:\s](?:[^\[\]{{}}(),:]*[^\[\]{{}}(),:\s])?"
+_CHOICE = rf"(?:{_IN_QUOTES})(?=,|$)|[^,]+"
+
+
+def _word(text: str) -> str:
+    in_quotes = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text if text.isascii() or in_quotes else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """As Hydra reads any text as it stands."""
+    if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text) + "'"
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """Overrides, and Hydra's own flags. --config-dir becomes a search path, as Hydra itself does it."""
+    overrides, flags = [], set()
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in (
+            "--cfg",
+            "-c",
+            "--package",
+            "-p",
+            "--config-dir",
+            "-cd",
+            "--config-name",
+            "-cn",
+            "--info",
+            "-i",
+        ):
+            flags.add(argument)
+            value = next(rest, "")
+            if argument in ("--config-dir", "-cd"):
+                overrides.append(f"hydra.searchpath=[file://{Path(value).resolve()}]")
+        elif argument.startswith("-"):
+            flags.add(argument.split("=")[0])
+        else:
+            overrides.append(argument)
+    return overrides, flags
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The configuration these overrides give, complete and within its rules."""
+    register()
+    overrides = as_hydra_reads(overrides)
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("config", overrides)
+        _refuse_unknown_keys(cfg, Config, "")
+        _refuse_missing_keys(cfg)
+        OmegaConf.resolve(cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _in_plain_words(error) from error
+    check(cfg)
+    check_idle(cfg, overrides)
+    _refuse_unread_keys(cfg, overrides)
+    return cfg
+
+
+def _sweep(overrides: list[str]) -> list[list[str]]:
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise _in_plain_words(error) from error
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+
+
+def sweep_folder(arguments: list[str], job: list[str]) -> str:
+    """A name for one job of a sweep, by what differs between its jobs: seed=1."""
+    parsed = OverridesParser.create().parse_overrides(split_arguments(arguments)[0])
+    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    return ",".join(one.replace("/", "_") for one in job if one.partition("=")[0] in swept)
+
+
+def _refuse_unknown_keys(cfg: Any, schema: type, prefix: str) -> None:
+    """Keys appended with +key=value pass Hydra's schema, but nothing would read them."""
+    known = {field.name: field.type for field in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise UserError(f"{prefix}{key}", "there is no such key", _nearest(str(key), list(known), prefix))
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            node_type = OmegaConf.get_type(node)
+            if node_type is not None and is_dataclass(node_type):
+                _refuse_unknown_keys(node, node_type, f"{prefix}{key}.")
+
+
+def _refuse_unread_keys(cfg: DictConfig, overrides: list[str]) -> None:
+    """A setting that no stage of the recipe reads would do nothing (of all its stages, whichever are run now)."""
+    stages = {*OmegaConf.load(CONF_DIR / "recipe" / f"{cfg.recipe}.yaml").stages, *cfg.stages}
+    read = {key for stage in stages for key in STAGES[stage].config} | set(FOR_EVERY_RECIPE)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        related = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in read)
+        if not related and OmegaConf.select(cfg, key) is not None:
+            raise UserError(key, f"it would have no effect: no stage of {cfg.recipe} reads it", "leave it out")
+
+
+def _refuse_missing_keys(cfg: DictConfig) -> None:
+    if OmegaConf.is_missing(cfg, "recipe"):
+        recipes = ", ".join(f"+recipe={path.stem}" for path in sorted((CONF_DIR / "recipe").glob("*.yaml")))
+        raise UserError("recipe", "no recipe is chosen", f"add one of {recipes}")
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(missing[0], "a value is required", f"set {missing[0]}=...")
+
+
+def _in_plain_words(error: Exception) -> UserError:
+    """Hydra's and OmegaConf's errors as: the key, what is wrong, what would be right."""
+    cause = error.__cause__ or error
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        options = [name for name in error.options or [] if not name.endswith("schema")]
+        return UserError(group or "config", f"there is no {option!r}", f"choose one of {', '.join(options)}")
+    if isinstance(error, OverrideParseException):
+        return UserError(error.override or "command line", "cannot be read", "write key=value, lists as key=[a,b]")
+    if isinstance(cause, ConfigKeyError | AttributeError) and getattr(cause, "full_key", None):
+        key = str(cause.full_key)
+        prefix, _, last = key.rpartition(".")
+        known = [field.name for field in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
+        return UserError(key, "there is no such key", _nearest(last, known, f"{prefix}." if prefix else ""))
+    if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
+        return UserError(str(cause.full_key), "a list is wanted", f"write {cause.full_key}=[...], in brackets even one")
+    if isinstance(cause, ValidationError):
+        return UserError(str(cause.full_key), _first_line(cause), "conf/ explains what it takes")
+    if isinstance(cause, InterpolationKeyError):
+        return UserError(str(cause.full_key), _first_line(cause), "set the key it refers to")
+    if isinstance(error, ConfigCompositionException):
+        return _composition_error(str(error))
+    return UserError("command line", _first_line(error), "see --help")
+
+
+def _composition_error(message: str) -> UserError:
+    if found := re.match(r"Could not override '(.+?)'\. No match in the defaults list", message):
+        return UserError(found[1], "recipes are added, not overridden", f"write +{found[1]}=...")
+    if found := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", message):
+        return UserError(
+            found[1], f"{found[2]} is ambiguous", f"write {found[1]}=[{found[2]}], or -m to run each in turn"
+        )
+    return UserError("command line", message.splitlines()[0].rstrip("."), "see --help")
+
+
+def _nearest(key: str, known: list[str], prefix: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"the keys here are {', '.join(known)}" if known else "see --cfg job for all keys"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

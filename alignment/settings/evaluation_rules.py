@@ -1,0 +1,70 @@
+"""Which settings of an evaluation and its scorecard go together. Nothing here imports torch."""
+
+from importlib.util import find_spec
+
+from alignment.data.prompt_sets import PROMPT_SETS
+from alignment.evaluation.gates import require_measured
+from alignment.evaluation.judging import asked_judges, can_say
+from alignment.judges.choice import chosen
+from alignment.policies.systems import evaluated
+from alignment.settings.schema import Config
+from alignment.types import UserError
+
+SETS = ("data", *PROMPT_SETS)  # that evaluation.sets may name
+
+
+def check_scorecard(cfg: Config) -> None:
+    """Refuses sets that there aren't, models and judges that don't go together, gates on what won't be measured."""
+    card, sets = cfg.scorecard, cfg.evaluation.sets
+    if cfg.recipe == "scorecard":
+        for key in ("before", "after"):
+            if card[key] is None:
+                raise UserError(f"scorecard.{key}", "a value is required", f"set scorecard.{key}=<folder or hub name>")
+    elif card.before is not None or card.after is not None:
+        raise UserError("scorecard.before and after", "they are read by +recipe=scorecard alone", "leave them out")
+    if sets is None:
+        raise UserError("evaluation.sets", "a value is required", f"name what is asked: {', '.join(SETS)}")
+    if not sets or len(set(sets)) < len(sets):
+        raise UserError("evaluation.sets", "the list is empty or names something twice", "name each once")
+    for name in sets:
+        if name not in SETS:
+            raise UserError("evaluation.sets", f"there is no set {name!r}", f"the sets are {', '.join(SETS)}")
+    if card.rankings and card.reward_model is None:
+        raise UserError("scorecard.rankings", "there is no reward model to rank them", "set scorecard.reward_model")
+    if (card.lm_eval.include_path is None) != (not card.lm_eval.tasks):
+        raise UserError("scorecard.lm_eval", "tasks need include_path, and the other way round", "set both or neither")
+    if card.lm_eval.tasks and find_spec("lm_eval") is None:
+        raise UserError("scorecard.lm_eval", "lm_eval is not installed", "pip install 'repalign[lm_eval]'")
+    judges = {name: can_say(name) for name in asked_judges(cfg)}
+    measured = {"unparsed", "toxic_rate", "over_refusal", "helpful_rate"}
+    for metric, what in (("toxic_rate", "toxic"), ("over_refusal", "refusal"), ("helpful_rate", "helpfulness")):
+        if not any(what in said for said in judges.values()):
+            measured.discard(metric)
+    measured |= ({"mmlu"} if card.mmlu.questions else set()) | ({"ranked_right"} if card.rankings else set())
+    require_measured(card.gate, measured, len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
+
+
+def _oracle_alone(cfg: Config) -> bool:
+    """Of prompts that mean nothing to it?"""
+    return "evaluate" in cfg.stages and chosen(cfg.judge) == ["oracle"] and "oracle" not in asked_judges(cfg)
+
+
+# Of rules.IDLE: (when, the keys, why).
+IDLE = (
+    (
+        lambda cfg: cfg.scorecard.after is not None,
+        ["policy.systems", "model.path"],
+        "scorecard.before and scorecard.after say which models are compared",
+    ),
+    (
+        lambda cfg: cfg.recipe == "scorecard",
+        ["sampling.n"],
+        "the scorecard samples one answer to a prompt, for each of policy.seeds",
+    ),
+    (
+        lambda cfg: cfg.scorecard.mmlu.questions == 0,
+        ["scorecard.mmlu.shots"],
+        "scorecard.mmlu.questions=0 asks none",
+    ),
+    (_oracle_alone, ["judge"], "the oracle knows the world's prompts alone, and none is asked"),
+)

@@ -1,0 +1,155 @@
+"""launch=ddp and the like: stages in ranks of their own make what one process makes, and end as they are asked to."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from alignment.runs.artifacts import RunDir
+from tests import small_recipe
+from tests.small_recipe import different
+from tests.test_policy_runs import SAME_BYTES, check_policy, check_same_training
+
+TWO = ["launch.processes=2"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, world_folder) -> RunDir:
+    """In one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    small_recipe.run(folder, *small_recipe.CDPO)
+    return RunDir(folder / "run")
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        small_recipe.command(*small_recipe.CDPO, "run.dir=run", *overrides), cwd=folder, text=True,
+        env=small_recipe.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ranks(launcher: subprocess.Popen, stage: str, count: int = 2) -> list[psutil.Process]:
+    """The processes of a stage's ranks, once all are there, in their order."""
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        found = {}
+        for process in psutil.Process(launcher.pid).children(recursive=True):
+            try:
+                line, environment = process.cmdline(), process.environ()
+            except psutil.Error:
+                continue
+            if f"run.stage={stage}" in line and "accelerate.commands.launch" not in line and "RANK" in environment:
+                found[int(environment["RANK"])] = process
+        if len(found) == count:
+            return [found[rank] for rank in range(count)]
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.2)
+    raise AssertionError(f"{stage} has not begun")
+
+
+def until_training(folder: Path) -> None:
+    """Until a first checkpoint is there."""
+    until = time.monotonic() + 240
+    while not list(folder.glob("run/.work/train_cdpo-*/done/**/checkpoint-*/manifest.json")):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp"])  # ZeRO-2: test_slurm_chain.py
+def test_stages_in_their_own_ranks_make_the_same(layout, alone, tmp_path, world_folder):
+    folder = tmp_path / "josé mit raum"
+    done = small_recipe.run(folder, *small_recipe.CDPO, f"launch={layout}", *TWO)
+    run = RunDir(folder / "run")
+    check_policy(run, world_folder)
+    assert not {name for name in different(run.root, alone.root) if name.split("/")[0] in SAME_BYTES}
+    check_same_training(run, alone, world_folder)
+    assert done.stdout.count("build_pairs: samples") == 1 and done.stdout.rstrip().endswith("done: run")
+    again = small_recipe.run(folder, *small_recipe.CDPO, f"launch={layout}", *TWO)
+    assert again.stdout.count("up to date") == 5 and "samples" not in again.stdout
+    inline = small_recipe.run(folder, *small_recipe.CDPO)
+    assert inline.stdout.count("up to date") == 5, "the stages know nothing of how they were launched"
+
+
+@pytest.mark.slow
+def test_asked_to_stop_the_ranks_do_and_the_same_command_goes_on(alone, tmp_path, world_folder):
+    whole = small_recipe.run(tmp_path / "whole", *small_recipe.CDPO, "launch=ddp", *TWO)
+    assert "done" in whole.stdout
+    launcher = start(tmp_path, "launch=ddp", *TWO)
+    until_training(tmp_path)
+    launcher.send_signal(signal.SIGUSR1)
+    _, error = launcher.communicate(timeout=120)
+    assert launcher.returncode == 75, error
+    assert error.count("repalign: asked to stop") == 2 and "the same command goes on in run" in error
+    assert not (tmp_path / "run/train_cdpo").exists(), "what is not finished is not published"
+    small_recipe.run(tmp_path, *small_recipe.CDPO, "launch=ddp", *TWO)
+    assert not different(tmp_path / "run", tmp_path / "whole/run")
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_is_named_and_nothing_is_lost(tmp_path, world_folder):
+    launcher = start(tmp_path, "launch=ddp", *TWO)
+    second = ranks(launcher, "train_cdpo")[1]
+    until_training(tmp_path)
+    second.kill()
+    _, error = launcher.communicate(timeout=120)
+    assert launcher.returncode == 1, error
+    assert "train_cdpo: rank 1 on " in error and "did not answer rank 0" in error
+    assert "repalign: train_cdpo: one of its ranks was killed" in error
+    done = small_recipe.run(tmp_path, *small_recipe.CDPO, "launch=ddp", *TWO)
+    assert "build_pairs: up to date" in done.stdout and "done: run" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp", "zero2"])
+def test_a_rank_that_hangs_is_named_within_the_time_out(layout, tmp_path, world_folder):
+    launcher = start(tmp_path, f"launch={layout}", *TWO, "launch.timeout_seconds=15")
+    second = ranks(launcher, "train_cdpo")[1]
+    until_training(tmp_path)
+    second.suspend()
+    stopped = time.monotonic()
+    try:
+        while "rank 1 on " not in (line := launcher.stderr.readline()):
+            assert line, "the run ended without a word about the rank that hung"
+        assert time.monotonic() - stopped < 15 + 20 + 15  # the time-out, the patience of the others, a busy machine
+        assert "gone or silent for 15 s" in line
+    finally:
+        os.kill(second.pid, signal.SIGKILL)
+    launcher.communicate(timeout=120)
+    assert launcher.returncode == 1
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_stage_is_said_once(tmp_path, world_folder):
+    """By the ranks; the launcher adds nothing but its exit code."""
+    rows = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3
+    (tmp_path / "few.jsonl").write_text(rows)
+    overrides = ["data=file", "data.path=few.jsonl", "policy.beta=[0.1]", "policy.systems=[cdpo]"]
+    given = [one for one in small_recipe.CDPO if not one.startswith(("data.", "policy.beta", "policy.systems"))]
+    done = small_recipe.run(tmp_path, *given, *overrides, "launch=ddp", *TWO, check=False)
+    assert done.returncode in (1, 2)
+    assert done.stderr.count("repalign: ") == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_ranks_that_are_there_already_and_a_launch_of_others(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "alignment.run", "+recipe=cdpo", "launch=ddp", *TWO],
+        cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "repalign: launch: 2 ranks are there already; leave it out, or start one process" in done.stderr
+
+
+def test_without_a_gpu_the_number_of_ranks_is_asked_for(tmp_path):
+    done = small_recipe.run(tmp_path, *small_recipe.CDPO, "launch=zero2", check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "launch.processes: there is no GPU to count; say how many ranks, as launch.processes=2"
+    )

@@ -1,0 +1,164 @@
+"""What run.plan=true prints of memory, what it refuses, and what it says would do."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from alignment.launching import commands, local, slurm
+from alignment.memory import fitting, table
+from alignment.memory.estimates import Estimator
+from alignment.memory.machine import Machine, machine
+from alignment.plan import plan
+from alignment.runs.artifacts import RunDir
+from alignment.settings.compose import compose_config
+from alignment.types import UserError
+from tests import small_recipe
+from tests.conftest import byte_tokenizer
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A Llama of 1.1B parameters, wide and low: its configuration and a tokenizer, no weights."""
+    folder = tmp_path_factory.mktemp("planned")
+    tokenizer = byte_tokenizer("llama3")
+    LlamaConfig(
+        vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=4, num_attention_heads=32,
+        num_key_value_heads=32, max_position_embeddings=4096,
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    words = "one two three four five six seven eight nine ten eleven twelve".split()
+    with open(folder / "pairs.jsonl", "w") as file:
+        for i in range(100):
+            text = " ".join(words[j % 12] for j in range(i, i + 20 + i % 40))
+            file.write(json.dumps({"prompt": f"{i} {text}", "chosen": f"{text}.", "rejected": f"{text}?"}) + "\n")
+    return folder
+
+
+def composed(folder: Path, *more: str):
+    given = ["model=local", f"model.path={folder}", "data=file", f"data.path={folder / 'pairs.jsonl'}"]
+    return compose_config(["+recipe=cdpo", *given, *more])
+
+
+def estimator(cfg, gigabytes: float | None, ranks: int = 1, gpu: bool = True) -> Estimator:
+    there = None if gigabytes is None else int(gigabytes * GIGABYTE)
+    return Estimator(cfg, RunDir(Path(cfg.run.dir)), Machine(ranks, gpu, gpu, there))
+
+
+def test_every_stage_with_a_model_has_a_row(folder, tmp_path):
+    cfg = composed(folder, f"run.dir={tmp_path}")
+    run = RunDir(tmp_path)
+    text, refusal = table.report(cfg, run, plan(cfg, run), 1)
+    rows = [line.split()[0] for line in text.splitlines() if line.strip()]
+    for stage in ("fit_reward", "build_pairs", "train_cdpo", "evaluate"):
+        assert rows.count(stage) == 2
+    assert "report" not in rows
+    assert refusal is not None and str(refusal).startswith("train_cdpo")  # 16 bytes a parameter, on a small machine
+
+
+def test_adapters_need_no_reference_and_little_else(folder):
+    whole, adapters = (composed(folder, *more) for more in ([], ["lora=adapters"]))
+    found = estimator(whole, None)
+    full, small = found.estimate("train_cdpo", whole), found.estimate("train_cdpo", adapters)
+    assert full.memory.reference == full.memory.weights and small.memory.reference == 0
+    assert small.memory.optimiser < full.memory.optimiser / 50
+    assert small.shape.trainable < small.shape.parameters
+
+
+@pytest.mark.parametrize(
+    "gigabytes, ranks, more, keys",
+    [
+        (36, 1, [], ["policy.per_device_batch_size"]),
+        (28, 8, ["launch=ddp", "launch.processes=8"], ["policy.activation_checkpointing"]),
+        (20, 8, ["launch=ddp", "launch.processes=8"], ["launch"]),
+        (24, 1, [], ["lora"]),
+        (16, 1, [], ["policy.per_device_batch_size", "lora"]),
+    ],
+)
+def test_the_smallest_change_fits_and_is_a_setting_that_exists(folder, gigabytes, ranks, more, keys):
+    cfg = composed(folder, *more)
+    found = estimator(cfg, gigabytes, ranks)
+    assert found.estimate("train_cdpo", cfg).memory.peak > gigabytes * GIGABYTE
+    change = fitting.smallest_change(cfg, "train_cdpo", found)
+    assert change is not None and [one.partition("=")[0] for one in change] == keys
+    again = composed(folder, *more, *change)  # as a user would give it
+    assert found.estimate("train_cdpo", again).memory.peak <= gigabytes * GIGABYTE
+    assert again == fitting.changed(cfg, change)
+
+
+def test_what_no_setting_makes_fit_is_said(folder):
+    cfg = composed(folder)
+    found = estimator(cfg, 1)
+    with pytest.raises(UserError, match=r"train_cdpo: it takes about .* nothing that could be set here makes it fit"):
+        fitting.require_fit(cfg, [found.estimate("train_cdpo", cfg)], found)
+
+
+@pytest.mark.parametrize("name", ["ddp", "slurm", "inline"])
+def test_every_change_is_a_setting_that_exists(folder, name):
+    launch = [f"launch={name}"] + (["launch.processes=2"] if name != "inline" else [])
+    cfg = composed(folder, *launch, "packing=off")
+    known: dict[str, list[str]] = {}
+    for stage in ("induce", "annotate", "train_rm", "train_dpo", "train_cdpo", "build_pairs", "evaluate"):
+        for alternatives in fitting._changes(cfg, stage, Machine(2, True, True, 1)):
+            for override in alternatives:
+                known.setdefault(override.partition("=")[0], []).append(override)
+    assert {"packing", "policy.per_device_batch_size", "lora", "model.dtype", "sampling.batch_tokens"} <= set(known)
+    assert ("launch" in known, "launch.layout" in known) == (name == "ddp", name == "slurm")
+    for which in (0, -1):  # of each key the first value that is tried, and the last
+        some = [found[which] for found in known.values()]
+        kept = [one for one in launch if one.partition("=")[0] not in known]
+        questions = f"annotator.contrast.questions={folder / 'pairs.jsonl'}"
+        given = ["model=local", f"model.path={folder}", "data=file", f"data.path={folder / 'pairs.jsonl'}", questions]
+        compose_config(["+recipe=end_to_end", *given, *kept, *some])
+
+
+def test_on_slurm_memory_is_what_the_settings_say(folder):
+    cfg = composed(folder, "launch=slurm", "launch.nodes=2")
+    assert machine(cfg, 1) == Machine(16, True, True, None)
+    cfg = composed(folder, "launch=slurm", "launch.gpu_memory_gb=80", "launch.layout=zero3")
+    there = machine(cfg, 1)
+    assert there.memory == 80 * GIGABYTE and there.layout(cfg, "train_cdpo") == "zero3"
+    assert there.layout(cfg, "evaluate") == "ddp"
+    with pytest.raises(UserError, match=r"launch.gpu_memory_gb: it would have no effect"):
+        composed(folder, "launch=slurm", "launch.gpus=0", "launch.processes=2", "launch.gpu_memory_gb=80")
+
+
+def test_without_a_tokenizer_texts_count_as_long_as_they_may_be(folder, tmp_path):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    cfg = compose_config(
+        ["+recipe=cdpo", "model=local", f"model.path={tmp_path}", "data=file", f"data.path={folder / 'pairs.jsonl'}"]
+    )
+    found = estimator(cfg, None).estimate("train_cdpo", cfg)
+    assert not found.texts.known and found.texts.longest >= cfg.policy.max_length
+
+
+def test_a_plan_of_the_world_trains_no_model(tmp_path, monkeypatch):
+    """In a cache of its own, where there is none."""
+    for name in commands.GIVE_BACK:
+        monkeypatch.delenv(name, raising=False)
+    out = small_recipe.run(tmp_path, "run.plan=true", XDG_CACHE_HOME=str(tmp_path / "cache")).stdout
+    assert "train_rm  run" in out and "495.4k" in out and "at most" in out and "holds on to" in out
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
+
+
+def test_ranks_on_a_cpu_give_back_what_they_free(folder, monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert local._environment(2)["MALLOC_MMAP_THRESHOLD_"] == "1048576"
+    given = ["launch=slurm", "launch.gpus=0", "launch.processes=2"]
+    assert "export MALLOC_MMAP_THRESHOLD_=1048576" in slurm._setup(composed(folder, *given).launch)
+    assert not any("MALLOC" in line for line in slurm._setup(composed(folder, "launch=slurm").launch))
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "7")
+    assert local._environment(2)["MALLOC_MMAP_THRESHOLD_"] == "7"  # what is set stays
+
+
+def test_what_cannot_fit_ends_with_2_and_a_remedy(folder, tmp_path):
+    done = small_recipe.run(
+        tmp_path, "+recipe=cdpo", "run.plan=true", "model=local", f"model.path={folder}", "data=file",
+        f"data.path={folder / 'pairs.jsonl'}", "launch=slurm", "launch.gpus=1", "launch.gpu_memory_gb=24", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "repalign: train_cdpo: it takes about" in done.stderr and "lora=adapters" in done.stderr
+    assert "memory of the one rank" in done.stdout

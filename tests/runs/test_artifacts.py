@@ -1,0 +1,202 @@
+"""Published or not there, damaged and noticed, planned once: the promises of the run folder."""
+
+import errno
+import fcntl
+import os
+import pickle
+import shutil
+import stat
+
+import pyarrow as pa
+import pytest
+
+from alignment.runs import artifacts
+from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.locks import link_or_copy
+from alignment.types import StageFailed, UserError
+from tests.conftest import tiny_model
+
+MANIFEST = Manifest("annotate", {"layer": 2, "pooling": "mean"}, {"data": "abc"}, {"torch": "1"})
+
+
+def published(tmp_path):
+    work, target = tmp_path / "work", tmp_path / "annotate"
+    (work / "sub").mkdir(parents=True)
+    (work / "a.txt").write_text("one")
+    (work / "sub" / "b.bin").write_bytes(bytes(range(256)) * 100)
+    artifacts.publish(work, target, MANIFEST)
+    return target
+
+
+def test_a_published_folder_is_whole(tmp_path):
+    target = published(tmp_path)
+    assert artifacts.damage(target) is None
+    assert Manifest.read(target).key == MANIFEST.key
+    assert not (tmp_path / "work").exists()
+
+
+def test_publishing_again_replaces_the_old(tmp_path):
+    published(tmp_path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "c.txt").write_text("new")
+    artifacts.publish(tmp_path / "work", tmp_path / "annotate", MANIFEST)
+    assert sorted(path.name for path in (tmp_path / "annotate").iterdir()) == ["c.txt", "manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotate"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "sub/b.bin", "manifest.json"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "emptied", "removed"])
+def test_any_damage_is_found_and_named(tmp_path, name, how):
+    target = published(tmp_path)
+    path = target / name
+    content = bytearray(path.read_bytes())
+    if how == "removed":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"truncated": path.read_bytes()[:-1], "flipped": bytes(content), "emptied": b""}[how])
+    problem = artifacts.damage(target)
+    if name == "manifest.json" and how in ("truncated", "flipped"):
+        # the last byte is a newline, and a flipped bit may leave valid json that names other files or hashes
+        assert problem is None or "manifest" in problem or "damaged" in problem or "missing" in problem
+    else:
+        assert problem is not None and (name in problem or "manifest" in problem)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    artifacts.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), artifacts.atomic_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError
+    assert artifacts.read_json(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+    with pytest.raises(ValueError):
+        artifacts.write_json(path, {"a": float("nan")})
+    assert artifacts.read_json(path) == {"a": 1}
+
+
+def test_what_differs_is_said_in_words():
+    def changed(**what):
+        return Manifest(**{**vars(MANIFEST), **what})
+
+    assert artifacts.difference(MANIFEST, MANIFEST) == "up to date"
+    assert artifacts.difference(MANIFEST, changed(config={"layer": 3, "pooling": "mean"})) == "layer was 2, is 3"
+    assert artifacts.difference(MANIFEST, changed(inputs={"data": "abd"})) == "data changed"
+    assert artifacts.difference(MANIFEST, changed(versions={"torch": "2"})) == "torch 1 -> 2"
+    for other in (changed(config={}), changed(inputs={}), changed(versions={}), changed(stage="induce")):
+        assert other.key != MANIFEST.key
+    assert changed(git_commit="x", rows=artifacts.Rows(1, 1, 0)).key == MANIFEST.key
+
+
+def test_rows_keep_their_schema(tmp_path):
+    schema = pa.schema([("a", pa.int8()), ("b", pa.string())])
+    artifacts.write_rows(tmp_path / "x.parquet", [{"a": 1, "b": "ü"}, {"a": None}], schema)
+    assert artifacts.read_rows(tmp_path / "x.parquet") == [{"a": 1, "b": "ü"}, {"a": None, "b": None}]
+
+
+def test_one_run_at_a_time(tmp_path):
+    run = artifacts.open_run(tmp_path / "run")
+    used = f"in use by process {os.getpid()}"
+    with artifacts.locked(run), pytest.raises(UserError, match=used), artifacts.locked(run):
+        pass
+    with artifacts.locked(run):
+        pass
+
+
+def test_every_file_of_a_run_has_one_name(tmp_path):
+    run = RunDir(tmp_path)
+    names = [name for name, value in vars(RunDir).items() if isinstance(value, property)]
+    paths = {getattr(run, name) for name in names}
+    assert len(paths) == len(names) > 8
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_can_not_be_written_is_one_line(tmp_path):
+    tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
+    with pytest.raises(UserError, match=r"run\.dir: cannot write"):
+        artifacts.open_run(tmp_path / "run")
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"run\.dir: cannot write to .*: Not a directory"):
+        artifacts.open_run(tmp_path / "runs" / "x")
+
+
+def test_an_error_keeps_its_line_on_its_way_to_other_ranks():
+    error = pickle.loads(pickle.dumps(StageFailed("a", "b", "c")))
+    assert str(error) == "a: b; c" and error.exit_code == 1 and isinstance(error, StageFailed)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], ids=oct)
+def test_what_is_published_may_be_read_by_whom_the_umask_lets(tmp_path, mask, mode):
+    """save_pretrained writes weights for their owner alone."""
+    before = os.umask(mask)
+    try:
+        tiny_model("llama").save_pretrained(tmp_path / "work")
+        (tmp_path / "work/run.sh").touch(mode=0o700)
+        assert (tmp_path / "work/model.safetensors").stat().st_mode & 0o777 == 0o600
+        artifacts.publish(tmp_path / "work", tmp_path / "policy", MANIFEST)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "policy/model.safetensors").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "policy/run.sh").stat().st_mode & 0o777 == 0o700 | mode
+
+
+# ---- disks and machines that lack something -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_worked_on_and_said(tmp_path, monkeypatch, capsys, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with artifacts.locked(RunDir(tmp_path)):
+        pass
+    assert "its file system has no locks; start one run at a time there" in capsys.readouterr().err
+
+
+def test_another_error_of_a_lock_is_none_of_ours(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="broken disk"), artifacts.locked(RunDir(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK])
+def test_where_there_are_no_hard_links_files_are_copied(tmp_path, monkeypatch, number):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/weights").write_bytes(b"1234")
+    shutil.copytree(tmp_path / "a", tmp_path / "linked", copy_function=link_or_copy)
+    assert (tmp_path / "linked/b/weights").stat().st_ino == (tmp_path / "a/b/weights").stat().st_ino
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    shutil.copytree(tmp_path / "a", tmp_path / "copied", copy_function=link_or_copy)
+    assert (tmp_path / "copied/b/weights").read_bytes() == b"1234"
+    assert (tmp_path / "copied/b/weights").stat().st_ino != (tmp_path / "a/b/weights").stat().st_ino
+
+
+def test_folders_that_cannot_be_forced_to_disk_are_left_to_it(tmp_path, monkeypatch):
+    """Of some network file systems; files can."""
+    fsync = os.fsync
+
+    def of_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    assert artifacts.damage(published(tmp_path)) is None
+
+
+def test_a_checkout_on_a_machine_without_git_has_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert artifacts.git_commit() is None
