@@ -41,7 +41,7 @@ def launched(name: str, monkeypatch):
 
 
 def test_the_files_are_those_the_readme_names():
-    line = re.search(r"launch/accelerate/ +(.*)", (REPOSITORY / "README.md").read_text()).group(1)
+    line = re.search(r"\nlaunch/ +accelerate/: (.*?);", (REPOSITORY / "README.md").read_text()).group(1)
     assert set(re.findall(r"(?:single|ddp|fsdp2|zero\d(?:_cpu|_offload)?)\b", line)) == {file.stem for file in FILES}
 
 

@@ -5,8 +5,6 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
-
 
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, alignment; assert not {'torch', 'trl', 'hydra'} & set(sys.modules); assert dir(alignment)"
@@ -25,10 +23,3 @@ def test_public_names_resolve():
     assert set(alignment.__all__) <= set(dir(alignment))
     with pytest.raises(AttributeError, match="no attribute 'RewardTrainer'"):
         _ = alignment.RewardTrainer
-
-
-def test_the_readme_has_a_line_for_every_file():
-    tree = (REPOSITORY / "README.md").read_text().split("## The tree")[1].split("## ")[0]
-    files = [path for path in (REPOSITORY / "alignment").rglob("*.py") if path.name != "__init__.py"]
-    assert len(files) > 40
-    assert [path.name for path in files if f" {path.name} " not in tree] == []

@@ -1,4 +1,4 @@
-"""Intervals."""
+"""Intervals: of means and of ratios over seeds, and of shares."""
 
 from typing import NamedTuple
 
