@@ -4,9 +4,11 @@ A handler only takes note. Whoever works looks at the next good moment, agrees w
 Stopped; the same command goes on from there. A second SIGTERM, some seconds later, ends the process at once.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from multiprocessing.synchronize import Event
 from types import FrameType
@@ -24,10 +26,18 @@ def listen() -> None:
 
 
 def follow(event: Event) -> None:
-    """This process works for another one: signals are that one's to understand, and it sets the event."""
+    """This process works for the one that started it: signals are that one's to understand, Ctrl-C too, and it sets the
+    event. If it dies, so does this process."""
     global _told
     _told = event
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     over()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def over() -> None:

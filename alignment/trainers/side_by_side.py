@@ -6,9 +6,7 @@ started it. The world's model is trained on one thread, however many workers the
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -143,9 +141,7 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
 
 
 def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, outcome: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started this one, too
     stopping.follow(shared.stop)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
     try:
@@ -155,8 +151,3 @@ def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, 
         shared.stop.set()
         passed_on = isinstance(error, UserError | Stopped | OSError)  # others may not be to pickle
         outcome.send(error if passed_on else RuntimeError(traceback.format_exc()))
-
-
-def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)

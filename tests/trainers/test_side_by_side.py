@@ -65,7 +65,7 @@ def test_each_task_is_done_once_in_processes_of_few_threads(tmp_path):
     assert notes.keys() == {"0", "1", "2", "3", "4"}
     assert {threads for _, threads in notes.values()} == {"1"}
     workers = {process for process, _ in notes.values()}
-    assert len(workers) == 2 and str(os.getpid()) not in workers
+    assert 1 <= len(workers) <= 2 and str(os.getpid()) not in workers  # the first may be done before the second begins
 
 
 def test_a_mistake_is_told_as_it_was_and_no_further_task_is_begun(tmp_path):
