@@ -10,48 +10,44 @@ from typing import get_args
 
 from omegaconf import OmegaConf
 
+from alignment import types
 from alignment.evaluation.gates import limits
 from alignment.policies.systems import SYSTEMS
 from alignment.settings import evaluation_rules
 from alignment.settings.judge_rules import GUARD_JUDGES, check_judges
 from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import STAGES, Config
-from alignment.types import Margins, UserError
+from alignment.trainers.unread_confidence import unread
+from alignment.types import Margins, Scorer, UserError
 from alignment.world.preferences import NOISE
 
 CHOICES = {
-    "run.tracking": ("none", "wandb", "tensorboard", "trackio"),
-    "launch.layout": ("ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"),
-    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "annotator.contrast.positive": ("refusal", "generated"),
-    "annotator.contrast.negative": ("refusal", "generated"),
-    "annotator.direction": ("smv", "distance", "cosine", "random"),
-    "annotator.pooling": ("endpoint", "last_text", "mean"),
-    "annotator.prompt": ("chat", "alpaca"),
-    "annotator.scope": ("harmful", "harmless", "all"),
+    "run.tracking": get_args(types.Tracking),
+    "launch.layout": get_args(types.Layout),
+    "model.dtype": get_args(types.Dtype),
     "data.noise_kind": tuple(NOISE),
-    "annotator.binning.method": ("eqfreq", "eqwidth", "kmeans", "quartile", "none"),
-    "annotator.binning.negative": ("bin", "clip", "keep", "abs"),
-    "trainer.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
-    "trainer.precision": ("auto", "float32", "bfloat16"),
-    "policy.lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
-    "policy.precision": ("auto", "float32", "bfloat16"),
-    "reward.gate": (
-        "sigmoid_scores",
-        "softmax_scores",
-        "static_softmax",
-        "uniform",
-        "last_layer",
-        "best_layer",
-    ),
-    "reward.pooling": ("endpoint", "last_text", "mean"),
-    "build_pairs.scorer": ("hybrid", "reward_model", "judge"),
-    "build_pairs.reward_model": get_args(Margins),
-    "build_pairs.pairing": ("zip4", "best_worst"),
-    "confidence.source": ("paper", "released", "calibrated", "column"),
-    "confidence.refit": ("margin", "no_margin", "off"),
-    "judge.classifier.reads": ("pair", "answer"),
-    **{f"judge.{name}.dtype": ("auto", "float32", "bfloat16", "float16") for name in (*GUARD_JUDGES, "classifier")},
+    "data.preference": get_args(types.Preference),
+    "annotator.contrast.positive": get_args(types.ContrastAnswer),
+    "annotator.contrast.negative": get_args(types.ContrastAnswer),
+    "annotator.direction": get_args(types.DirectionKind),
+    "annotator.pooling": get_args(types.Pooling),
+    "annotator.prompt": get_args(types.PromptFormat),
+    "annotator.scope": get_args(types.Scope),
+    "annotator.binning.method": get_args(types.BinningMethod),
+    "annotator.binning.negative": get_args(types.NegativeMargins),
+    "trainer.lr_scheduler_type": get_args(types.Scheduler),
+    "trainer.precision": get_args(types.Precision),
+    "policy.lr_scheduler_type": get_args(types.Scheduler),
+    "policy.precision": get_args(types.Precision),
+    "reward.gate": get_args(types.Gate),
+    "reward.pooling": get_args(types.Pooling),
+    "build_pairs.scorer": get_args(types.Scorer),
+    "build_pairs.reward_model": get_args(types.Margins),
+    "build_pairs.pairing": get_args(types.Pairing),
+    "confidence.source": get_args(types.ConfidenceSource),
+    "confidence.refit": get_args(types.Refit),
+    "judge.classifier.reads": get_args(types.ClassifierInput),
+    **{f"judge.{name}.dtype": get_args(types.Dtype) for name in (*GUARD_JUDGES, "classifier")},
 }
 
 RANGES = {  # both ends allowed; None: no end
@@ -346,7 +342,7 @@ def _check_column(cfg: Config) -> None:
 
 
 def _check_samples(cfg: Config) -> None:
-    best, known = cfg.best_of_n, CHOICES["build_pairs.scorer"]
+    best, known = cfg.best_of_n, get_args(Scorer)
     for key in ("counts", "scorers"):
         if not best[key] or len(set(best[key])) < len(best[key]):
             raise UserError(f"best_of_n.{key}", "the list is empty or names something twice", "name each once")
@@ -395,29 +391,6 @@ IDLE = (
         "policy.max_steps says when training ends",
     ),
     (
-        lambda cfg: cfg.confidence.source == "column",
-        [
-            f"confidence.{key}"
-            for key in ("alpha", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay")
-        ],
-        "confidence.source=column uses no reward",
-    ),
-    (
-        lambda cfg: cfg.confidence.source == "calibrated",
-        ["confidence.alpha"],
-        "the reward brings its calibrated slope",
-    ),
-    (
-        lambda cfg: cfg.confidence.refit == "off",
-        [f"confidence.{key}" for key in ("refit_margin", "refit_learning_rate", "refit_weight_decay")],
-        "confidence.refit=off",
-    ),
-    (
-        lambda cfg: cfg.confidence.refit == "no_margin",
-        ["confidence.refit_margin"],
-        "confidence.refit=no_margin",
-    ),
-    (
         lambda cfg: cfg.build_pairs.scorer != "reward_model" and "best_of_n" not in cfg.stages,
         ["build_pairs.reward_model"],
         "build_pairs.scorer is not reward_model",
@@ -448,10 +421,11 @@ IDLE = (
 def check_idle(cfg: Config, overrides: list[str]) -> None:
     """Refuses an override that the other settings leave without effect."""
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    for applies, keys, why in IDLE:
-        for key in given:
-            if key in keys and applies(cfg):
-                raise UserError(key, f"it would have no effect: {why}", "leave one of the two out")
+    idle = {f"confidence.{name}": why for name, why in unread(cfg.confidence.source, cfg.confidence.refit).items()}
+    idle |= {key: why for applies, keys, why in IDLE for key in keys if key in given and applies(cfg)}
+    for key in given:
+        if key in idle:
+            raise UserError(key, f"it would have no effect: {idle[key]}", "leave one of the two out")
 
 
 def _no_effect(key: str, why: str, right: str) -> None:
