@@ -1,10 +1,35 @@
-"""The few types every layer shares."""
+"""The few types every layer shares, and every setting that is one of a few words."""
 
 from typing import Literal
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}, as chat templates take it
-Margins = Literal["none", "legend", "constant", "shuffled"]  # what reward models are trained with
+
+# ---- choices: the rules for conf/ and the code that tells one word from another read the same ones -------------------
+
+Tracking = Literal["none", "wandb", "tensorboard", "trackio"]
+Layout = Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"]
+Precision = Literal["auto", "float32", "bfloat16"]  # of a training
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]  # of a model that is read
+PackingMode = Literal["auto", "off"]
+Preference = Literal["safety", "helpfulness"]  # by which the answers of some data sets are ranked
+ContrastAnswer = Literal["refusal", "generated"]
+DirectionKind = Literal["smv", "distance", "cosine", "random"]
 Pooling = Literal["endpoint", "last_text", "mean"]
+PromptFormat = Literal["chat", "alpaca"]
+Scope = Literal["harmful", "harmless", "all"]
+BinningMethod = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
+NegativeMargins = Literal["bin", "clip", "keep", "abs"]
+Margins = Literal["none", "legend", "constant", "shuffled"]  # what reward models are trained with
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
+Gate = Literal["sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer"]
+Scorer = Literal["hybrid", "reward_model", "judge"]
+Pairing = Literal["zip4", "best_worst"]
+LiveConfidence = Literal["paper", "released", "calibrated"]  # from the hybrid reward, batch by batch
+ConfidenceSource = Literal[LiveConfidence, "column"]
+Refit = Literal["margin", "no_margin", "off"]
+ClassifierInput = Literal["pair", "answer"]
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
 
 
 class UserError(Exception):

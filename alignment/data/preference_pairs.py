@@ -12,17 +12,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 import numpy as np
 
 from alignment.data.columns import PAIR_COLUMNS, BadRow, pair, shown
 from alignment.data.files import files_at, read_file
 from alignment.data.places import files_of, hub_file
-from alignment.data.preference_sets import PREFERENCES, RANKED, SETS, Lines, Made, file
+from alignment.data.preference_sets import RANKED, SETS, Lines, Made, file
 from alignment.data.row_table import RowTable, RowWriter
 from alignment.data.same_prompts import all_asked, asked, share, text_hash
-from alignment.types import UserError
+from alignment.types import Preference, UserError
 
 PARTS = ("train", "heldout")
 COLUMNS = ("margin", *(name for name in PAIR_COLUMNS.names if name not in ("source", "given_margin")))
@@ -36,7 +36,7 @@ class Source:
     path: str | None = None  # of a file; "*" stands for several. None: a set's own
     columns: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
-    preference: str | None = None  # of sets that are ranked by more than one: preference_sets.PREFERENCES; None: safety
+    preference: Preference | None = None  # of sets that are ranked by more than one; None: safety
     weight: float = 1.0
 
     @property
@@ -44,7 +44,7 @@ class Source:
         if self.name == "file":
             return partial(file, columns=self.columns)
         function = SETS[self.name]
-        return partial(function, preference=self.preference or PREFERENCES[0]) if self.name in RANKED else function
+        return partial(function, preference=self.preference or "safety") if self.name in RANKED else function
 
     def files(self, folder: str) -> list[Path]:
         if self.path is None:
@@ -269,9 +269,10 @@ def check_sources(sources: Sequence[Source]) -> None:
                 f"preference would have no effect on {source.name}: it is ranked by one alone",
                 "leave it out",
             )
-        if source.preference not in (None, *PREFERENCES):
+        known = get_args(Preference)
+        if source.preference not in (None, *known):
             raise UserError(
-                "data.preference", f"{source.preference!r} is not a choice", f"choose one of {', '.join(PREFERENCES)}"
+                "data.preference", f"{source.preference!r} is not a choice", f"choose one of {', '.join(known)}"
             )
         if source.path is not None and source.split is not None:
             raise UserError(

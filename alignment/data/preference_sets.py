@@ -11,11 +11,10 @@ from itertools import groupby
 from alignment.data.columns import BadRow, as_float, shown
 from alignment.data.files import Line
 from alignment.data.labelled_sets import beavertails_answer, helm_answer
-from alignment.types import Message
+from alignment.types import Message, Preference
 
 Lines = tuple[int, ...]
 Made = tuple[Lines, dict | str]
-PREFERENCES = ("safety", "helpfulness")  # the first is the default
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -31,14 +30,14 @@ def file(lines: Iterator[Line], columns: Mapping[str, str]) -> Iterator[Made]:
             yield (number,), {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
 
 
-def pku_saferlhf(lines: Iterator[Line], preference: str) -> Iterator[Made]:
+def pku_saferlhf(lines: Iterator[Line], preference: Preference) -> Iterator[Made]:
     """Two answers to a prompt: the safer, or the better one is chosen. Also the form of the data that has them in order
     ("response": [safe, unsafe])."""
     for number, row in lines:
         yield (number,), row if isinstance(row, str) else _pku_pair(row, preference)
 
 
-def _pku_pair(row: dict, preference: str) -> dict | str:
+def _pku_pair(row: dict, preference: Preference) -> dict | str:
     if isinstance(row.get("response"), list):
         if preference != "safety" or len(row["response"]) != 2:
             return "has a safe and an unsafe response, and no preference for helpfulness"

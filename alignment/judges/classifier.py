@@ -20,7 +20,7 @@ from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.source import model_source
 from alignment.runs.batches import plan_batches
-from alignment.types import Message, UserError
+from alignment.types import ClassifierInput, Dtype, Message, UserError
 
 KEY = "judge.classifier"
 
@@ -36,7 +36,7 @@ class ClassifierJudge:
         tokenizer: PreTrainedTokenizerBase,
         *,
         unsafe_label: str,
-        reads: str,
+        reads: ClassifierInput,
         batch_tokens: int,
         threshold: float,
     ) -> None:
@@ -100,7 +100,7 @@ class ClassifierJudge:
 
 
 def load_classifier(
-    path: str, dtype: str, unsafe_label: str, reads: str, batch_tokens: int, threshold: float
+    path: str, dtype: Dtype, unsafe_label: str, reads: ClassifierInput, batch_tokens: int, threshold: float
 ) -> ClassifierJudge:
     """A classifier from a folder or from the hub, on this rank's device. Remote code is never run."""
     source = model_source("local", path, f"{KEY}.path")

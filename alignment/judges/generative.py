@@ -19,7 +19,7 @@ from alignment.models.devices import device
 from alignment.models.load import Loaded
 from alignment.models.source import model_source
 from alignment.runs.batches import plan_batches
-from alignment.types import Message, UserError
+from alignment.types import Dtype, Message, UserError
 
 GAP = " [...] "  # stands where the middle of an answer was cut out
 
@@ -155,7 +155,7 @@ class GuardJudge:
         return self._loaded.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def load_guard(name: str, path: str, dtype: str, batch_tokens: int, threshold: float | None) -> GuardJudge:
+def load_guard(name: str, path: str, dtype: Dtype, batch_tokens: int, threshold: float | None) -> GuardJudge:
     """A guard from a folder or from the hub, on this rank's device. Remote code is never run."""
     source = model_source("local", path, f"judge.{name}.path")
     model = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=dtype)

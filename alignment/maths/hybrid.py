@@ -12,7 +12,7 @@ best_layer       w picks the layer that orders held-out pairs best
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignment.maths.probes import Probes
+from alignment.types import Gate
 
-Gate = Literal["sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 
 PARAMETERS = ("weight", "bias", "vote")

@@ -7,7 +7,6 @@ its treatment of negative margins are not known; ours are options here.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,10 +15,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from alignment.maths.direction import unit
-from alignment.types import Margins, UserError
+from alignment.types import BinningMethod, Margins, NegativeMargins, UserError
 
-Method = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
-Negative = Literal["bin", "clip", "keep", "abs"]
 MarginArray = Float[np.ndarray, " pair"]
 
 
@@ -55,7 +52,7 @@ class Binning:
 
     edges: tuple[float, ...]
     levels: tuple[float, ...]
-    negative: Negative
+    negative: NegativeMargins
     line: tuple[float, float] | None = None  # intercept and slope
 
     def bin_of(self, margins: MarginArray) -> Int[np.ndarray, " pair"]:
@@ -71,7 +68,7 @@ class Binning:
 
 
 def fit_binning(
-    margins: MarginArray, method: Method, bins: int, low: float, high: float, negative: Negative
+    margins: MarginArray, method: BinningMethod, bins: int, low: float, high: float, negative: NegativeMargins
 ) -> Binning:
     """Edges of `bins` bins of the training margins (six for "quartile", the box plot's), levels from low to high.
 
@@ -105,7 +102,7 @@ def _unfit(problem: str) -> UserError:
     return UserError("margins of the training pairs", problem, "look at the data and annotator.scope")
 
 
-def _magnitude(margins: MarginArray, negative: Negative) -> MarginArray:
+def _magnitude(margins: MarginArray, negative: NegativeMargins) -> MarginArray:
     if negative == "clip":
         return np.maximum(margins, 0.0)
     return np.abs(margins) if negative in ("keep", "abs") else margins

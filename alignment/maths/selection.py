@@ -1,12 +1,11 @@
 """Pairs out of ranked samples, and what the best of n is worth."""
 
 from math import comb
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-Pairing = Literal["zip4", "best_worst"]
+from alignment.types import Pairing
 
 
 def pair_up(scores: Float[np.ndarray, " sample"], pairing: Pairing) -> list[tuple[int, int]]:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,9 +24,8 @@ from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing
 from alignment.runs.batches import Finished, Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
-from alignment.types import Pooling, StageFailed, UserError
+from alignment.types import DirectionKind, Pooling, PromptFormat, StageFailed, UserError
 
-Kind = Literal["smv", "distance", "cosine", "random"]
 Pair = tuple[Rendered, Rendered]  # chosen and rejected, or positive and negative, to the same prompt
 
 
@@ -35,7 +33,7 @@ Pair = tuple[Rendered, Rendered]  # chosen and rejected, or positive and negativ
 class Direction:
     """A direction at one layer; without a vector for the two kinds that project on nothing."""
 
-    kind: Kind
+    kind: DirectionKind
     layer: int
     vector: torch.Tensor | None = None
     separation_by_layer: dict[int, float] | None = None  # of held-out induced pairs, at the layers looked at
@@ -61,7 +59,7 @@ class Annotator:
 
     loaded: Loaded
     pooling: Pooling
-    prompt: Literal["chat", "alpaca"]
+    prompt: PromptFormat
     max_length: int
     batch_tokens: int
     work: Path
@@ -88,7 +86,7 @@ class Annotator:
                 raise BadRow(f"no token of its {side} answer fits into {self.max_length} tokens")
         return tuple(pair)
 
-    def direction(self, kind: Kind, layer: int | str, induced: list[Pair], seed: int) -> Direction:
+    def direction(self, kind: DirectionKind, layer: int | str, induced: list[Pair], seed: int) -> Direction:
         """The direction of the induced pairs at a layer, or at the one where it separates them best ("auto")."""
         check_layers(self.loaded.model, self.loaded.tokenizer.eos_token_id)
         count = layer_count(self.loaded.model)

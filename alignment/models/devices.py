@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from alignment.runs.ranks import process_state
+from alignment.types import Precision
 
 
 def device() -> torch.device:
@@ -46,7 +47,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def training_dtype(precision: str) -> str:
+def training_dtype(precision: Precision) -> str:
     """ "auto" is bfloat16 on GPUs that have it (emulated it is slower than float32), float32 elsewhere."""
     if precision != "auto":
         return precision

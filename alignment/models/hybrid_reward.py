@@ -18,10 +18,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from alignment.maths.cross_fitting import FOLDS, fit_gate, fit_start
-from alignment.maths.hybrid import GATES, Gate, Head, gate_weights, hybrid_score, vote_shape
+from alignment.maths.hybrid import GATES, Head, gate_weights, hybrid_score, vote_shape
 from alignment.maths.probes import Standard, span, standard
 from alignment.runs.artifacts import atomic_file, write_json
-from alignment.types import Pooling, UserError
+from alignment.types import Gate, Pooling, UserError
 
 FORMAT = 1
 POOLINGS = get_args(Pooling)

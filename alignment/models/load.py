@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.models.devices import training_dtype
 from alignment.models.source import ModelSource, ready_path
-from alignment.types import UserError
+from alignment.types import Dtype, UserError
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
@@ -53,13 +53,13 @@ class Loaded:
         return self.format.tokenizer
 
 
-def load_backbone(source: ModelSource, dtype: str, device: torch.device, template: str | None = None) -> Loaded:
+def load_backbone(source: ModelSource, dtype: Dtype, device: torch.device, template: str | None = None) -> Loaded:
     """Decoder blocks and final norm, no language-model head: for reading activations."""
     return _load(AutoModel, source, dtype, device, template)
 
 
 def load_language_model(
-    source: ModelSource, dtype: str, device: torch.device, template: str | None = None, thinking: bool = False
+    source: ModelSource, dtype: Dtype, device: torch.device, template: str | None = None, thinking: bool = False
 ) -> Loaded:
     """With its head: for generating. thinking: may answers begin with thoughts?"""
     return _load(AutoModelForCausalLM, source, dtype, device, template, thinking)
@@ -128,7 +128,7 @@ def _quiet_if_local(path: str) -> None:
 
 
 def _load(
-    kind: type, source: ModelSource, dtype: str, device: torch.device, template: str | None, thinking: bool = False
+    kind: type, source: ModelSource, dtype: Dtype, device: torch.device, template: str | None, thinking: bool = False
 ) -> Loaded:
     path = ready_path(source)
     _quiet_if_local(path)

@@ -13,6 +13,7 @@ Both layouts describe themselves in the same words, so everything that reads ans
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ from transformers import PreTrainedModel
 from alignment.data.chat import Rendered
 from alignment.maths.pooling import Answers
 from alignment.models import item_attention
-from alignment.types import UserError
+from alignment.types import PackingMode, UserError
 
 PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 1
 # Architectures whose packed and padded results tests/models/test_packing.py compares; any other one is padded.
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
-PACKINGS = ("auto", "off")
+PACKINGS = get_args(PackingMode)
 MASKS = ("sdpa", "eager", "flex_attention", item_attention.NAME)
 # A block has about 16 w^2 weights: attention over rows of 8 w tokens takes as many operations. It does fewer of them a
 # second, 0.7 times as many on the CPU where this was measured.

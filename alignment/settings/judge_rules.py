@@ -4,10 +4,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from alignment.judges.choice import JUDGES, chosen
-from alignment.settings.schema import ApiJudge, Config
+from alignment.settings.evaluation_schema import ApiJudge
+from alignment.settings.schema import Config
 from alignment.types import UserError
 
-GUARD_JUDGES = ("llama_guard_2", "llama_guard_3", "md_judge", "shieldgemma", "wildguard")
 JUDGED_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 

@@ -24,10 +24,12 @@ from alignment.models.source import model_source
 from alignment.runs import artifacts
 from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.ranks import Ranks
-from alignment.types import UserError
+from alignment.types import Scope, UserError
 
 MANY = 5000  # pairs whose intervals take longer to draw than they are worth
-IN_SCOPE = {"harmful": (True, None), "harmless": (False, None), "all": (True, False, None)}  # None: nobody said
+IN_SCOPE: dict[Scope, tuple[bool | None, ...]] = {  # None: nobody said
+    "harmful": (True, None), "harmless": (False, None), "all": (True, False, None),
+}  # fmt: skip
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:

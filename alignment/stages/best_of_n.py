@@ -7,6 +7,7 @@ the same answers. One that was cut off is picked only where there is no other.
 
 from math import isnan
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -38,14 +39,14 @@ from alignment.sampling.candidates import (
     usable,
 )
 from alignment.sampling.generate import Sample
+from alignment.types import Scorer
 
-SCORERS = ("hybrid", "reward_model", "judge")
 SAMPLE_COLUMNS = pa.schema(
     [
         ("set", pa.string()), ("id", pa.string()), ("harmful", pa.bool_()), ("prompt", pa.string()),
         ("sample", pa.int32()), ("text", pa.string()), ("thoughts", pa.string()),
         ("finished", pa.bool_()), ("severity", pa.int8()), ("helpfulness", pa.int8()), ("refusal", pa.string()),
-        *[(scorer, pa.float64()) for scorer in SCORERS],
+        *[(scorer, pa.float64()) for scorer in get_args(Scorer)],
     ]
 )  # fmt: skip
 RATES = {  # of harmful prompts or of their harmless twins, and what counts

@@ -14,7 +14,7 @@ from torch import Tensor
 from alignment.data.columns import BadRow
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
-from alignment.maths.hybrid import GATES, Gate
+from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
 from alignment.models.hybrid_quality import describe, ordered_right
@@ -26,7 +26,7 @@ from alignment.runs import artifacts
 from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
-from alignment.types import UserError
+from alignment.types import Gate, UserError
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:

@@ -1,19 +1,17 @@
 """The settings of confidence DPO: DPOConfig's, and ours. What would have no effect is refused."""
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from trl import DPOConfig
 
-from alignment.maths.hybrid import Gate
 from alignment.models.packing import Packing
 from alignment.trainers.own_data import is_default, no_effect, refuse_text_for_numbers
 from alignment.trainers.pair_mean import refuse_unweighable
-from alignment.types import UserError
+from alignment.trainers.unread_confidence import unread
+from alignment.types import ConfidenceSource, Gate, LiveConfidence, Pooling, Refit, UserError
 
-LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
-CONFIDENCES = (*LIVE, "column", "fixed")
-REFITS = ("margin", "no_margin", "off")
+Confidence = Literal[ConfidenceSource, "fixed"]
 
 # Fields of DPOConfig that our loss doesn't know: only their default goes.
 REFUSED = {
@@ -87,10 +85,10 @@ class ConfidenceDPOConfig(DPOConfig):
         refuse_text_for_numbers(self)
         super().__post_init__()
         self._refuse_unread()
-        _choice("confidence", self.confidence, CONFIDENCES)
-        _choice("refit", self.refit, REFITS)
+        _choice("confidence", self.confidence, get_args(Confidence))
+        _choice("refit", self.refit, get_args(Refit))
         _choice("gate", self.gate, (None, *get_args(Gate)))
-        _choice("pooling", self.pooling, (None, "endpoint", "last_text", "mean"))
+        _choice("pooling", self.pooling, (None, *get_args(Pooling)))
         if not self.beta > 0:
             raise UserError("beta", f"{self.beta} is not above 0", "give a positive number, as 0.1")
         if not self.alpha > 0:
@@ -109,7 +107,7 @@ class ConfidenceDPOConfig(DPOConfig):
     @property
     def live(self) -> bool:
         """Does the confidence come from the hybrid reward?"""
-        return self.confidence in LIVE
+        return self.confidence in get_args(LiveConfidence)
 
     def _check_source(self) -> None:
         if self.confidence == "fixed":
@@ -119,20 +117,9 @@ class ConfidenceDPOConfig(DPOConfig):
                 )
         elif self.fixed_confidence is not None:
             no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
-        if not self.live:
-            for name in (
-                "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
-            ):  # fmt: skip
-                if not self.is_default(name):
-                    no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
-        if self.confidence not in ("paper", "released") and not self.is_default("alpha"):
-            no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
-        if self.refit == "off":
-            for name in ("refit_learning_rate", "refit_weight_decay"):
-                if not self.is_default(name):
-                    no_effect(name, "refit='off'")
-        if self.refit != "margin" and not self.is_default("refit_margin"):
-            no_effect("refit_margin", f"refit={self.refit!r} has no margin")
+        for name, why in unread(self.confidence, self.refit).items():
+            if not self.is_default(name):
+                no_effect(name, why)
 
     def _refuse_unread(self) -> None:
         for name, why in REFUSED.items():

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.hybrid_reward import HybridReward
-from alignment.types import StageFailed
+from alignment.types import Refit, StageFailed
 
 FILE = "live_reward.safetensors"
 
@@ -31,7 +31,7 @@ class LiveReward:
     """
 
     def __init__(
-        self, reward: HybridReward, refit: str, margin: float, learning_rate: float, weight_decay: float
+        self, reward: HybridReward, refit: Refit, margin: float, learning_rate: float, weight_decay: float
     ) -> None:
         self.reward, self.refit = reward, refit
         self.margin = margin if refit == "margin" else 0.0

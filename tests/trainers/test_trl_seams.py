@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import RewardConfig, SFTConfig
 
-from alignment.settings.schema import Trainer
+from alignment.settings.method_schema import Trainer
 from alignment.trainers.arguments import PASSED_ON, batch_shape, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.margin_rm import MarginRewardTrainer
