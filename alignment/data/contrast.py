@@ -23,7 +23,8 @@ def questions(source: str, count: int, *, seed: int, folder: str | None = None) 
         return Loaded(rows, loaded.quarantined)
     if source in QUESTIONS:
         drawn = grammar.questions(count, seed=seed, harmful=source == "harmful")
-        return Loaded([_question(prompt.text, f"question-{i:06d}") for i, prompt in enumerate(drawn)])
+        asked = [messages(prompt.text, "prompt", "user") for prompt in drawn]
+        return Loaded([{"id": f"question-{i:06d}", "prompt": prompt} for i, prompt in enumerate(asked)])
     return usable_lines(source, read_file("annotator.contrast.questions", source), _file_question, count)
 
 
@@ -58,7 +59,3 @@ def _contrast(line: int, row: dict) -> dict:
     if made["positive"] == made["negative"]:
         raise BadRow("positive and negative are the same")
     return made
-
-
-def _question(text: str, name: str) -> dict:
-    return {"id": name, "prompt": messages(text, "prompt", "user")}

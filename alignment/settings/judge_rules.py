@@ -7,7 +7,7 @@ from alignment.judges.choice import JUDGES, chosen
 from alignment.settings.schema import ApiJudge, Config
 from alignment.types import UserError
 
-GUARD_JUDGES = ("llama_guard_2", "llama_guard_3", "md_judge", "shieldgemma", "wildguard")
+GUARD_JUDGES = tuple(name for name, judge in JUDGES.items() if judge.kind == "guard")
 JUDGED_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
