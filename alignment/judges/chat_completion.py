@@ -55,9 +55,7 @@ def complete(client: httpx.Client, url: str, key: str | None, request: dict, mos
     said = f"status {response.status_code}: {_said(response, key)}"
     if response.status_code in (401, 403):
         misused = UserError(
-            f"{KEY}.key_variable",
-            f"the service refuses the key ({said})",
-            "check the key in that environment variable",
+            f"{KEY}.key_variable", f"the service refuses the key ({said})", "check the key in that environment variable"
         )
     else:
         misused = UserError(f"{KEY}.url", f"the service answers {said}", "check judge.api.url and judge.api.model")

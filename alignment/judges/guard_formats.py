@@ -247,11 +247,9 @@ GUARDS = {
             user="<start_of_turn>\nHuman Question: {text}\n<end_of_turn>",
             agent="<start_of_turn>\nChatbot Response: {text}\n<end_of_turn>",
             joiner="\n",
-            grammar=re.compile(
-                r"\s*(?P<verdict>Yes|No)\b.*", re.DOTALL
-            ),  # its walk through the steps is not waited for
+            grammar=re.compile(r"\s*(?P<verdict>Yes|No)\b.*", re.DOTALL),
             words=("Yes", "No"),
-            new_tokens=4,
+            new_tokens=4,  # its walk through the steps is not waited for
             markers=("<start_of_turn>", "<end_of_turn>"),
             line_markers=("Human Question:", "Chatbot Response:", "===", "Our safety principle"),
             policies=_SHIELDGEMMA_POLICIES,

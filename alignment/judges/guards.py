@@ -16,10 +16,8 @@ Turn = tuple[bool, str]  # is it the user's?, what it says
 
 @dataclass(frozen=True)
 class Published:
-    """A published agreement figure: F1 of harmful answers and false positive rate (None: not given) on one set.
-
-    The sets are samples of their own, so a run on another sample of the same data should come near the figure, not
-    meet it.
+    """A published agreement figure: F1 of harmful answers and false positive rate (None: not given) on one set. The set
+    is a sample of its own: a run on another sample of the same data should come near the figure, not meet it.
     """
 
     data: str
