@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.data.columns import BadRow, Loaded, answer, messages
+from alignment.data.columns import BadRow, Loaded, answer, messages, usable_lines
 from alignment.data.files import read_file
 from alignment.data.thinking import answer_of
 from alignment.types import Message, UserError
@@ -33,17 +33,8 @@ class Answer:
 
 def read_answers(key: str, path: str) -> tuple[list[Answer], Loaded]:
     """The rows that can be judged, and the count of all with those that can't."""
-    found: list[Answer] = []
-    loaded = Loaded()
-    for line, row in read_file(key, path):
-        try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            found.append(_answer(line, row))
-            loaded.rows.append(row)
-        except BadRow as error:
-            loaded.quarantine(path, line, str(error))
-    return found, loaded
+    loaded = usable_lines(path, read_file(key, path), _answer)
+    return loaded.rows, loaded
 
 
 def _answer(line: int, row: dict) -> Answer:

@@ -6,9 +6,11 @@ TRL's explicit-prompt conversational form, so that what one stage writes, TRL an
 """
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite, nan
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -46,6 +48,7 @@ CONTRAST_COLUMNS = pa.schema(
     ]
 )
 _ROLES = {"user", "assistant", "system"}
+Row, Item = TypeVar("Row"), TypeVar("Item")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -70,9 +73,58 @@ class Loaded:
         """`line` is None for a row that turned out unusable later; the reason then names its id."""
         self.quarantined.append({"source": source, "line": line, "reason": reason})
 
+    def readable(self, make: Callable[[dict], Item], source: str = "", most: int | None = None) -> list[Item]:
+        """What `make` makes of the first rows, at most so many, that it can use; only these stay, the others are set
+        aside. `source` is of rows that don't name one.
+        """
+
+        def set_aside(numbered: tuple[int, dict], why: str) -> None:
+            row = numbered[1]
+            self.quarantine(row.get("source", source), None, f"{row['id']}: {why}")
+
+        kept, items = [], []  # no rows: a table makes its rows when they are looked at
+        made = readable(enumerate(self.rows), lambda numbered: make(numbered[1]), set_aside)
+        for (number, _), item in islice(made, most):
+            kept.append(number)
+            items.append(item)
+        self.keep(kept)
+        return items
+
 
 class BadRow(ValueError):
     """Why a row can't be used."""
+
+
+def readable(
+    rows: Iterable[Row], make: Callable[[Row], Item], set_aside: Callable[[Row, str], object] = lambda row, why: None
+) -> Iterator[tuple[Row, Item]]:
+    """Each row with what `make` makes of it. Where it raises BadRow, `set_aside` is given the row and the reason."""
+    for row in rows:
+        try:
+            item = make(row)
+        except BadRow as error:
+            set_aside(row, str(error))
+        else:
+            yield row, item
+
+
+def usable_lines(
+    file: str, lines: Iterable[tuple[int, dict | str]], make: Callable[[int, dict], Any], most: int | None = None
+) -> Loaded:
+    """What `make` makes of the first lines of a file, at most so many, that it can use; the others are set aside."""
+    loaded = Loaded()
+    made = readable(
+        lines, lambda line: make(line[0], intact(line[1])), lambda line, why: loaded.quarantine(file, line[0], why)
+    )
+    loaded.rows = [item for _, item in islice(made, most)]
+    return loaded
+
+
+def intact(row: dict | str) -> dict:
+    """A row that could be read; text in its place says why it couldn't."""
+    if isinstance(row, str):
+        raise BadRow(row)
+    return row
 
 
 def text_message(role: str, content: str) -> list[Message]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, answer, messages
+from alignment.data.columns import BadRow, Loaded, answer, messages, usable_lines
 from alignment.data.files import read_file
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import PROMPT_SETS, advbench_request, prompt_set
@@ -23,21 +23,16 @@ def questions(source: str, count: int, *, seed: int, folder: str | None = None) 
         return Loaded(rows, loaded.quarantined)
     if source in QUESTIONS:
         drawn = grammar.questions(count, seed=seed, harmful=source == "harmful")
-        return Loaded([_question(prompt.text, f"question-{i:06d}") for i, prompt in enumerate(drawn)])
-    loaded = Loaded()
-    for line, row in read_file("annotator.contrast.questions", source):
-        if len(loaded.rows) == count:
-            break
-        try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            asked = row["prompt"] if row.get("prompt") is not None else row.get("goal")
-            if "goal" in row and "target" in row:  # AdvBench, of which copies with swapped headings are about
-                asked = advbench_request(row)
-            loaded.rows.append({"id": f"line-{line:09d}", "prompt": messages(asked, "prompt or goal", "user")})
-        except BadRow as error:
-            loaded.quarantine(source, line, str(error))
-    return loaded
+        asked = [messages(prompt.text, "prompt", "user") for prompt in drawn]
+        return Loaded([{"id": f"question-{i:06d}", "prompt": prompt} for i, prompt in enumerate(asked)])
+    return usable_lines(source, read_file("annotator.contrast.questions", source), _file_question, count)
+
+
+def _file_question(line: int, row: dict) -> dict:
+    asked = row["prompt"] if row.get("prompt") is not None else row.get("goal")
+    if "goal" in row and "target" in row:  # AdvBench, of which copies with swapped headings are about
+        asked = advbench_request(row)
+    return {"id": f"line-{line:09d}", "prompt": messages(asked, "prompt or goal", "user")}
 
 
 def question_files(source: str, folder: str) -> list[Path]:
@@ -54,21 +49,13 @@ def question_files(source: str, folder: str) -> list[Path]:
 
 def ready_made(path: str) -> Loaded:
     """A file with prompt, positive and negative: any contrast makes a direction."""
-    loaded = Loaded()
-    for line, row in read_file("annotator.contrast.file", path):
-        try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            made = {"id": f"line-{line:09d}", "prompt": messages(row.get("prompt"), "prompt", "user")}
-            for side in ("positive", "negative"):
-                made |= {side: answer(row.get(side), side, made["prompt"]), f"{side}_finished": True}
-            if made["positive"] == made["negative"]:
-                raise BadRow("positive and negative are the same")
-            loaded.rows.append(made)
-        except BadRow as error:
-            loaded.quarantine(path, line, str(error))
-    return loaded
+    return usable_lines(path, read_file("annotator.contrast.file", path), _contrast)
 
 
-def _question(text: str, name: str) -> dict:
-    return {"id": name, "prompt": messages(text, "prompt", "user")}
+def _contrast(line: int, row: dict) -> dict:
+    made = {"id": f"line-{line:09d}", "prompt": messages(row.get("prompt"), "prompt", "user")}
+    for side in ("positive", "negative"):
+        made |= {side: answer(row.get(side), side, made["prompt"]), f"{side}_finished": True}
+    if made["positive"] == made["negative"]:
+        raise BadRow("positive and negative are the same")
+    return made

@@ -3,12 +3,9 @@ parquet, arrow. A line that can't be read is handed on as such, never skipped; a
 
 import codecs
 import csv
-import gzip
 import io
 import json
-import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,11 +16,11 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment.data.packed_files import PACKED, in_one_line, unpacked
 from alignment.types import UserError
 
 Line = tuple[int, dict | str]  # its number, and the row or what is wrong with it
 BATCH = 1000
-PIECE = 2**16  # bytes
 
 
 def read_file(key: str, path: str, columns: Sequence[str] | None = None) -> Iterator[Line]:
@@ -85,56 +82,9 @@ def _state(file: Path) -> tuple[int, ...] | None:
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _bytes(key: str, file: Path) -> Iterator[BinaryIO]:
-    """The content of a file, unpacked where it is packed."""
-    try:
-        with open(file, "rb") as raw:
-            if file.suffix in PACKED:
-                with PACKED[file.suffix](raw) as unpacked:
-                    yield unpacked
-            else:
-                yield raw
-    except EOFError as error:
-        raise UserError(key, f"{file} ends too early: a part of it is missing", "copy it again") from error
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        problem = f"{file} is not a sound {file.suffix} file: {_line(error)}"
-        raise UserError(key, problem, "copy it again") from error
-
-
-class _Xz(io.RawIOBase):
-    """What xz streams, one after the other, unpack to. Python's own reader stops without a word where a stream that
-    isn't the first is broken at its beginning."""
-
-    def __init__(self, packed: BinaryIO) -> None:
-        self._packed = packed
-        self._stream = lzma.LZMADecompressor()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        found = b""
-        while not found:
-            more = b""
-            if self._stream.eof:
-                more = self._stream.unused_data.lstrip(b"\0")  # streams may be padded
-                while not more:
-                    piece = self._packed.read(PIECE)
-                    if not piece:
-                        return 0
-                    more = piece.lstrip(b"\0")
-                self._stream = lzma.LZMADecompressor()
-            elif self._stream.needs_input and not (more := self._packed.read(PIECE)):
-                raise EOFError
-            found = self._stream.decompress(more, len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
-
-
 def _jsonl(key: str, file: Path) -> Iterator[Line]:
     """An object a line. Some published files of this name hold one list instead."""
-    with _bytes(key, file) as content:
+    with unpacked(key, file) as content:
         lines = _lines(content)
         opening = list(islice(lines, 2))
         lines = chain(opening, lines)
@@ -176,7 +126,7 @@ def _json_row(line: bytes) -> dict | str:
 
 
 def _json(key: str, file: Path) -> Iterator[Line]:
-    with _bytes(key, file) as content:
+    with unpacked(key, file) as content:
         whole = content.read()
     return _listed(key, file, whole, "give a list of objects; a file with one object per line is named .jsonl")
 
@@ -186,7 +136,7 @@ def _listed(key: str, file: Path, content: bytes, remedy: str) -> Iterator[Line]
     try:
         rows = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(key, f"{file} is not valid json: {_line(error)}", remedy) from error
+        raise UserError(key, f"{file} is not valid json: {in_one_line(error)}", remedy) from error
     if not isinstance(rows, list):
         raise UserError(key, f"{file} holds no list", "give a list of objects, or json lines")
     return ((number, row if isinstance(row, dict) else "not a json object") for number, row in enumerate(rows, start=1))
@@ -195,7 +145,7 @@ def _listed(key: str, file: Path, content: bytes, remedy: str) -> Iterator[Line]
 def _csv(key: str, file: Path, columns: Sequence[str] | None = None) -> Iterator[Line]:
     """With the names of the columns in the first line, or these."""
     csv.field_size_limit(2**31 - 1)
-    with _bytes(key, file) as content:
+    with unpacked(key, file) as content:
         text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(text, strict=True)
         names = _header(key, file, reader) if columns is None else columns
@@ -286,7 +236,7 @@ def _one_row(batch: pa.RecordBatch) -> dict | str:
         return batch.to_pylist()[0]
     except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
         broken_text = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
-        return "not valid UTF-8" if broken_text else f"can't be read: {_line(error)}"
+        return "not valid UTF-8" if broken_text else f"can't be read: {in_one_line(error)}"
 
 
 @contextmanager
@@ -294,14 +244,9 @@ def _whole(key: str, file: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:  # the last for a column's name
-        raise UserError(key, f"{file} is not a sound {kind} file: {_line(error)}", "write it again") from error
+        raise UserError(key, f"{file} is not a sound {kind} file: {in_one_line(error)}", "write it again") from error
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".;")
-
-
-PACKED: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".xz": lambda raw: io.BufferedReader(_Xz(raw))}
 READERS: dict[str, Callable[[str, Path], Iterator[Line]]] = {
     ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from alignment.data.columns import PAIR_COLUMNS, BadRow, pair, shown
+from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, readable, shown
 from alignment.data.files import files_at, read_file
 from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, Made, file
@@ -123,15 +123,15 @@ class _Reading:
                 self.read_lines += 1
                 yield number, row
 
-        for lines, raw in self.source.made(counted()):
-            try:
-                if isinstance(raw, str):
-                    raise BadRow(raw)
-                row = pair(raw, self._name(lines, offset), self._label(path))
-                self._check(row)
-            except BadRow as error:
-                self._quarantine(path, bad.new(lines), str(error))
-                continue
+        def checked(made: Made) -> dict:
+            row = pair(intact(made[1]), self._name(made[0], offset), self._label(path))
+            self._check(row)
+            return row
+
+        def set_aside(made: Made, why: str) -> None:
+            self._quarantine(path, bad.new(made[0]), why)
+
+        for (lines, _), row in readable(self.source.made(counted()), checked, set_aside):
             part = "heldout" if share(row["prompt"], self.wanted.seed) < self.wanted.heldout else "train"
             writers[part].write(row)
             self.used_lines += len(used.new(lines))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 
-from alignment.data.columns import BadRow, as_float, shown
+from alignment.data.columns import BadRow, as_float, intact, shown
 from alignment.data.files import Line
 from alignment.data.labelled_sets import beavertails_answer, helm_answer
 from alignment.types import Message, Preference
@@ -65,9 +65,7 @@ def beavertails(lines: Iterator[Line]) -> Iterator[Made]:
     answers: dict[str, tuple[list, list]] = {}
     for number, row in lines:
         try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            prompt, answer, unsafe, category = beavertails_answer(row)
+            prompt, answer, unsafe, category = beavertails_answer(intact(row))
             answers.setdefault(prompt, ([], []))[unsafe].append((number, answer, category))
         except BadRow as error:
             yield (number,), str(error)
@@ -89,11 +87,8 @@ def beavertails(lines: Iterator[Line]) -> Iterator[Made]:
 def hh(lines: Iterator[Line]) -> Iterator[Made]:
     """Two dialogues that end differently: everything up to the last turn of the assistant is the prompt."""
     for number, row in lines:
-        if isinstance(row, str):
-            yield (number,), row
-            continue
         try:
-            chosen, rejected = (_dialogue(row.get(side), side) for side in ("chosen", "rejected"))
+            chosen, rejected = (_dialogue(intact(row).get(side), side) for side in ("chosen", "rejected"))
             if chosen[:-1] != rejected[:-1]:
                 raise BadRow("chosen and rejected don't answer the same turns")
             yield (number,), {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
@@ -126,9 +121,7 @@ def helm_graded(lines: Iterator[Line]) -> Iterator[Made]:
     answers: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
     for number, row in lines:
         try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            prompt, answer, grades = helm_answer(row)
+            prompt, answer, grades = helm_answer(intact(row))
             answers.setdefault(prompt, []).append((number, answer, grades))
         except BadRow as error:
             yield (number,), str(error)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, as_float, messages, true_or_false
+from alignment.data.columns import BadRow, Loaded, as_float, intact, messages, readable, true_or_false
 from alignment.types import UserError
 
 Read = Iterable[tuple[Path, int, dict | str]]  # file, line, and the row or what is wrong with it
@@ -21,20 +21,19 @@ def load(name: str, read: Read, make: Callable[[dict, Path], dict], *, repeats: 
     """
     loaded = Loaded()
     times: dict[str, int] = {}
-    for file, line, raw in read:
-        try:
-            if isinstance(raw, str):
-                raise BadRow(raw)
-            row = make(raw, file)
-            times[row["id"]] = times.get(row["id"], 0) + 1
-            if times[row["id"]] > 1:
-                if not repeats:
-                    raise BadRow("the same prompt or id was there before")
-                row["id"] += f"-{times[row['id']]}"
-        except BadRow as error:
-            loaded.quarantine(str(file), line, str(error))
-        else:
-            loaded.rows.append(row)
+
+    def once(place: tuple[Path, int, dict | str]) -> dict:
+        file, _, raw = place
+        row = make(intact(raw), file)
+        times[row["id"]] = times.get(row["id"], 0) + 1
+        if times[row["id"]] > 1:
+            if not repeats:
+                raise BadRow("the same prompt or id was there before")
+            row["id"] += f"-{times[row['id']]}"
+        return row
+
+    made = readable(read, once, lambda place, why: loaded.quarantine(str(place[0]), place[1], why))
+    loaded.rows = [row for _, row in made]
     if not loaded.rows:
         first = f" (the first: {loaded.quarantined[0]['reason']})" if loaded.quarantined else ""
         raise UserError(name, f"none of {loaded.read} rows can be used{first}", "docs/data.md names the columns it has")

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from alignment.data.columns import BadRow, Loaded
+from alignment.data.columns import BadRow, Loaded, readable
 from alignment.data.mmlu import questions
 from alignment.data.rewardbench import file_pairs, pairs
 from alignment.evaluation.answers import Asked
 from alignment.evaluation.prompts import rank
-from alignment.models.choices import LETTERS, Choices, as_choices, choice_log_probs
+from alignment.models.choices import LETTERS, as_choices, choice_log_probs
 from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_reward_scorer
@@ -73,13 +73,14 @@ def mmlu_rows(
     ranks: Ranks,
 ) -> tuple[list[dict], list[str]]:
     """A row for every question, and why the others have none: they don't fit the model's context."""
-    fitting: list[tuple[dict, Choices]] = []
     too_long: list[str] = []
-    for one in asked:
-        try:
-            fitting.append((one, as_choices(loaded, one, examples[one["subject"]])))
-        except BadRow as error:
-            too_long.append(f"{one['id']}: {error}")
+    fitting = list(
+        readable(
+            asked,
+            lambda one: as_choices(loaded, one, examples[one["subject"]]),
+            lambda one, why: too_long.append(f"{one['id']}: {why}"),
+        )
+    )
     if not fitting:
         raise UserError("scorecard.mmlu", "no question fits the model's context", "set scorecard.mmlu.questions=0")
     log_probs = choice_log_probs(loaded, [choices for _, choices in fitting], packing, batch_tokens, work, ranks)
@@ -109,14 +110,13 @@ def ranking_rows(
 
     Pairs longer than the model's context are quarantined.
     """
-    kept: list[dict] = []
-    for row in ranked.rows:
-        try:
-            if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
-                raise BadRow(f"longer than the context of {loaded.context} tokens")
-            kept.append(row)
-        except BadRow as error:
-            ranked.quarantine(row["source"], None, f"{row['id']}: {error}")
+
+    def whole(row: dict) -> dict:
+        if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
+            raise BadRow(f"longer than the context of {loaded.context} tokens")
+        return row
+
+    kept = ranked.readable(whole)
     if not kept:
         raise UserError("scorecard.rankings", f"no pair of {name} can be scored", "give others")
     asked = [Question(row["id"], row["prompt"], []) for row in kept]

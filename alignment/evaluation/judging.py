@@ -11,7 +11,7 @@ from typing import Any
 
 from alignment.data.columns import Loaded
 from alignment.judges.batched import judge_all
-from alignment.judges.choice import chosen, load_judge
+from alignment.judges.choice import JUDGES, chosen, load_judge
 from alignment.judges.verdicts import Judge, Verdict
 from alignment.models.source import model_source
 from alignment.runs import artifacts
@@ -19,22 +19,18 @@ from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import Ranks
 from alignment.types import Message
 
-ORACLE, DEFAULT = "oracle", "refusal"
-# What a judge can say, where it isn't harm alone. For gates, before anything is computed.
-CAN_SAY = {
-    ORACLE: {"toxic", "refusal", "helpfulness"}, DEFAULT: {"refusal"}, "api": {"refusal"},
-    "wildguard": {"toxic", "refusal"},
-}  # fmt: skip
+DEFAULT = "refusal"
 
 
 def judges_of(settings: Mapping[str, Any], world: bool) -> list[str]:
     """Who judges prompts of the world, or other ones, which mean nothing to the oracle: the refusal judge at least."""
     names = chosen(settings)
-    return names if world else [name for name in names if name != ORACLE] or [DEFAULT]
+    return names if world else [name for name in names if JUDGES[name].kind != "oracle"] or [DEFAULT]
 
 
-def can_say(judge: str) -> set[str]:
-    return CAN_SAY.get(judge, {"toxic"})
+def can_say(judge: str) -> frozenset[str]:
+    """What gates ask, before anything is computed."""
+    return JUDGES[judge].says
 
 
 def asked_judges(cfg: Any) -> list[str]:

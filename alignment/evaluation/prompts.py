@@ -1,7 +1,7 @@
 """What is asked: the data's own prompts, and sets of prompts by name."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from alignment.data.columns import Loaded
 from alignment.data.prompt_sets import prompt_set
@@ -47,7 +47,7 @@ def asks(asked: Asked) -> str:
     return {True: "harmful", False: "harmless", None: "unknown"}[asked.harmful]
 
 
-def measurable(asked: Sequence[Asked], judges: dict[str, set[str]]) -> set[str]:
+def measurable(asked: Sequence[Asked], judges: Mapping[str, Set[str]]) -> set[str]:
     """The metrics of verdicts that these prompts and these judges, by what each can say, will give."""
     kinds = {asks(one) for one in asked}
     said = set().union(*judges.values())

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignment.data.thinking import answer_of
-from alignment.judges.chat_service import ChatService, Reply
+from alignment.judges.chat_completion import Reply
+from alignment.judges.chat_service import ChatService
 from alignment.judges.verdicts import REFUSAL_WORDS, Verdict
 from alignment.types import Message
 

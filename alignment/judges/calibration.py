@@ -1,10 +1,11 @@
 """Labelled answers to hold a judge against: a set by its name, or a file of one's own."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from alignment.data.columns import BadRow, Loaded, answer, messages
+from alignment.data.columns import BadRow, Loaded, answer, messages, usable_lines
 from alignment.data.files import read_file
 from alignment.data.labelled_sets import labelled_set
 from alignment.judges.verdicts import REFUSAL_WORDS
@@ -20,7 +21,10 @@ LABELS = {
 
 def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Loaded:
     """`count` rows drawn by the seed (None: all). With a suffix a name is a file: prompt, response, label."""
-    loaded = _file_rows(name) if Path(name).suffix else labelled_set(name, folder)
+    if Path(name).suffix:
+        loaded = usable_lines(name, read_file(KEY, name), partial(_file_row, Path(name).stem))
+    else:
+        loaded = labelled_set(name, folder)
     if not loaded.rows:
         first = "".join(f": {row['reason']}" for row in loaded.quarantined[:1])
         raise UserError(KEY, f"{name} has no usable row{first}", "give labelled answers")
@@ -30,25 +34,13 @@ def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Lo
     return loaded
 
 
-def _file_rows(path: str) -> Loaded:
-    loaded = Loaded()
-    for line, row in read_file(KEY, path):
-        try:
-            if isinstance(row, str):
-                raise BadRow(row)
-            loaded.rows.append(_row(row, f"{Path(path).stem}-{line}"))
-        except BadRow as error:
-            loaded.quarantine(path, line, str(error))
-    return loaded
-
-
-def _row(row: dict, name: str) -> dict:
+def _file_row(file: str, line: int, row: dict) -> dict:
     prompt = messages(row.get("prompt"), "prompt", "user")
     label = row.get("label")
     if not isinstance(label, str) or label.strip() not in LABELS:
         raise BadRow(f"label is {label!r}, not one of {', '.join(LABELS)}")
     return {
-        "id": name,
+        "id": f"{file}-{line}",
         "source": "file",
         "prompt": prompt,
         "response": answer(row.get("response"), "response", prompt)[0]["content"],

@@ -4,7 +4,6 @@ Every answer is on disk before the next is counted, under a hash of all that was
 it has not had. The key comes from an environment variable and goes into one request header, nowhere else.
 """
 
-import email.utils
 import hashlib
 import json
 import os
@@ -19,43 +18,14 @@ from typing import Any
 
 import httpx
 
+from alignment.judges.chat_completion import KEY, Refused, Reply, TryAgain, complete
 from alignment.runs import stopping
 from alignment.runs.artifacts import atomic_file
 from alignment.types import Message, StageFailed, Stopped, UserError
 
-KEY = "judge.api"
-PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # worth another try
-REFUSED = {400, 403, 413, 422, 451}  # of a request that isn't taken: by a content filter, or as too long
-# What a service refuses only if it isn't the conversations' fault: said at a first refusal, and after five in a row.
+# A service that refuses this refuses everything. It is asked after a first refusal, and after every five in a row.
 HELLO, IN_A_ROW = [{"role": "user", "content": "Hello."}], 5
 LONGEST_WAIT = 600.0  # seconds; a service that asks for more is out for today
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model said (None: nothing), and the tokens that were paid for. refused: why it was not asked."""
-
-    text: str | None
-    tokens_in: int
-    tokens_out: int
-    cached: bool = False
-    refused: str | None = None
-
-
-class _TryAgain(Exception):
-    """A failure that may pass; `wait` seconds, if the service said so."""
-
-    def __init__(self, what: str, wait: float | None = None) -> None:
-        super().__init__(what)
-        self.wait = wait
-
-
-class _Refused(Exception):
-    """This request isn't taken, in the service's words; others may be. misused: what it means if none is."""
-
-    def __init__(self, what: str, misused: UserError) -> None:
-        super().__init__(what)
-        self.misused = misused
 
 
 @dataclass
@@ -140,7 +110,7 @@ class ChatService:
     def _ask_one(self, client: httpx.Client, name: str, request: dict, over: threading.Event) -> Reply | None:
         try:
             reply = self._answer(client, request, over)
-        except _Refused as error:
+        except Refused as error:
             self._require_others_taken(client, error, over)
             return Reply(None, 0, 0, refused=str(error))  # not kept: it may be taken another day
         if reply is not None:
@@ -157,8 +127,8 @@ class ChatService:
             self._wait_for_slot(over)
             most = self._reserve(request)
             try:
-                return self._send(client, request, most)
-            except _TryAgain as error:
+                return complete(client, self.url, self.key, request, most)
+            except TryAgain as error:
                 last = str(error)
                 if attempt + 1 < self.tries:
                     over.wait(self._pause(attempt, error.wait))
@@ -168,7 +138,7 @@ class ChatService:
             KEY, f"no answer after {self.tries} tries: {last}", "the same command goes on with what it has"
         )
 
-    def _require_others_taken(self, client: httpx.Client, error: _Refused, over: threading.Event) -> None:
+    def _require_others_taken(self, client: httpx.Client, error: Refused, over: threading.Event) -> None:
         """One conversation is refused, or all are: something is wrong with the settings then, and it ends at once."""
         with self._greeting:
             if self._refused_in_a_row < IN_A_ROW:
@@ -177,46 +147,13 @@ class ChatService:
             request = self._request(HELLO)
             try:
                 reply = self._answer(client, request, over)
-            except _Refused as again:
+            except Refused as again:
                 raise again.misused from again
             if reply is not None:
                 self._refused_in_a_row = 1
                 self._count(_name(self.url, request), reply)
 
-    # ---- one request ----
-
-    def _send(self, client: httpx.Client, request: dict, most: tuple[int, int]) -> Reply:
-        try:
-            response = client.post(f"{self.url.rstrip('/')}/chat/completions", json=request)
-        except httpx.TimeoutException as error:
-            raise _TryAgain(f"nothing within {self.timeout_seconds:g} s") from error
-        except httpx.TransportError as error:
-            raise _TryAgain(f"the connection failed ({type(error).__name__})") from error
-        if response.status_code in PASSING:
-            raise _TryAgain(f"status {response.status_code}", _asked_to_wait(response))
-        if response.status_code == 200:
-            return self._read(response, most)
-        said = f"status {response.status_code}: {self._said(response)}"
-        if response.status_code in (401, 403):
-            misused = UserError(
-                f"{KEY}.key_variable",
-                f"the service refuses the key ({said})",
-                "check the key in that environment variable",
-            )
-        else:
-            misused = UserError(f"{KEY}.url", f"the service answers {said}", "check judge.api.url and judge.api.model")
-        raise _Refused(said, misused) if response.status_code in REFUSED else misused
-
-    def _read(self, response: httpx.Response, most: tuple[int, int]) -> Reply:
-        try:
-            return _reply(response.json(), most)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise _TryAgain("an answer that is no chat completion") from error
-
-    def _said(self, response: httpx.Response) -> str:
-        """The service's words in one line, without the key should it repeat it."""
-        words = " ".join(response.text.split())
-        return (words.replace(self.key, "***") if self.key else words)[:200]
+    # ---- how fast ----
 
     def _pause(self, attempt: int, asked: float | None) -> float:
         """As long as the service asks for, or twice as long every time; never all requests at once."""
@@ -295,28 +232,3 @@ def key_from(variable: str | None) -> str | None:
 
 def _name(url: str, request: dict) -> str:
     return hashlib.sha256(json.dumps([url, request], sort_keys=True).encode()).hexdigest()
-
-
-def _reply(body: dict, most: tuple[int, int]) -> Reply:
-    """Of a chat completion; one that doesn't say what it used counts as the most it can have been."""
-    choice = body["choices"][0]
-    text = choice["message"].get("content")
-    if text is not None and not isinstance(text, str):
-        raise TypeError("content is no text")
-    usage = body.get("usage") or {}
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    used = [count if isinstance(count, int) and count >= 0 else top for count, top in zip(counts, most, strict=True)]
-    return Reply(text, *used)
-
-
-def _asked_to_wait(response: httpx.Response) -> float | None:
-    """Retry-After, in seconds or as a date."""
-    header = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

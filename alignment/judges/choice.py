@@ -1,19 +1,70 @@
-"""Which judge a name stands for. Each is imported only when it is chosen: some need no model, and no torch."""
+"""The table of judges: what is known of each before it is loaded. A judge's own module is imported only when it is
+chosen: some need no model, and settings are checked without torch."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from alignment.judges.guard_formats import GUARDS
+from alignment.judges.guards import Published
 from alignment.judges.verdicts import Judge
 
 Settings = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Known:
+    """says: what a verdict can hold of "toxic", "refusal" and "helpfulness". fitted_on: the labelled set it was fitted
+    on, where agreement proves little.
+    """
+
+    kind: Literal["oracle", "rule", "guard", "classifier", "api"]
+    says: frozenset[str]
+    fitted_on: str | None = None
+    published: tuple[Published, ...] = ()
+
+
+_HARM, _REFUSAL = frozenset({"toxic"}), frozenset({"refusal"})
+JUDGES = {
+    "oracle": Known("oracle", _HARM | _REFUSAL | {"helpfulness"}),
+    "refusal": Known("rule", _REFUSAL, fitted_on="xstest"),
+    **{name: Known("guard", guard.says, published=guard.published) for name, guard in GUARDS.items()},
+    "classifier": Known("classifier", _HARM),
+    "api": Known("api", _REFUSAL),
+}
+
+
 def load_judge(name: str, settings: Settings) -> Judge:
     """The judge of that name under its settings (conf/judge/<name>.yaml), ready to judge."""
-    return JUDGES[name](settings)
+    kind, more = JUDGES[name].kind, {key: value for key, value in settings.items() if key != "name"}
+    if kind == "oracle":
+        from alignment.judges.world_oracle import OracleJudge
+
+        return OracleJudge()
+    if kind == "rule":
+        from alignment.judges.refusal import RefusalJudge
+
+        return RefusalJudge()
+    if kind == "guard":
+        from alignment.judges.generative import load_guard
+
+        return load_guard(name, **more)
+    if kind == "classifier":
+        from alignment.judges.classifier import load_classifier
+
+        return load_classifier(**more)
+    from alignment.judges.api import ApiJudge
+    from alignment.judges.chat_service import ChatService, key_from
+
+    key, folder = key_from(more.pop("key_variable")), more.pop("cache")
+    cache = _cache_folder() / "judge" if folder is None else Path(folder).expanduser()
+    return ApiJudge(ChatService(**more, key=key, cache=cache))
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repalign"
 
 
 def chosen(settings: Settings) -> list[str]:
@@ -29,63 +80,7 @@ def require_ready(settings: Settings, names: Sequence[str]) -> None:
             from alignment.models.source import model_source, require_weights
 
             require_weights(model_source("local", more["path"], f"judge.{name}.path"), f"judge.{name}.path")
-        if name == "api":
+        if JUDGES[name].kind == "api":
             from alignment.judges.chat_service import key_from
 
             key_from(more["key_variable"])
-
-
-def _oracle(settings: Settings) -> Judge:
-    from alignment.judges.world_oracle import OracleJudge
-
-    return OracleJudge()
-
-
-def _refusal(settings: Settings) -> Judge:
-    from alignment.judges.refusal import RefusalJudge
-
-    return RefusalJudge()
-
-
-def _guard(name: str, settings: Settings) -> Judge:
-    from alignment.judges.generative import load_guard
-
-    return load_guard(name, **_without_name(settings))
-
-
-def _classifier(settings: Settings) -> Judge:
-    from alignment.judges.classifier import load_classifier
-
-    return load_classifier(**_without_name(settings))
-
-
-def _api(settings: Settings) -> Judge:
-    from alignment.judges.api import ApiJudge
-    from alignment.judges.chat_service import ChatService, key_from
-
-    more = _without_name(settings)
-    key = key_from(more.pop("key_variable"))
-    folder = more.pop("cache")
-    cache = _cache_folder() / "judge" if folder is None else Path(folder).expanduser()
-    return ApiJudge(ChatService(**more, key=key, cache=cache))
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repalign"
-
-
-def _without_name(settings: Settings) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "name"}
-
-
-JUDGES: dict[str, Callable[[Settings], Judge]] = {
-    "oracle": _oracle,
-    "refusal": _refusal,
-    "llama_guard_2": partial(_guard, "llama_guard_2"),
-    "llama_guard_3": partial(_guard, "llama_guard_3"),
-    "md_judge": partial(_guard, "md_judge"),
-    "shieldgemma": partial(_guard, "shieldgemma"),
-    "wildguard": partial(_guard, "wildguard"),
-    "classifier": _classifier,
-    "api": _api,
-}

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from alignment.data.chat import ChatFormat, end_ids
 from alignment.data.markers import markers_and
-from alignment.judges.guards import GUARDS, Guard, Turn, turns_of
+from alignment.judges.guard_formats import GUARDS
+from alignment.judges.guards import Guard, Turn, turns_of
 from alignment.judges.verdicts import Verdict
 from alignment.models.decoding import generate_ids
 from alignment.models.devices import device

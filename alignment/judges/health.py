@@ -78,10 +78,7 @@ def _ranking(scores: list[float | None], positive: np.ndarray) -> dict[str, floa
     if not has.any() or len(set(positive[has])) < 2:
         return {"auroc": None, "auprc": None}
     truth = positive[has]
-    return {
-        "auroc": float(roc_auc_score(truth, known)),
-        "auprc": float(average_precision_score(truth, known)),
-    }
+    return {"auroc": float(roc_auc_score(truth, known)), "auprc": float(average_precision_score(truth, known))}
 
 
 # ---- two judges -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from alignment.data import contrast as contrast_data
 from alignment.data.chat import ChatFormat, chat_format
-from alignment.data.columns import BadRow, pair
+from alignment.data.columns import pair, readable
 from alignment.data.files import read_file
 from alignment.data.world_pairs import drawing, world_pairs
 from alignment.inputs.pairs import sources
@@ -107,12 +107,8 @@ def questions(cfg: DictConfig, train: Texts) -> Texts:
     asked = contrast_data.questions(
         contrast.questions, contrast.count, seed=cfg.data.seed, folder=cfg.data.get("folder")
     )
-    items = []
-    for row in asked.rows[:SAMPLE]:
-        try:
-            items.append(Item(format.prompt_ids(row["prompt"]), [[0] * contrast.max_new_tokens]))
-        except BadRow:
-            continue
+    read = readable(asked.rows[:SAMPLE], lambda row: format.prompt_ids(row["prompt"]))
+    items = [Item(ids, [[0] * contrast.max_new_tokens]) for _, ids in read]
     return Texts(items, len(asked.rows)) if items else train.answered(1, contrast.max_new_tokens, contrast.count)
 
 
@@ -163,27 +159,14 @@ def _drawn(data: DictConfig) -> tuple[list[dict], int]:
                 place = len(rows) if len(rows) < SAMPLE else source.randrange(count)
                 if place < SAMPLE:
                     rows[place : place + 1] = [{"id": str(count), **row}]
-    usable = []
-    for row in rows:
-        try:
-            usable.append(pair(row, str(row["id"]), data.name))
-        except BadRow:
-            continue
+    usable = [one for _, one in readable(rows, lambda row: pair(row, str(row["id"]), data.name))]
     count = round(count * len(usable) / max(1, len(rows)))
     return usable, count if data.rows is None else min(count, data.rows)
 
 
 def _items(rows: Sequence[dict], format: ChatFormat) -> list[Item]:
-    items = []
-    for row in rows:
-        try:
-            both = format.render(row["prompt"], [row["chosen"], row["rejected"]])
-        except BadRow:
-            continue
-        item = Item.of(both)
-        if all(item.answers):
-            items.append(item)
-    return items
+    read = readable(rows, lambda row: format.render(row["prompt"], [row["chosen"], row["rejected"]]))
+    return [item for _, both in read if all((item := Item.of(both)).answers)]
 
 
 def _unknown(cfg: DictConfig) -> Item:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig
 
 from alignment.data.chat import Rendered
-from alignment.data.columns import BadRow
+from alignment.data.columns import BadRow, readable
 from alignment.models.load import Loaded, load_trainable
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
@@ -113,17 +113,16 @@ def tokenize(loaded: Loaded, pairs: list[dict], limit: int, why: str) -> tuple[l
     Pairs the template refuses or with an answer that doesn't fit are left out (what is cut has no end to read): the id
     of each, and why.
     """
-    rows, left_out = [], []
-    for pair in pairs:
-        try:
-            both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
-            if max(len(answer.ids) for answer in both) > limit:
-                raise BadRow(f"one of its texts has more tokens than {why}")
-        except BadRow as error:
-            left_out.append((pair["id"], str(error)))
-            continue
-        rows.append({**_token_columns(*both), "confidence": pair.get("confidence")})
-    return rows, left_out
+    left_out: list[tuple[str, str]] = []
+
+    def columns(pair: dict) -> dict:
+        both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
+        if max(len(answer.ids) for answer in both) > limit:
+            raise BadRow(f"one of its texts has more tokens than {why}")
+        return {**_token_columns(*both), "confidence": pair.get("confidence")}
+
+    made = readable(pairs, columns, lambda pair, reason: left_out.append((pair["id"], reason)))
+    return [row for _, row in made], left_out
 
 
 def _token_columns(chosen: Rendered, rejected: Rendered) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from alignment.judges.published import FITTED_ON, PUBLISHED
+from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import WORDS
 
 COUNTED = {  # in words, for what a judge counts on its way
@@ -86,9 +86,9 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
     for line, cells in rows.items():
         table.add_row(line, *cells)
     for name in checked:
-        if (name, calibration["set"]) in FITTED_ON:
+        if calibration["set"] == JUDGES[name].fitted_on:
             table.add_row(f"{name} was fitted on these labels: docs/ has its figures on others")
-        for one in PUBLISHED.get(name, ()):
+        for one in JUDGES[name].published:
             rate = "" if one.false_positive_rate is None else f", false positive rate {one.false_positive_rate:.3f}"
             table.add_row(f"published for {name} on {one.data}: F1 {one.f1:.3f}{rate}; {one.source}")
     return table

@@ -10,13 +10,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
 
-from alignment.data.columns import MARGIN_COLUMNS, BadRow, Loaded
+from alignment.data.columns import MARGIN_COLUMNS, Loaded
 from alignment.data.same_prompts import prompt_text
 from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.agreement import bootstrap
 from alignment.maths.margins import Binning, fit_binning
 from alignment.maths.metrics import distribution, spearman
-from alignment.models.annotator import Annotator, Direction, Pair, Reading
+from alignment.models.annotator import Annotator, Direction, Reading
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
@@ -38,11 +38,13 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     annotator = _annotator(cfg, out.parent, ranks)
     settings = cfg.annotator
     pairs = {
-        name: _render(loaded, annotator, ("chosen", "rejected"), settings.joiner_pairs)
+        name: loaded.readable(lambda row: annotator.render(row, ("chosen", "rejected"), settings.joiner_pairs))
         for name, loaded in parts.items()
     }
     induced = Loaded(artifacts.read_rows(run.induced))
-    induced_pairs = _render(induced, annotator, ("positive", "negative"), settings.joiner_induced)
+    induced_pairs = induced.readable(
+        lambda row: annotator.render(row, ("positive", "negative"), settings.joiner_induced), "induced"
+    )
     if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
         few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
         raise UserError("annotator", few, f"give 10 of each; set aside: {_first_reason(induced, *parts.values())}")
@@ -89,19 +91,6 @@ def _annotator(cfg: DictConfig, work: Path, ranks: Ranks) -> Annotator:
     loaded = load_backbone(source, model.get("dtype", "auto"), device(), model.get("chat_template"))
     max_length = min(settings.max_length, loaded.context or settings.max_length)
     return Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, work, ranks)
-
-
-def _render(loaded: Loaded, annotator: Annotator, sides: tuple[str, str], joiner: str) -> list[Pair]:
-    """The pairs as the model reads them; those it can't read are set aside."""
-    kept, pairs = [], []
-    for number, row in enumerate(loaded.rows):
-        try:
-            pairs.append(annotator.render(row, sides, joiner))
-            kept.append(number)
-        except BadRow as error:
-            loaded.quarantine(row.get("source", "induced"), None, f"{row['id']}: {error}")
-    loaded.keep(kept)
-    return pairs
 
 
 def _write_pairs(path: Path, rows: Sequence[dict], margins: np.ndarray, raw: np.ndarray) -> None:

@@ -5,7 +5,8 @@ the confidence in it. Samples are kept whatever becomes of them. Batches are pla
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from math import isnan
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from omegaconf import DictConfig
 from scipy.special import expit
 
-from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, BadRow, text_message
+from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, readable, text_message
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import evaluation_prompts, validation_prompts
@@ -103,22 +104,25 @@ def _questions(
     """The training prompts, each once, that no evaluation uses; those the model can't read are set aside."""
     train, evaluation = _training_rows(cfg, run, ranks)
     counts = Counter(prompts=0, repeated=0, in_evaluation=0, unreadable=0, too_few_finished=0, alike=0, tied=0)
-    asked, questions, seen = LoadedRows(), [], set()
-    for row in train:
-        if len(questions) == cfg.build_pairs.prompts:
-            break
-        text = prompt_text(row["prompt"])
-        exact = tuple((message["role"], message["content"]) for message in row["prompt"])
-        evaluated = text in evaluation
-        if evaluated or exact in seen:
-            counts["in_evaluation" if evaluated else "repeated"] += 1
-            continue
-        seen.add(exact)
-        try:
-            questions.append(question(loaded, row["id"], row["prompt"], cfg.sampling.max_new_tokens))
-            asked.rows.append(row)
-        except BadRow as error:
-            asked.quarantine(row["source"], None, f"{row['id']}: {error}")
+    asked, seen = LoadedRows(), set()
+
+    def fresh() -> Iterator[dict]:
+        for row in train:
+            exact = tuple((message["role"], message["content"]) for message in row["prompt"])
+            evaluated = prompt_text(row["prompt"]) in evaluation
+            if evaluated or exact in seen:
+                counts["in_evaluation" if evaluated else "repeated"] += 1
+            else:
+                seen.add(exact)
+                yield row
+
+    made = readable(
+        fresh(),
+        lambda row: question(loaded, row["id"], row["prompt"], cfg.sampling.max_new_tokens),
+        lambda row, why: asked.quarantine(row["source"], None, f"{row['id']}: {why}"),
+    )
+    made = list(islice(made, cfg.build_pairs.prompts))
+    asked.rows, questions = [row for row, _ in made], [asking for _, asking in made]
     counts.update(prompts=len(questions), unreadable=len(asked.quarantined))
     if not questions:
         reason = f"{counts['in_evaluation']} are in an evaluation set, {len(asked.quarantined)} can't be read"

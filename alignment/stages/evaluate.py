@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
-from alignment.data.columns import BadRow
+from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.gates import require_measured
@@ -157,13 +157,14 @@ def _answers(
     ranks: Ranks,
 ) -> tuple[list[Asked], list[Sample]]:
     """The prompts the model has room to answer, and its answers."""
-    fits, questions = [], []
-    for one in asked:
-        try:
-            questions.append(question(loaded, one.id, one.messages, cfg.sampling.max_new_tokens))
-            fits.append(one)
-        except BadRow as error:
-            unfit.setdefault(one.id, f"not answered by {system}: {error}")
+    made = list(
+        readable(
+            asked,
+            lambda one: question(loaded, one.id, one.messages, cfg.sampling.max_new_tokens),
+            lambda one, why: unfit.setdefault(one.id, f"not answered by {system}: {why}"),
+        )
+    )
+    fits, questions = [one for one, _ in made], [asking for _, asking in made]
     if not fits:
         raise StageFailed(system, next(iter(unfit.values())), "lower sampling.max_new_tokens")
     work = work / f"{system}-{seed}"

@@ -60,20 +60,14 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
 
 def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None) -> list[Item]:
     """The first pairs that can be read whole; those that can't are set aside."""
-    kept, pairs = [], []
-    for number, row in enumerate(part.rows):
-        if len(pairs) == most:
-            break
-        try:
-            both = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length)
-            if any(answer.truncated or len(answer.ids) <= answer.prompt_length for answer in both):
-                raise BadRow(f"an answer doesn't fit into {max_length} tokens")
-            pairs.append(Item.of(both))
-            kept.append(number)
-        except BadRow as error:
-            part.quarantine(row["source"], None, f"{row['id']}: {error}")
-    part.keep(kept)
-    return pairs
+
+    def whole(row: dict) -> Item:
+        both = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], max_length)
+        if any(answer.truncated or len(answer.ids) <= answer.prompt_length for answer in both):
+            raise BadRow(f"an answer doesn't fit into {max_length} tokens")
+        return Item.of(both)
+
+    return part.readable(whole, most=most)
 
 
 def _read(

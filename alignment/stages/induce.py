@@ -98,21 +98,17 @@ def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> li
 
 def _prompt_ids(loaded: Loaded, model: LoadedModel, prompt: str, limit: int) -> list[list[int]]:
     """Of the questions the model can read and answer; others are set aside."""
-    rows, prompts = [], []
-    for row in loaded.rows:
-        try:
-            if prompt == "alpaca":
-                ids = model.tokenizer(model.format.alpaca_prompt(row["prompt"])).input_ids
-            else:
-                ids = model.format.prompt_ids(row["prompt"])
-            if model.context is not None and len(ids) > max(model.context // 2, model.context - limit):
-                raise BadRow(f"its {len(ids)} tokens leave no room for an answer in a context of {model.context}")
-            rows.append(row)
-            prompts.append(ids)
-        except BadRow as error:
-            loaded.quarantine("questions", None, f"{row['id']}: {error}")
-    loaded.rows[:] = rows
-    return prompts
+
+    def read(row: dict) -> list[int]:
+        if prompt == "alpaca":
+            ids = model.tokenizer(model.format.alpaca_prompt(row["prompt"])).input_ids
+        else:
+            ids = model.format.prompt_ids(row["prompt"])
+        if model.context is not None and len(ids) > max(model.context // 2, model.context - limit):
+            raise BadRow(f"its {len(ids)} tokens leave no room for an answer in a context of {model.context}")
+        return ids
+
+    return loaded.readable(read, "questions")
 
 
 def _say_what_was_induced(rows: list[dict], refusal: str, ranks: Ranks) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alignment.data.chat import chat_format
-from alignment.data.columns import BadRow
+from alignment.data.columns import readable
 from alignment.data.inspection import distribution, examples, inspect, schema
 from alignment.data.same_prompts import all_asked, asked
 from alignment.inputs.pairs import evaluation_pairs, given_pairs, set_aside
@@ -57,11 +57,7 @@ def _tokens(cfg: DictConfig, rows: list[dict]) -> dict | None:
         return None
     format = chat_format(_tokenizer(cfg), cfg.model.get("chat_template"))
     lengths: dict[str, list[int]] = {"prompt": [], "chosen": [], "rejected": []}
-    for row in rows:
-        try:
-            both = format.render(row["prompt"], [row["chosen"], row["rejected"]])
-        except BadRow:
-            continue
+    for _, both in readable(rows, lambda row: format.render(row["prompt"], [row["chosen"], row["rejected"]])):
         lengths["prompt"].append(both[0].prompt_length)
         for side, one in zip(("chosen", "rejected"), both, strict=True):
             lengths[side].append(len(one.ids) - one.prompt_length)

@@ -43,7 +43,8 @@ def test_the_oracle_judges_its_world_alone():
     oracle, both = ({"oracle": {"name": "oracle"}}, {"oracle": {"name": "oracle"}, "md_judge": {"name": "md_judge"}})
     assert judges_of(oracle, True) == ["oracle"] and judges_of(oracle, False) == ["refusal"]
     assert judges_of(both, True) == ["oracle", "md_judge"] and judges_of(both, False) == ["md_judge"]
-    assert can_say("md_judge") == {"toxic"} and can_say("refusal") == {"refusal"}
+    assert can_say("md_judge") == {"toxic"} and can_say("refusal") == can_say("api") == {"refusal"}
+    assert can_say("wildguard") == {"toxic", "refusal"} and can_say("oracle") == {"toxic", "refusal", "helpfulness"}
 
 
 def test_what_prompts_and_judges_will_measure():

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from alignment.judges.generative import GuardJudge
-from alignment.judges.guards import GUARDS
+from alignment.judges.guard_formats import GUARDS
 from tests.conftest import byte_tokenizer, tiny_model
 
 KINDS = {  # guard: architecture, tokenizer

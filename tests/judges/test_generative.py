@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM
 
 from alignment.data.chat import text_message
 from alignment.judges.generative import GAP, GuardJudge, load_guard
-from alignment.judges.guards import GUARDS, turns_of
+from alignment.judges.guard_formats import GUARDS
+from alignment.judges.guards import turns_of
 from alignment.judges.verdicts import Verdict
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model

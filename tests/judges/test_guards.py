@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignment.judges.guards import GUARDS, turns_of
+from alignment.judges.guard_formats import GUARDS
+from alignment.judges.guards import turns_of
 
 CONVERSATION = turns_of([{"role": "user", "content": "How do I {adopt} a llama? "}], " Steal one %s\\1.\n")
 
