@@ -12,7 +12,8 @@ from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.manifest import Manifest, difference, hash_file, hash_folder, unusable, versions, why_made
+from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
 from alignment.world.identity import generator_hash
@@ -34,14 +35,14 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     """Every stage of the recipe: up to date, or to run and why."""
     steps: list[Step] = []
     keys: dict[str, str] = {}
-    versions = artifacts.versions()
+    libraries = versions()
     for name in cfg.stages:
         stage = STAGES[name]
         made_from = {what: _fingerprint(what, cfg) for what in stage.inputs}
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
-        manifest = Manifest(name, _settings(cfg, name), made_from, versions)
+        manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key
-        why = artifacts.why_made(run.stage(name), manifest)
+        why = why_made(run.stage(name), manifest)
         if why is None and name == "report" and not run.report.exists():
             why = f"{run.report.name} is missing"
         if why is None and name == "judge" and not _as_judged(cfg, run):
@@ -53,12 +54,12 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
 def _as_judged(cfg: DictConfig, run: RunDir) -> bool:
     """Is the file that was asked for what the published stage holds? It is outside the run folder."""
     output = Path(cfg.judge.output)
-    return output.is_file() and artifacts.hash_file(output) == artifacts.read_json(run.judged)["sha256"]
+    return output.is_file() and hash_file(output) == artifacts.read_json(run.judged)["sha256"]
 
 
 def _published_key(run: RunDir, stage: str) -> str:
     """The key of a stage that this run only reads; empty when it isn't there, or must not be read."""
-    return "" if artifacts.unusable(run, stage) else Manifest.read(run.stage(stage)).key
+    return "" if unusable(run, stage) else Manifest.read(run.stage(stage)).key
 
 
 def _settings(cfg: DictConfig, stage: str) -> dict:
@@ -70,13 +71,13 @@ def _settings(cfg: DictConfig, stage: str) -> dict:
 def require_same_settings(cfg: DictConfig, run: RunDir) -> None:
     """A stage that is only read must have been made with the settings of this call, or its record would be wrong."""
     for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)):
-        if read in cfg.stages or artifacts.unusable(run, read):
+        if read in cfg.stages or unusable(run, read):
             continue
         published, wanted = Manifest.read(run.stage(read)), _settings(cfg, read)
         if published.config != wanted:
-            difference = artifacts.difference(published, replace(published, config=wanted))
+            how = difference(published, replace(published, config=wanted))
             raise UserError(
-                "stages", f"{read} was made with other settings: {difference} in this call",
+                "stages", f"{read} was made with other settings: {how} in this call",
                 f"add {read} to stages, or give the settings it was made with",
             )  # fmt: skip
         if cfg.stages != ["report"] and published.inputs.get("data", "") not in ("", _fingerprint("data", cfg)):
@@ -145,7 +146,7 @@ def _fingerprint(what: str, cfg: DictConfig) -> str:
         named = cfg.judge.calibration or ""
         if not named or Path(named).suffix:
             return _file_hash("judge.calibration", named) if named else ""
-        return " ".join(artifacts.hash_file(file) for file in labelled_files(named, cfg.judge.folder))
+        return " ".join(hash_file(file) for file in labelled_files(named, cfg.judge.folder))
     contrast = cfg.annotator.contrast
     if contrast.file is not None:
         return _file_hash("annotator.contrast.file", contrast.file)
@@ -153,7 +154,7 @@ def _fingerprint(what: str, cfg: DictConfig) -> str:
         return generator_hash()
     files = [] if cfg.data.name == "world" else contrast_data.question_files(contrast.questions, cfg.data.folder)
     if files:
-        return " ".join(artifacts.hash_file(file) for file in files)
+        return " ".join(hash_file(file) for file in files)
     return _file_hash("annotator.contrast.questions", contrast.questions)
 
 
@@ -166,10 +167,10 @@ def _asked(cfg: DictConfig) -> str:
     if card.mmlu.questions:
         files += [file for split in ("dev", "test") for file in files_of("mmlu", cfg.evaluation.folder, split)]
     files += files_of("rewardbench", cfg.evaluation.folder) if "rewardbench" in card.rankings else []
-    hashes = [artifacts.hash_file(file) for file in files]
+    hashes = [hash_file(file) for file in files]
     hashes += [_file_hash("scorecard.rankings", file) for file in card.rankings if file != "rewardbench"]
     if card.lm_eval.tasks and Path(card.lm_eval.include_path).is_dir():
-        hashes.append(artifacts.hash_folder(Path(card.lm_eval.include_path)))
+        hashes.append(hash_folder(Path(card.lm_eval.include_path)))
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
@@ -178,7 +179,7 @@ def _file_hash(key: str, path: str) -> str:
         raise UserError(
             key, f"there is no file {path}", "check the path; relative ones start where the command was given"
         )
-    return artifacts.hash_file(Path(path))
+    return hash_file(Path(path))
 
 
 def _plain(value: object) -> object:

@@ -42,8 +42,9 @@ from alignment.plan import (
     require_same_settings,
 )
 from alignment.runs import artifacts, stopping
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.manifest import Manifest, git_commit
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir, locked, open_run
 from alignment.settings.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.settings.schema import CONF_DIR, register
 from alignment.stages import STAGES
@@ -125,7 +126,7 @@ def run_recipe(cfg: DictConfig) -> None:
     engines.check(cfg)
     judges = asked_judges(cfg) if judging and not all(step.cached for step in steps) else []
     ranks.from_main(lambda: require_ready(cfg.judge, judges))
-    artifacts.open_run(run.root)
+    open_run(run.root)
     if cfg.launch.name == "inline":
         _run_here(cfg, run, steps, judges, ranks)
     elif ranks.count > 1:
@@ -151,7 +152,7 @@ def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
 
 def _run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """In this process, or these ranks. judges: of stage evaluate, looked at before all else."""
-    with artifacts.locked(run) if ranks.main else nullcontext():
+    with locked(run) if ranks.main else nullcontext():
         if ranks.main:
             artifacts.clear_replaced(run)
             if cfg.run.stage is None:
@@ -234,7 +235,7 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
         seconds = time.perf_counter() - started
         artifacts.write_json(run.timings, {**_timings(run), step.stage: round(seconds, 3)})
         ranks.say(f"  {seconds:.1f} s")
-        record = {"git_commit": artifacts.git_commit(), "rows": rows}
+        record = {"git_commit": git_commit(), "rows": rows}
         artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
         shutil.rmtree(work, ignore_errors=True)
         if rows.quarantined:

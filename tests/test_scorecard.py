@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.judges.health import health
 from alignment.judges.world_oracle import OracleJudge
 from alignment.run import run_recipe
-from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import damage
+from alignment.runs.run_files import RunDir
 from alignment.sampling import candidates
 from alignment.settings.compose import compose_config
 from alignment.types import GatesMissed, StageFailed, UserError
@@ -204,7 +204,7 @@ def test_a_missed_gate_ends_the_command_with_3_and_everything_is_there(two_model
         missed = [line for line in done.stderr.splitlines() if line.startswith("repalign: ")]
         assert missed and all(f"scorecard.gate.max_toxic_rate={rate - 0.01:g} is missed on" in line for line in missed)
         assert "MISSED" in done.stdout and "held" in done.stdout
-        assert artifacts.damage(run.stage("evaluate")) is None and artifacts.damage(run.stage("report")) is None
+        assert damage(run.stage("evaluate")) is None and damage(run.stage("report")) is None
     held = small_recipe.run(run.root.parent, *given, f"scorecard.gate.max_toxic_rate={rate}", check=False)
     assert held.returncode == 0 and "evaluate: up to date" in held.stdout
     with pytest.raises(GatesMissed) as error:

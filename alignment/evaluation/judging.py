@@ -15,8 +15,9 @@ from alignment.judges.choice import chosen, load_judge
 from alignment.judges.verdicts import Judge, Verdict
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import versions
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import Message
 
 ORACLE, DEFAULT = "oracle", "refusal"
@@ -93,7 +94,7 @@ def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) ->
     """Names all that a judge's health depends on: what it is, the labels, the draw."""
     own = dict(settings.get(name) or {})
     source = None if own.get("path") is None else model_source("local", own["path"], f"judge.{name}.path").fingerprint
-    about = [name, own, source, settings["position_pairs"], seed, artifacts.versions(), labelled.rows]
+    about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 

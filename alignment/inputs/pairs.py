@@ -21,8 +21,9 @@ from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
 from alignment.data.row_table import RowTable
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.manifest import Manifest, hash_file, versions, why_made
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import Message, UserError
 
 ENOUGH = 10  # training pairs
@@ -101,7 +102,7 @@ def fingerprint(cfg: DictConfig) -> str:
 
 @cache
 def _hash(file: Path, changed: int) -> str:
-    return artifacts.hash_file(file)
+    return hash_file(file)
 
 
 def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
@@ -130,19 +131,19 @@ def _files(name: str, folder: str, download: bool = True) -> list[Path]:
 
 def why_read(cfg: DictConfig, run: RunDir) -> str | None:
     """Why the given pairs have to be read; None if they are there, as these settings and files make them."""
-    return artifacts.why_made(run.data, _manifest(cfg))
+    return why_made(run.data, _manifest(cfg))
 
 
 def _manifest(cfg: DictConfig) -> Manifest:
     settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
-    versions = {name: version for name, version in artifacts.versions().items() if name == "repalign"}
-    return Manifest("data", settings, {"files": fingerprint(cfg)}, versions)
+    ours = {name: version for name, version in versions().items() if name == "repalign"}
+    return Manifest("data", settings, {"files": fingerprint(cfg)}, ours)
 
 
 def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
     """The folder with the pairs, made anew when anything it was made from differs, or a file in it is damaged."""
     data, manifest = cfg.data, _manifest(cfg)
-    if artifacts.why_made(run.data, manifest) is None:
+    if why_made(run.data, manifest) is None:
         return run.data
     work = run.root / ".work" / "data"
     shutil.rmtree(work, ignore_errors=True)

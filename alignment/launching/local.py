@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 
 from alignment.launching import commands, exits
 from alignment.plan import Step, keep_settings
-from alignment.runs import artifacts, stopping
-from alignment.runs.artifacts import RunDir
+from alignment.runs import stopping
 from alignment.runs.ranks import accelerator, cores
+from alignment.runs.run_files import RunDir, locked
 from alignment.types import StageFailed, Stopped, UserError
 
 PASS_ON = 2.0  # seconds
@@ -23,7 +23,7 @@ PASS_ON = 2.0  # seconds
 def run_stages(cfg: DictConfig, run: RunDir, steps: list[Step], overrides: Sequence[str]) -> None:
     """Runs what isn't up to date; raises Stopped, StageFailed or SystemExit as the stage ended."""
     processes = cfg.launch.processes or _gpus()
-    with artifacts.locked(run, "launch"):
+    with locked(run, "launch"):
         keep_settings(cfg, run)
         for step in steps:
             if step.cached:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from alignment.launching import commands
 from alignment.plan import Step, keep_settings
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir, locked
 from alignment.settings.launch_rules import slurm_seconds
 from alignment.settings.schema import LAUNCH_DIR
 from alignment.types import UserError
@@ -34,7 +34,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
         print(f"everything is up to date: {run.root}")
         return
     _refuse_unshared(cfg, run)
-    with artifacts.locked(run, "launch"), artifacts.locked(run):
+    with locked(run, "launch"), locked(run):
         if cfg.launch.submit:
             _check_slurm(cfg)
         if before := _queued(run):

@@ -19,8 +19,8 @@ from alignment.memory.parts import Kept, Memory, Setting, Shape
 from alignment.memory.planned_texts import Texts
 from alignment.models.packing import Item, Layout, Packing
 from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
-from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import batch_shape
+from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.trainers.arguments import lora_config
 

@@ -22,7 +22,7 @@ from alignment.inputs.pairs import sources
 from alignment.models.packing import Item
 from alignment.models.source import model_source, ready_path
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.types import UserError
 
 SAMPLE = 400  # pairs whose tokens are counted

@@ -11,7 +11,7 @@ from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine, machine
 from alignment.plan import Step
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.types import UserError
 
 PARTS = ("weights", "gradients", "optimiser", "reference", "activations", "hidden", "cache", "other")

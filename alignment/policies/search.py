@@ -24,9 +24,10 @@ from alignment.models.source import ModelSource, model_source
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, Rows, RunDir
 from alignment.runs.locks import link_or_copy
+from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
@@ -50,7 +51,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
 
         def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
             folder = done / candidate.name
-            if not ranks.from_main(lambda: artifacts.damage(folder) is None):
+            if not ranks.from_main(lambda: damage(folder) is None):
                 with workers.here():
                     _make(cfg, training, candidate, pairs, folder, ProgressBar(candidate.name))
             finished[candidate.name] = artifacts.read_json(folder / "training.json")
@@ -79,7 +80,7 @@ def _side_by_side(
     """Trains at once, where there are several workers, what has to be trained whatever validation says."""
     ranks = training.ranks
     candidates = [one for system in systems for one in _certain(cfg, system)]
-    missing = ranks.from_main(lambda: [one for one in candidates if artifacts.damage(done / one.name) is not None])
+    missing = ranks.from_main(lambda: [one for one in candidates if damage(done / one.name) is not None])
     workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
     if workers.count > 1:
         rows = {star: pairs.rows for star, pairs in known.items()}

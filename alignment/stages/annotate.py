@@ -22,8 +22,9 @@ from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import UserError
 
 MANY = 5000  # pairs whose intervals take longer to draw than they are worth

@@ -27,8 +27,9 @@ from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.systems import SYSTEMS, evaluated
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.sampling.candidates import question
 from alignment.sampling.generate import Sample
 from alignment.types import StageFailed

@@ -23,9 +23,10 @@ from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import UserError
 
 

@@ -19,8 +19,9 @@ from alignment.inputs.pairs import evaluation_pairs, given_pairs, set_aside
 from alignment.models.source import model_source, ready_path
 from alignment.reports.pictures.reward_figures import draw_lengths
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 
 SHOWN = 5
 IN_TOKENS = 2000  # pairs whose texts are tokenized

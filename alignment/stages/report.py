@@ -24,8 +24,9 @@ from alignment.reports.policies import grid_points, grid_table, policies, policy
 from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows, damage, unusable, versions
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import StageFailed
 from alignment.world.identity import generator_hash, model_hash
 
@@ -36,13 +37,13 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if not ranks.main:
         return Rows(0, 0, 0)
     world = {"generator": generator_hash(), "model": model_hash()}
-    report: dict = {"recipe": cfg.recipe, "world": world, "versions": artifacts.versions()}
+    report: dict = {"recipe": cfg.recipe, "world": world, "versions": versions()}
     tables: list[Table] = []
     if _usable(run, "inspect", ranks):
         report["inspection"] = artifacts.read_json(run.inspection)
         tables += inspection_tables(report["inspection"])
     if cfg.data.name != "world" and run.data.exists():
-        if problem := artifacts.damage(run.data):
+        if problem := damage(run.data):
             ranks.say(f"  what was read of the data is left out: {problem}")
         else:
             report["data"] = artifacts.read_json(run.data / "data.json")
@@ -105,7 +106,7 @@ def _usable(run: RunDir, stage: str, ranks: Ranks) -> bool:
     """A stage that was never run is simply not in the report; one that must not be read is named."""
     if not run.stage(stage).exists():
         return False
-    problem = artifacts.unusable(run, stage)
+    problem = unusable(run, stage)
     if problem is not None:
         ranks.say(f"  {stage} is left out: {problem}")
     return problem is None

@@ -32,10 +32,11 @@ from alignment.models.parity import TrainedScores, check_parity, save_tokenizer,
 from alignment.models.scoring import packed_reward_scores, reward_scores
 from alignment.models.source import ModelSource, model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.locks import link_or_copy
+from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.trainers.arguments import (
     close_trackers,
     log_to,
@@ -70,7 +71,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     folder = out.parent / "done"
     if there := sum((folder / name).exists() for name in names):
         ranks.say(f"  {there} of {len(names)} models are there from an earlier run")
-    missing = ranks.from_main(lambda: [name for name in names if artifacts.damage(folder / name) is not None])
+    missing = ranks.from_main(lambda: [name for name in names if damage(folder / name) is not None])
     _train(cfg, run, pairs, evaluation, missing, folder, ranks)
     for name in names:
         training[name] = artifacts.read_json(folder / name / "training.json")
@@ -220,7 +221,7 @@ def _train_one(
             "history": history,
         }
         artifacts.write_json(unfinished / "training.json", summary)
-        artifacts.publish(unfinished, done, artifacts.Manifest("reward model", {}, {}, {}))
+        artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
         shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.wait()
 

@@ -187,7 +187,7 @@ def test_a_column_of_confidences_is_taken_where_pairs_have_one(more):
 def run_plan(arguments: list[str]) -> None:
     """Mistakes that only show when files are looked at: found when the run is planned."""
     from alignment.run import plan
-    from alignment.runs.artifacts import RunDir
+    from alignment.runs.run_files import RunDir
 
     cfg = compose_config([argument for argument in arguments if not argument.startswith("-")])
     plan(cfg, RunDir(Path("runs")))

@@ -9,7 +9,7 @@ from alignment.data.world_pairs import world_pairs
 from alignment.reports.pair_overview import inspection_tables, plain
 from alignment.reports.tables import as_text
 from alignment.run import run_recipe
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
