@@ -22,6 +22,7 @@ from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir, locked
 from alignment.settings.launch_rules import slurm_seconds
 from alignment.settings.schema import LAUNCH_DIR
+from alignment.stages import STAGES
 from alignment.types import UserError
 
 ON_ONE_MACHINE = ("tmpfs", "ramfs")  # filesystems that no other node sees
@@ -59,7 +60,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
 
 def script(cfg: DictConfig, run: RunDir, stage: str, overrides: Sequence[str]) -> str:
     """The job of one stage, ready for sbatch."""
-    launch, alone = cfg.launch, stage in commands.ALONE
+    launch, alone = cfg.launch, STAGES[stage].alone
     nodes = 1 if alone else launch.nodes
     python = shlex.quote(launch.python or commands.python())
     root = str(run.root.absolute())
@@ -104,7 +105,7 @@ def _srun(launch: DictConfig, root: str) -> list[str]:
 
 def _launcher(cfg: DictConfig, stage: str, nodes: int) -> list[str]:
     """accelerate's, on every node; what Slurm knows is filled in there."""
-    if stage in commands.ALONE:
+    if STAGES[stage].alone:
         return ["-m", "alignment.run"]
     processes = nodes * (cfg.launch.processes or cfg.launch.gpus)
     more = ["--main_process_port", '"$REPALIGN_PORT"']

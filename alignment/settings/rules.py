@@ -15,7 +15,8 @@ from alignment.policies.systems import SYSTEMS
 from alignment.settings import evaluation_rules
 from alignment.settings.judge_rules import GUARD_JUDGES, check_judges
 from alignment.settings.launch_rules import check_launch
-from alignment.settings.schema import STAGES, Config
+from alignment.settings.schema import Config
+from alignment.stages import STAGES, trained_with
 from alignment.types import Margins, UserError
 from alignment.world.preferences import NOISE
 
@@ -147,9 +148,9 @@ def check(cfg: Config) -> None:
     check_launch(cfg)
     if {"induce", "annotate"} & set(cfg.stages):
         _check_annotator(cfg)
-    if "train_rm" in cfg.stages:
+    if set(trained_with("trainer")) & set(cfg.stages):
         _check_trainer(cfg)
-    if {"train_sft", "train_dpo", "train_cdpo", "evaluate"} & set(cfg.stages):
+    if {*trained_with("policy"), "evaluate"} & set(cfg.stages):
         _check_policy(cfg)
     if "train_cdpo" in cfg.stages and cfg.confidence.source == "column":
         _check_column(cfg)
@@ -206,7 +207,7 @@ def _check_stages(cfg: Config) -> None:
 
 
 def _check_thinking(cfg: Config) -> None:
-    policies = [stage for stage in cfg.stages if stage in ("train_sft", "train_dpo", "train_cdpo")]
+    policies = [stage for stage in cfg.stages if stage in trained_with("policy")]
     if cfg.model.get("thinking") and policies:
         raise UserError(
             "model.thinking", f"{policies[0]} learns from answers without thoughts, and would unlearn them",

@@ -455,9 +455,3 @@ def register() -> None:
         store.store(f"{name}_schema", node, group=group)
     # --help lists every group, and Hydra copies the whole store for each: two seconds. What it loads is a copy anyhow.
     store.__deepcopy__ = lambda memo: store
-
-
-STAGES = (
-    "inspect", "induce", "annotate", "train_rm", "fit_reward", "build_pairs", "train_sft", "train_dpo", "train_cdpo",
-    "evaluate", "best_of_n", "judge", "report",
-)  # fmt: skip

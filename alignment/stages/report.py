@@ -27,10 +27,9 @@ from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
+from alignment.stages import trained_with
 from alignment.types import StageFailed
 from alignment.world.identity import generator_hash, model_hash
-
-TRAINED = ("train_sft", "train_dpo", "train_cdpo")
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
@@ -63,7 +62,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         draw_layers(report["hybrid"], out / "layers.png")
     trainings = [
         training
-        for stage in TRAINED
+        for stage in trained_with("policy")
         if _usable(run, stage, ranks)
         for training in artifacts.read_json(run.trainings(stage))
     ]

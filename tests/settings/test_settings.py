@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from alignment.settings.compose import as_hydra_reads, check_arguments, compose_config, quoted
-from alignment.settings.schema import CONF_DIR, STAGES
-from alignment.stages import STAGES as STAGE_TABLE
+from alignment.settings.schema import CONF_DIR
+from alignment.stages import STAGES
 from alignment.types import UserError
 from tests import small_recipe
 from tests.conftest import REPOSITORY
@@ -240,7 +240,7 @@ def test_every_yaml_composes(path, tmp_path):
         whole = JUDGED if group == "judge" else ["+recipe=end_to_end"]
         overrides = [*whole, f"{group}={name}", *needed.get(f"{group}/{name}", [])]
     cfg = compose_config(overrides)
-    assert cfg.recipe and set(cfg.stages) <= set(STAGE_TABLE)
+    assert cfg.recipe and set(cfg.stages) <= set(STAGES)
 
 
 @pytest.mark.parametrize("path", yamls(), ids=lambda path: str(path.relative_to(CONF_DIR)))
@@ -267,12 +267,12 @@ def test_help_lists_the_groups_that_exist():
 
 def test_stage_names_are_the_same_everywhere():
     modules = {path.stem for path in (REPOSITORY / "alignment/stages").glob("*.py")} - {"__init__"}
-    assert set(STAGES) == set(STAGE_TABLE) == modules
+    assert set(STAGES) == modules
 
 
 def test_every_key_a_stage_depends_on_exists():
     cfg = compose_config([BASE])
-    for stage in STAGE_TABLE.values():
+    for stage in STAGES.values():
         for key in stage.config:
             node = cfg
             for part in key.split("."):
