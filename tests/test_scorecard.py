@@ -265,7 +265,7 @@ def guard_without_weights(folder: Path) -> list[str]:
 @pytest.mark.parametrize("recipe", ["cdpo", "end_to_end", "scorecard"])
 def test_judges_are_looked_at_before_the_first_stage(recipe, tmp_path, monkeypatch):
     """Nothing runs: not with a guard without weights, nor without the key, nor with a judge that is mostly wrong."""
-    monkeypatch.setattr("alignment.run._run_stage", None)
+    monkeypatch.setattr("alignment.runner._run_stage", None)
     monkeypatch.delenv("NO_KEY", raising=False)
     labels = tmp_path / "labels.csv"
     labels.write_text("prompt,response,label\n" + "a,I'm sorry but I can't help with that.,full_compliance\n" * 12)
