@@ -84,7 +84,7 @@ def require_same_settings(cfg: DictConfig, run: RunDir) -> None:
 
 def keep_settings(cfg: DictConfig, run: RunDir) -> None:
     """The settings of a run beside its stages, by whoever holds the run folder."""
-    (run.root / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    run.settings.write_text(OmegaConf.to_yaml(cfg))
 
 
 def chosen(cfg: DictConfig, steps: list[Step]) -> list[Step]:

@@ -18,7 +18,7 @@ from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts
 from alignment.runs.manifest import Manifest, git_commit
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir, locked
+from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
 from alignment.types import GatesMissed
 
@@ -42,7 +42,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
                 _run_or_name_the_lost(cfg, run, step, ranks)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
-            ranks.say((run.stage("report") / "table.txt").read_text(encoding="utf-8").rstrip())
+            ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
     if cfg.run.stage is None:
         ranks.say(f"done: {run.root}")
     if any(step.stage == "report" for step in steps):
@@ -82,7 +82,7 @@ def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks
     except Exception as error:
         if not lost.gave_up(error, ranks):
             raise
-        absent = lost.missing(run.root / ".waiting", ranks)
+        absent = lost.missing(run.waiting, ranks)
         line = lost.message(step.stage, absent, ranks, cfg.launch.timeout_seconds, run.root)
         print(f"repalign: {line}", file=sys.stderr, flush=True)
         os._exit(1)  # and leaves no exit code: it is not this rank that failed
@@ -109,13 +109,13 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
         artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
         shutil.rmtree(work, ignore_errors=True)
         if rows.quarantined:
-            ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/quarantine.jsonl says why")
+            ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
 
 
 def _report(run: RunDir) -> dict:
     """The report, with what must stay out of published stages for those to be reproducible: the time they took."""
-    report = artifacts.read_json(run.stage("report") / "report.json")
+    report = artifacts.read_json(run.stage_report)
     if "annotation" in report:
         seconds = [_timings(run).get(stage) for stage in ("induce", "annotate")]
         report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)

@@ -62,7 +62,7 @@ def calibrated(
     for name in names:
         key = _key(settings, name, labelled, seed)
         if kept.get(name, {}).get("key") != key:
-            work = run.root / ".work" / f"calibration-{name}-{key[:16]}"
+            work = run.work(f"calibration-{name}", key)
             kept[name] = {"key": key, "health": _health(settings, name, labelled, seed, work, ranks)}
             if ranks.main:
                 artifacts.write_json(run.judge_health, kept)

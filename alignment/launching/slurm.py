@@ -44,7 +44,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
                 f"wait for it, or end it: scancel {' '.join(before)}",
             )  # fmt: skip
         keep_settings(cfg, run)
-        folder = run.root.absolute() / "slurm"
+        folder = run.jobs.absolute()
         folder.mkdir(exist_ok=True)
         files = []
         for stage in stages:
@@ -195,7 +195,7 @@ def _check_partition(launch: DictConfig, name: str, partition: _Partition) -> No
 
 def _queued(run: RunDir) -> list[str]:
     """Jobs of an earlier chain that are still waiting or running."""
-    record = run.root / "slurm" / "chain.json"
+    record = run.jobs / "chain.json"
     if not record.exists() or shutil.which("squeue") is None:
         return []
     jobs = [one["job"] for one in artifacts.read_json(record)]

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
@@ -23,7 +24,6 @@ from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.trainers.arguments import lora_config
 
-SCORED_TOKENS = 16384  # in a batch of stages/train_rm.py, which scores evaluation pairs
 STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes a number: as read, and in float64 where the live reward is re-fitted on them
 
 

@@ -27,7 +27,7 @@ from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
@@ -39,7 +39,7 @@ LOSS_ALLOWED = 0.10  # of the base model's helpful rate
 def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
     training = _training(cfg, run, ranks)
-    done, table = out.parent / "done", []
+    done, table = run.finished(out), []
     systems = trained_by(stage, list(cfg.policy.systems))
     known = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
     workers = _side_by_side(stage, cfg, training, systems, known, done)
@@ -68,9 +68,9 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
             table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
         if ranks.main:
             for candidate in chosen:
-                _keep(done / candidate.name, out / system / f"seed-{candidate.seed}")
+                _keep(done / candidate.name, out / run.inside(run.policy(stage, system, candidate.seed)).parent)
     if ranks.main:
-        artifacts.write_json(out / "trainings.json", table)
+        artifacts.write_json(out / run.trainings(stage).name, table)
     return _set_aside(known, left_out, out, ranks)
 
 
@@ -121,7 +121,7 @@ def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str
                 pairs.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
         quarantined += pairs.quarantined
     if ranks.main:
-        artifacts.write_lines(out / "quarantine.jsonl", quarantined)
+        artifacts.write_lines(out / QUARANTINE, quarantined)
     return Rows(read, read - len(quarantined), len(quarantined))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from alignment.runs.locks import lock
 from alignment.types import UserError
 
+QUARANTINE = "quarantine.jsonl"  # of every stage that sets rows aside: source, line, reason
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -24,6 +26,11 @@ class RunDir:
     def data(self) -> Path:
         """The given pairs, once read: train.arrow, heldout.arrow, quarantine.jsonl, and data.json with the counts."""
         return self.root / "data"
+
+    @property
+    def data_counts(self) -> Path:
+        """Where the given pairs came from, and how many were used, set aside and kept out."""
+        return self.root / "data" / "data.json"
 
     @property
     def judge_health(self) -> Path:
@@ -179,23 +186,57 @@ class RunDir:
         return self.root / "report" / "scorecard.json"
 
     @property
+    def tables(self) -> Path:
+        """The report as it is printed."""
+        return self.root / "report" / "table.txt"
+
+    @property
+    def stage_report(self) -> Path:
+        """The report without the times that stages took."""
+        return self.root / "report" / "report.json"
+
+    @property
     def report(self) -> Path:
+        """The report with them."""
         return self.root / "report.json"
 
     # outside the stages
+    @property
+    def settings(self) -> Path:
+        """The configuration as it was composed."""
+        return self.root / "config.yaml"
+
     @property
     def timings(self) -> Path:
         """Seconds per stage; kept out of every hash."""
         return self.root / "timings.json"
 
     @property
+    def jobs(self) -> Path:
+        """What is submitted to Slurm, and what became of it."""
+        return self.root / "slurm"
+
+    @property
+    def waiting(self) -> Path:
+        """Where ranks that gave up waiting for others say so."""
+        return self.root / ".waiting"
+
+    @property
     def logs(self) -> Path:
         """What trackers write."""
         return self.root / "logs"
 
-    def work(self, stage: str, key: str) -> Path:
-        """Where a stage writes before it is published; a different key never sees it."""
-        return self.root / ".work" / f"{stage}-{key[:16]}"
+    def work(self, what: str, key: str = "") -> Path:
+        """Where a stage works before it is published, or something else that is made; another key never sees it."""
+        return self.root / ".work" / (f"{what}-{key[:16]}" if key else what)
+
+    def inside(self, path: Path) -> Path:
+        """A file of a stage as it is named within the stage, so that it can be written before it is published."""
+        return Path(*path.relative_to(self.root).parts[1:])
+
+    def finished(self, out: Path) -> Path:
+        """Where a stage keeps each of its trainings once it has ended. out: where it writes what will be published."""
+        return out.parent / "done"
 
 
 def open_run(root: Path) -> RunDir:

@@ -29,7 +29,7 @@ from alignment.models.source import model_source
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.sampling.candidates import (
     Question,
     Scored,
@@ -91,7 +91,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         artifacts.write_rows(out / run.built_pairs.name, pairs, BUILT_COLUMNS)
         artifacts.write_rows(out / run.samples.name, _sample_rows(questions, samples, scores), SAMPLE_COLUMNS)
         artifacts.write_json(out / run.build_counts.name, summary)
-        artifacts.write_lines(out / "quarantine.jsonl", asked.quarantined)
+        artifacts.write_lines(out / QUARANTINE, asked.quarantined)
     return Rows(asked.read, len(asked.rows), len(asked.quarantined))
 
 

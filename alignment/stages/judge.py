@@ -22,7 +22,7 @@ from alignment.judges.verdicts import WORDS, Verdict
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, hash_file
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import UserError
 
 INPUT, OUTPUT = "judge.input", "judge.output"
@@ -67,7 +67,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             },
         }  # fmt: skip
         artifacts.write_lines(
-            out / "quarantine.jsonl", rows.quarantined + (labelled.quarantined if labelled is not None else [])
+            out / QUARANTINE, rows.quarantined + (labelled.quarantined if labelled is not None else [])
         )
         output = Path(settings.output)
         copy = out / f"{run.judged_answers.name}{output.suffix}"

@@ -45,7 +45,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         if problem := damage(run.data):
             ranks.say(f"  what was read of the data is left out: {problem}")
         else:
-            report["data"] = artifacts.read_json(run.data / "data.json")
+            report["data"] = artifacts.read_json(run.data_counts)
     if _usable(run, "annotate", ranks):
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = annotation(calibration)
@@ -93,8 +93,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         report["judge"] = artifacts.read_json(run.judged)
         tables += judge_tables(report["judge"])
     draw_rewards([one for one in trainings if one["chosen"]], out / "rewards.png")
-    artifacts.write_json(out / "report.json", report)
-    (out / "table.txt").write_text(as_text(tables), encoding="utf-8")
+    artifacts.write_json(out / run.stage_report.name, report)
+    (out / run.tables.name).write_text(as_text(tables), encoding="utf-8")
     return Rows(0, 0, 0)
 
 
