@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import stat
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -111,6 +112,15 @@ def test_every_file_of_a_run_has_one_name(tmp_path):
     paths = {getattr(run, name) for name in names}
     assert len(paths) == len(names) > 8
     assert all(path.is_relative_to(tmp_path) for path in paths)
+
+
+def test_what_a_stage_writes_lies_where_it_will_be_published(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.inside(run.policy("train_dpo", "dpo", 3)) == Path("dpo/seed-3/policy")
+    out = run.work("train_rm", "0123456789abcdef01") / "out"
+    assert out == tmp_path / ".work/train_rm-0123456789abcdef/out" and run.work("data") == tmp_path / ".work/data"
+    assert out / run.inside(run.reward_scores) == out / "scores.parquet"
+    assert run.finished(out) == tmp_path / ".work/train_rm-0123456789abcdef/done"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
