@@ -1,21 +1,17 @@
 """What will run: every stage of the recipe, up to date or not and why, decided from manifests alone."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignment.data import contrast as contrast_data
-from alignment.data.labelled_sets import labelled_files
 from alignment.inputs import pairs
-from alignment.judges.choice import chosen as chosen_judges
-from alignment.models.source import model_source
+from alignment.inputs.fingerprints import fingerprint
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.manifest import Manifest, difference, hash_file, unusable, versions, why_made
+from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
-from alignment.world.identity import generator_hash
 
 FOLDERS = ("data.folder", "evaluation.folder")  # what lies there is an input
 
@@ -34,14 +30,14 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     """Every stage of the recipe: up to date, or to run and why."""
     steps: list[Step] = []
     keys: dict[str, str] = {}
-    versions = artifacts.versions()
+    libraries = versions()
     for name in cfg.stages:
         stage = STAGES[name]
-        made_from = {what: _fingerprint(what, cfg) for what in stage.inputs}
+        made_from = {what: fingerprint(what, cfg) for what in stage.inputs}
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
-        manifest = Manifest(name, _settings(cfg, name), made_from, versions)
+        manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key
-        why = artifacts.why_made(run.stage(name), manifest)
+        why = why_made(run.stage(name), manifest)
         if why is None and name == "report" and not run.report.exists():
             why = f"{run.report.name} is missing"
         if why is None and name == "judge" and not _as_judged(cfg, run):
@@ -53,12 +49,12 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
 def _as_judged(cfg: DictConfig, run: RunDir) -> bool:
     """Is the file that was asked for what the published stage holds? It is outside the run folder."""
     output = Path(cfg.judge.output)
-    return output.is_file() and artifacts.hash_file(output) == artifacts.read_json(run.judged)["sha256"]
+    return output.is_file() and hash_file(output) == artifacts.read_json(run.judged)["sha256"]
 
 
 def _published_key(run: RunDir, stage: str) -> str:
     """The key of a stage that this run only reads; empty when it isn't there, or must not be read."""
-    return "" if artifacts.unusable(run, stage) else Manifest.read(run.stage(stage)).key
+    return "" if unusable(run, stage) else Manifest.read(run.stage(stage)).key
 
 
 def _settings(cfg: DictConfig, stage: str) -> dict:
@@ -70,16 +66,16 @@ def _settings(cfg: DictConfig, stage: str) -> dict:
 def require_same_settings(cfg: DictConfig, run: RunDir) -> None:
     """A stage that is only read must have been made with the settings of this call, or its record would be wrong."""
     for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)):
-        if read in cfg.stages or artifacts.unusable(run, read):
+        if read in cfg.stages or unusable(run, read):
             continue
         published, wanted = Manifest.read(run.stage(read)), _settings(cfg, read)
         if published.config != wanted:
-            difference = artifacts.difference(published, replace(published, config=wanted))
+            how = difference(published, replace(published, config=wanted))
             raise UserError(
-                "stages", f"{read} was made with other settings: {difference} in this call",
+                "stages", f"{read} was made with other settings: {how} in this call",
                 f"add {read} to stages, or give the settings it was made with",
             )  # fmt: skip
-        if cfg.stages != ["report"] and published.inputs.get("data", "") not in ("", _fingerprint("data", cfg)):
+        if cfg.stages != ["report"] and published.inputs.get("data", "") not in ("", fingerprint("data", cfg)):
             raise UserError(
                 "stages", f"{read} was made from other data, or before these evaluation sets were kept out of it",
                 f"add {read} to stages",
@@ -88,7 +84,7 @@ def require_same_settings(cfg: DictConfig, run: RunDir) -> None:
 
 def keep_settings(cfg: DictConfig, run: RunDir) -> None:
     """The settings of a run beside its stages, by whoever holds the run folder."""
-    (run.root / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    run.settings.write_text(OmegaConf.to_yaml(cfg))
 
 
 def chosen(cfg: DictConfig, steps: list[Step]) -> list[Step]:
@@ -117,68 +113,6 @@ def require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
                     "stages", f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}",
                     f"run it first: stages=[{read},{','.join(cfg.stages)}]",
                 )  # fmt: skip
-
-
-def _fingerprint(what: str, cfg: DictConfig) -> str:
-    """What a thing outside the run folder was when the plan was made."""
-    if what == "model":
-        template = cfg.model.get("chat_template")
-        fingerprint = model_source(cfg.model.name, cfg.model.get("path")).fingerprint
-        return fingerprint if template is None else f"{fingerprint} {_file_hash('model.chat_template', template)}"
-    if what in ("after", "scorer"):
-        path = cfg.scorecard.after if what == "after" else cfg.scorecard.reward_model
-        key = "scorecard.after" if what == "after" else "scorecard.reward_model"
-        return "" if path is None else model_source("local", path, key).fingerprint
-    if what == "asked":
-        return _asked(cfg)
-    if what == "data":
-        return generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg)
-    if what == "answers":
-        return _file_hash("judge.input", cfg.judge.input)
-    if what == "judges":
-        paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
-        sources = {
-            name: model_source("local", path, f"judge.{name}.path") for name, path in paths.items() if path is not None
-        }
-        return " ".join(f"{name} {source.fingerprint}" for name, source in sources.items())
-    if what == "labels":
-        named = cfg.judge.calibration or ""
-        if not named or Path(named).suffix:
-            return _file_hash("judge.calibration", named) if named else ""
-        return " ".join(artifacts.hash_file(file) for file in labelled_files(named, cfg.judge.folder))
-    contrast = cfg.annotator.contrast
-    if contrast.file is not None:
-        return _file_hash("annotator.contrast.file", contrast.file)
-    if cfg.data.name == "world" and contrast.questions in contrast_data.QUESTIONS:
-        return generator_hash()
-    files = [] if cfg.data.name == "world" else contrast_data.question_files(contrast.questions, cfg.data.folder)
-    if files:
-        return " ".join(artifacts.hash_file(file) for file in files)
-    return _file_hash("annotator.contrast.questions", contrast.questions)
-
-
-def _asked(cfg: DictConfig) -> str:
-    """Of the files of all that is asked beside the data's own prompts; hub sets are downloaded for it."""
-    from alignment.data.places import files_of
-
-    card = cfg.scorecard
-    files = [file for name in cfg.evaluation.sets if name != "data" for file in files_of(name, cfg.evaluation.folder)]
-    if card.mmlu.questions:
-        files += [file for split in ("dev", "test") for file in files_of("mmlu", cfg.evaluation.folder, split)]
-    files += files_of("rewardbench", cfg.evaluation.folder) if "rewardbench" in card.rankings else []
-    hashes = [artifacts.hash_file(file) for file in files]
-    hashes += [_file_hash("scorecard.rankings", file) for file in card.rankings if file != "rewardbench"]
-    if card.lm_eval.tasks and Path(card.lm_eval.include_path).is_dir():
-        hashes.append(artifacts.hash_folder(Path(card.lm_eval.include_path)))
-    return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
-
-
-def _file_hash(key: str, path: str) -> str:
-    if not Path(path).is_file():
-        raise UserError(
-            key, f"there is no file {path}", "check the path; relative ones start where the command was given"
-        )
-    return artifacts.hash_file(Path(path))
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""The entry point: check the command line, compose the configuration, run the recipe's stages in order.
+"""The entry point: the command line, signals, and exit codes.
 
     python -m alignment.run +recipe=legend_rm                          on this machine
     python -m alignment.run +recipe=legend_rm launch=ddp               each stage in ranks of its own
@@ -8,45 +8,31 @@
 
 A stage whose manifest matches is skipped; `run.plan=true` prints what would run and why, and what it takes, and stops.
 Exit codes: 0 done, 1 failed, 2 a mistake in the command line or the settings, 3 a gate of the scorecard was missed (and
-everything is done), 75 stopped as asked (SIGUSR1, SIGTERM):
-the same command goes on, 130 interrupted.
+everything is done), 75 stopped as asked (SIGUSR1, SIGTERM): the same command goes on, 130 interrupted.
 """
 
 import errno
-import importlib
 import os
 import shutil
 import signal
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from alignment.evaluation.gates import missed
-from alignment.evaluation.judging import asked_judges, calibrated
-from alignment.inputs import pairs
+from alignment.evaluation.judging import asked_judges
 from alignment.judges.choice import require_ready
-from alignment.launching import engines, exits, local, lost, slurm
-from alignment.plan import (
-    Step,
-    chosen,
-    keep_settings,
-    plan,
-    plan_table,
-    reads_pairs,
-    require_inputs,
-    require_same_settings,
-)
-from alignment.runs import artifacts, stopping
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.launching import engines, exits, local, slurm
+from alignment.plan import Step, chosen, plan, plan_table, require_inputs, require_same_settings
+from alignment.runner import require_gates, run_here
+from alignment.runs import stopping
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir, open_run
 from alignment.settings.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.settings.schema import CONF_DIR, register
-from alignment.stages import STAGES
 from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
 
@@ -125,9 +111,9 @@ def run_recipe(cfg: DictConfig) -> None:
     engines.check(cfg)
     judges = asked_judges(cfg) if judging and not all(step.cached for step in steps) else []
     ranks.from_main(lambda: require_ready(cfg.judge, judges))
-    artifacts.open_run(run.root)
+    open_run(run.root)
     if cfg.launch.name == "inline":
-        _run_here(cfg, run, steps, judges, ranks)
+        run_here(cfg, run, steps, judges, ranks)
     elif ranks.count > 1:
         raise UserError("launch", f"{ranks.count} ranks are there already", "leave it out, or start one process")
     elif cfg.launch.name == "slurm":
@@ -136,7 +122,7 @@ def run_recipe(cfg: DictConfig) -> None:
         local.run_stages(cfg, run, steps, HydraConfig.get().overrides.task)
         ranks.say(f"done: {run.root}")
     if cfg.launch.name != "inline" and any(step.stage == "report" and step.cached for step in steps):
-        _require_gates(run)  # one that ran has seen to it itself
+        require_gates(run)  # one that ran has seen to it itself
 
 
 def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
@@ -147,124 +133,6 @@ def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
     ranks.say(text)
     if refusal is not None:
         raise refusal
-
-
-def _run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
-    """In this process, or these ranks. judges: of stage evaluate, looked at before all else."""
-    with artifacts.locked(run) if ranks.main else nullcontext():
-        if ranks.main:
-            artifacts.clear_replaced(run)
-            if cfg.run.stage is None:
-                keep_settings(cfg, run)
-        _read_pairs(cfg, run, steps, ranks)
-        _say_idle_gpus(steps, ranks)
-        if judges:
-            calibrated(cfg.judge, judges, cfg.seed, run, ranks)
-        for step in steps:
-            if step.cached:
-                ranks.say(f"{step.stage}: up to date")
-            else:
-                ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
-                _run_or_name_the_lost(cfg, run, step, ranks)
-        if ranks.main and any(step.stage == "report" for step in steps):
-            artifacts.write_json(run.report, _report(run))
-            ranks.say((run.stage("report") / "table.txt").read_text(encoding="utf-8").rstrip())
-    if cfg.run.stage is None:
-        ranks.say(f"done: {run.root}")
-    if any(step.stage == "report" for step in steps):
-        ranks.from_main(lambda: _require_gates(run))
-
-
-def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:
-    """One process computes on one GPU."""
-    if ranks.count > 1 or not any("model" in STAGES[step.stage].inputs and not step.cached for step in steps):
-        return
-    import torch
-
-    if (count := torch.cuda.device_count()) > 1:
-        ranks.say(f"one of the {count} GPUs here is used; launch=ddp, or accelerate launch, uses all of them")
-
-
-def _require_gates(run: RunDir) -> None:
-    """Everything is published by now."""
-    if run.scorecard.exists() and (lines := missed(artifacts.read_json(run.scorecard)["gates"])):
-        raise GatesMissed(*lines)
-
-
-def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
-    """Before anything expensive, whichever stage needs them first: what is wrong with them is known at once."""
-    if not reads_pairs(cfg, steps):
-        return
-    train, heldout = pairs.given_pairs(cfg, run, ranks)
-    if "annotate" in cfg.stages:
-        pairs.require_enough(cfg, run, train, heldout)
-
-
-# ---- running --------------------------------------------------------------------------------------------------------
-
-
-def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
-    """Ranks that waited in vain end at once, and say for whom."""
-    try:
-        ranks.stop_if_asked(f"before {step.stage}")
-        _run_stage(cfg, run, step, ranks)
-    except Exception as error:
-        if not lost.gave_up(error, ranks):
-            raise
-        absent = lost.missing(run.root / ".waiting", ranks)
-        line = lost.message(step.stage, absent, ranks, cfg.launch.timeout_seconds, run.root)
-        print(f"repalign: {line}", file=sys.stderr, flush=True)
-        os._exit(1)  # and leaves no exit code: it is not this rank that failed
-
-
-def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
-    """Runs one stage on all ranks; the main process publishes what they wrote."""
-    work = run.work(step.stage, step.manifest.key)
-    out = work / "out"
-    if ranks.main:
-        _clear_stale_work(work)
-        shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
-        out.mkdir(parents=True)
-    stage = importlib.import_module(f"alignment.stages.{step.stage}")
-    ranks.wait()
-    started = time.perf_counter()  # of the work itself: libraries are imported
-    rows = stage.run(cfg, run, out, ranks)
-    ranks.wait()
-    if ranks.main:
-        seconds = time.perf_counter() - started
-        artifacts.write_json(run.timings, {**_timings(run), step.stage: round(seconds, 3)})
-        ranks.say(f"  {seconds:.1f} s")
-        record = {"git_commit": artifacts.git_commit(), "rows": rows}
-        artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
-        shutil.rmtree(work, ignore_errors=True)
-        if rows.quarantined:
-            ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/quarantine.jsonl says why")
-    ranks.wait()
-
-
-def _report(run: RunDir) -> dict:
-    """The report, with what must stay out of published stages for those to be reproducible: the time they took."""
-    report = artifacts.read_json(run.stage("report") / "report.json")
-    if "annotation" in report:
-        seconds = [_timings(run).get(stage) for stage in ("induce", "annotate")]
-        report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)
-    return report
-
-
-def _timings(run: RunDir) -> dict[str, float]:
-    """Seconds by stage; none that are lost or unreadable."""
-    try:
-        return artifacts.read_json(run.timings)
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _clear_stale_work(work: Path) -> None:
-    """Half-done work of this stage under other settings will never be used."""
-    stage = work.name.rpartition("-")[0]
-    for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
-        if folder != work:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _interrupted(folder: str) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 from tests.small_recipe import different

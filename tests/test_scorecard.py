@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.judges.health import health
 from alignment.judges.world_oracle import OracleJudge
 from alignment.run import run_recipe
-from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import damage
+from alignment.runs.run_files import RunDir
 from alignment.sampling import candidates
 from alignment.settings.compose import compose_config
 from alignment.types import GatesMissed, StageFailed, UserError
@@ -204,7 +204,7 @@ def test_a_missed_gate_ends_the_command_with_3_and_everything_is_there(two_model
         missed = [line for line in done.stderr.splitlines() if line.startswith("repalign: ")]
         assert missed and all(f"scorecard.gate.max_toxic_rate={rate - 0.01:g} is missed on" in line for line in missed)
         assert "MISSED" in done.stdout and "held" in done.stdout
-        assert artifacts.damage(run.stage("evaluate")) is None and artifacts.damage(run.stage("report")) is None
+        assert damage(run.stage("evaluate")) is None and damage(run.stage("report")) is None
     held = small_recipe.run(run.root.parent, *given, f"scorecard.gate.max_toxic_rate={rate}", check=False)
     assert held.returncode == 0 and "evaluate: up to date" in held.stdout
     with pytest.raises(GatesMissed) as error:
@@ -265,7 +265,7 @@ def guard_without_weights(folder: Path) -> list[str]:
 @pytest.mark.parametrize("recipe", ["cdpo", "end_to_end", "scorecard"])
 def test_judges_are_looked_at_before_the_first_stage(recipe, tmp_path, monkeypatch):
     """Nothing runs: not with a guard without weights, nor without the key, nor with a judge that is mostly wrong."""
-    monkeypatch.setattr("alignment.run._run_stage", None)
+    monkeypatch.setattr("alignment.runner._run_stage", None)
     monkeypatch.delenv("NO_KEY", raising=False)
     labels = tmp_path / "labels.csv"
     labels.write_text("prompt,response,label\n" + "a,I'm sorry but I can't help with that.,full_compliance\n" * 12)

@@ -22,6 +22,7 @@ from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, Made, file
 from alignment.data.row_table import RowTable, RowWriter
 from alignment.data.same_prompts import all_asked, asked, share, text_hash
+from alignment.runs.run_files import QUARANTINE
 from alignment.types import Preference, UserError
 
 PARTS = ("train", "heldout")
@@ -74,7 +75,7 @@ def prepare(
     watch: is given the lines of a file and what they are, and passes them on; for a progress bar.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "quarantine.jsonl", "w", encoding="utf-8") as quarantine:
+    with open(out / QUARANTINE, "w", encoding="utf-8") as quarantine:
         readings = [
             _Reading(source, number, folder, wanted, kept_out, quarantine, out).read(watch)
             for number, source in enumerate(sources)

@@ -20,8 +20,8 @@ from alignment.models.load import load_reward_scorer
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.sampling.candidates import Question, reward_model_scorer, score_answers
 from alignment.sampling.generate import Sample
 from alignment.types import UserError

@@ -15,8 +15,9 @@ from alignment.judges.choice import JUDGES, chosen, load_judge
 from alignment.judges.verdicts import Judge, Verdict
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import versions
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.types import Message
 
 DEFAULT = "refusal"
@@ -57,7 +58,7 @@ def calibrated(
     for name in names:
         key = _key(settings, name, labelled, seed)
         if kept.get(name, {}).get("key") != key:
-            work = run.root / ".work" / f"calibration-{name}-{key[:16]}"
+            work = run.work(f"calibration-{name}", key)
             kept[name] = {"key": key, "health": _health(settings, name, labelled, seed, work, ranks)}
             if ranks.main:
                 artifacts.write_json(run.judge_health, kept)
@@ -89,7 +90,7 @@ def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) ->
     """Names all that a judge's health depends on: what it is, the labels, the draw."""
     own = dict(settings.get(name) or {})
     source = None if own.get("path") is None else model_source("local", own["path"], f"judge.{name}.path").fingerprint
-    about = [name, own, source, settings["position_pairs"], seed, artifacts.versions(), labelled.rows]
+    about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 

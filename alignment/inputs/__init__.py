@@ -1,1 +1,1 @@
-"""Reads the preference pairs that a run is given, once."""
+"""Reads the preference pairs that a run is given, once, and tells whether anything outside the run has changed."""

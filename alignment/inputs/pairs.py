@@ -21,8 +21,9 @@ from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
 from alignment.data.row_table import RowTable
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, RunDir
+from alignment.runs.manifest import Manifest, hash_file, versions, why_made
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Message, UserError
 
 ENOUGH = 10  # training pairs
@@ -43,7 +44,7 @@ def set_aside(cfg: DictConfig, run: RunDir) -> list[dict]:
     """The lines of the data that no pair was made of, with file, line and reason."""
     if cfg.data.name == "world":
         return []
-    return [json.loads(line) for line in (run.data / "quarantine.jsonl").read_bytes().splitlines()]
+    return [json.loads(line) for line in (run.data / QUARANTINE).read_bytes().splitlines()]
 
 
 def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
@@ -101,7 +102,7 @@ def fingerprint(cfg: DictConfig) -> str:
 
 @cache
 def _hash(file: Path, changed: int) -> str:
-    return artifacts.hash_file(file)
+    return hash_file(file)
 
 
 def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
@@ -130,21 +131,21 @@ def _files(name: str, folder: str, download: bool = True) -> list[Path]:
 
 def why_read(cfg: DictConfig, run: RunDir) -> str | None:
     """Why the given pairs have to be read; None if they are there, as these settings and files make them."""
-    return artifacts.why_made(run.data, _manifest(cfg))
+    return why_made(run.data, _manifest(cfg))
 
 
 def _manifest(cfg: DictConfig) -> Manifest:
     settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
-    versions = {name: version for name, version in artifacts.versions().items() if name == "repalign"}
-    return Manifest("data", settings, {"files": fingerprint(cfg)}, versions)
+    ours = {name: version for name, version in versions().items() if name == "repalign"}
+    return Manifest("data", settings, {"files": fingerprint(cfg)}, ours)
 
 
 def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
     """The folder with the pairs, made anew when anything it was made from differs, or a file in it is damaged."""
     data, manifest = cfg.data, _manifest(cfg)
-    if artifacts.why_made(run.data, manifest) is None:
+    if why_made(run.data, manifest) is None:
         return run.data
-    work = run.root / ".work" / "data"
+    work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
     evaluation = _evaluation_files(cfg)
     prompts = {name: _asked_in(name, files) for name, files in evaluation.items()}
@@ -161,7 +162,7 @@ def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) ->
     """Of a file in which no row is usable the first reason says most."""
     if counts["train"] + counts["heldout"]:
         return
-    with open(folder / "quarantine.jsonl", encoding="utf-8") as lines:
+    with open(folder / QUARANTINE, encoding="utf-8") as lines:
         first = next(lines, None)
     read = sum(source["read"] for source in counts["sources"])
     problem = f"no pair can be made of its {read} lines" if read else "it has no rows"
@@ -190,7 +191,7 @@ def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
         files = ", ".join(source["files"])
         ranks.say(
             f"  {source['name']} ({files}): {source['read']:,} lines read, {source['used']:,} used, "
-            f"{source['quarantined']:,} quarantined (data/quarantine.jsonl says why)"
+            f"{source['quarantined']:,} quarantined (data/{QUARANTINE} says why)"
         )
         leaked = ", ".join(f"{name} {count}" for name, count in sorted(source["leaked"].items()))
         if leaked:

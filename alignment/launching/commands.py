@@ -8,9 +8,8 @@ from omegaconf import DictConfig
 
 from alignment.settings.compose import quoted
 from alignment.settings.schema import LAUNCH_DIR
+from alignment.stages import STAGES
 
-TRAINING = ("train_rm", "train_sft", "train_dpo", "train_cdpo")
-ALONE = ("report",)  # has no work for ranks
 # Ranks on a CPU give back what they free. Left alone, glibc keeps blocks of up to 32 MB for reuse, and mostly can't
 # reuse them: an aligned block needs more room than a freed one of its size has. Large pages, which PyTorch then asks
 # for, make up for most of the time that this takes.
@@ -21,7 +20,7 @@ CONFIG_FLAGS = ("--config-dir", "-cd")
 def layout(cfg: DictConfig, stage: str) -> str:
     """The file in launch/accelerate that a stage runs with: only trainings have something to split."""
     chosen = cfg.launch.get("layout", cfg.launch.name)
-    return chosen if stage in TRAINING else "ddp"
+    return chosen if STAGES[stage].trains else "ddp"
 
 
 def is_deepspeed(cfg: DictConfig, stage: str) -> bool:

@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 
 from alignment.launching import commands, exits
 from alignment.plan import Step, keep_settings
-from alignment.runs import artifacts, stopping
-from alignment.runs.artifacts import RunDir
+from alignment.runs import stopping
 from alignment.runs.ranks import accelerator, cores
+from alignment.runs.run_files import RunDir, locked
+from alignment.stages import STAGES
 from alignment.types import StageFailed, Stopped, UserError
 
 PASS_ON = 2.0  # seconds
@@ -23,7 +24,7 @@ PASS_ON = 2.0  # seconds
 def run_stages(cfg: DictConfig, run: RunDir, steps: list[Step], overrides: Sequence[str]) -> None:
     """Runs what isn't up to date; raises Stopped, StageFailed or SystemExit as the stage ended."""
     processes = cfg.launch.processes or _gpus()
-    with artifacts.locked(run, "launch"):
+    with locked(run, "launch"):
         keep_settings(cfg, run)
         for step in steps:
             if step.cached:
@@ -46,13 +47,13 @@ def _gpus() -> int:
 def _run(cfg: DictConfig, run: RunDir, stage: str, processes: int, overrides: Sequence[str]) -> None:
     exits.clear(run.root)
     given = commands.arguments(cfg, stage, overrides, sys.argv[1:])
-    if stage in commands.ALONE:
+    if STAGES[stage].alone:
         command = [commands.python(), "-m", "alignment.run", *given]
     else:
         launch = commands.accelerate(commands.layout(cfg, stage), processes, "--main_process_port", "0")
         command = [commands.python(), *launch, *given]
     ranks = subprocess.Popen(command, env=_environment(processes), preexec_fn=_deaf)
-    code = _wait(ranks, alone=stage in commands.ALONE)
+    code = _wait(ranks, alone=STAGES[stage].alone)
     if code == 0:
         return
     said = exits.found(run.root, stage)

@@ -19,9 +19,10 @@ from omegaconf import DictConfig
 from alignment.launching import commands
 from alignment.plan import Step, keep_settings
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir, locked
 from alignment.settings.launch_rules import slurm_seconds
 from alignment.settings.schema import LAUNCH_DIR
+from alignment.stages import STAGES
 from alignment.types import UserError
 
 ON_ONE_MACHINE = ("tmpfs", "ramfs")  # filesystems that no other node sees
@@ -34,7 +35,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
         print(f"everything is up to date: {run.root}")
         return
     _refuse_unshared(cfg, run)
-    with artifacts.locked(run, "launch"), artifacts.locked(run):
+    with locked(run, "launch"), locked(run):
         if cfg.launch.submit:
             _check_slurm(cfg)
         if before := _queued(run):
@@ -43,7 +44,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
                 f"wait for it, or end it: scancel {' '.join(before)}",
             )  # fmt: skip
         keep_settings(cfg, run)
-        folder = run.root.absolute() / "slurm"
+        folder = run.jobs.absolute()
         folder.mkdir(exist_ok=True)
         files = []
         for stage in stages:
@@ -59,7 +60,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
 
 def script(cfg: DictConfig, run: RunDir, stage: str, overrides: Sequence[str]) -> str:
     """The job of one stage, ready for sbatch."""
-    launch, alone = cfg.launch, stage in commands.ALONE
+    launch, alone = cfg.launch, STAGES[stage].alone
     nodes = 1 if alone else launch.nodes
     python = shlex.quote(launch.python or commands.python())
     root = str(run.root.absolute())
@@ -104,7 +105,7 @@ def _srun(launch: DictConfig, root: str) -> list[str]:
 
 def _launcher(cfg: DictConfig, stage: str, nodes: int) -> list[str]:
     """accelerate's, on every node; what Slurm knows is filled in there."""
-    if stage in commands.ALONE:
+    if STAGES[stage].alone:
         return ["-m", "alignment.run"]
     processes = nodes * (cfg.launch.processes or cfg.launch.gpus)
     more = ["--main_process_port", '"$REPALIGN_PORT"']
@@ -194,7 +195,7 @@ def _check_partition(launch: DictConfig, name: str, partition: _Partition) -> No
 
 def _queued(run: RunDir) -> list[str]:
     """Jobs of an earlier chain that are still waiting or running."""
-    record = run.root / "slurm" / "chain.json"
+    record = run.jobs / "chain.json"
     if not record.exists() or shutil.which("squeue") is None:
         return []
     jobs = [one["job"] for one in artifacts.read_json(record)]

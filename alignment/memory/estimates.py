@@ -12,19 +12,18 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from alignment.launching import commands
+from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
 from alignment.memory.planned_texts import Texts
 from alignment.models.packing import Item, Layout, Packing
 from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
-from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import batch_shape
+from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.trainers.arguments import lora_config
 
-SCORED_TOKENS = 16384  # in a batch of stages/train_rm.py, which scores evaluation pairs
 STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes a number: as read, and in float64 where the live reward is re-fitted on them
 
 
@@ -53,18 +52,21 @@ class Estimator:
         self._known: dict[str, Any] = {}
 
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
-        """stage: any that uses the model of the run: not judge, nor report."""
-        if stage in commands.TRAINING:
+        """stage: any that trains, or says which estimate holds for it."""
+        if STAGES[stage].trains:
             return self._training(stage, cfg)
-        known = {"induce": self._induce, "annotate": self._annotate, "fit_reward": self._fit_reward}
-        return known.get(stage, self._sampled)(stage, cfg)
+        estimates = {
+            "induce": self._induce, "annotate": self._annotate, "fit_reward": self._fit_reward,
+            "build_pairs": self._build_pairs, "evaluate": self._evaluate, "best_of_n": self._best_of_n,
+        }  # fmt: skip
+        return estimates[STAGES[stage].model.estimate](stage, cfg)
 
     # ---- trainings --------------------------------------------------------------------------------------------------
 
     def _training(self, stage: str, cfg: DictConfig) -> Estimate:
         """Of the systems that it trains, the one that takes most."""
         sets = [self._train]
-        if stage != "train_rm":
+        if STAGES[stage].trains.settings == "policy":
             stars = {SYSTEMS[name].star for name in trained_by(stage, list(cfg.policy.systems))}
             sets = [self._built if star else self._train for star in sorted(stars)] or sets
         found = [self._trained_on(stage, cfg, texts) for texts in sets]
@@ -72,14 +74,15 @@ class Estimator:
         return replace(most, total=sum(one.total for one in found))
 
     def _trained_on(self, stage: str, cfg: DictConfig, texts: Texts) -> Estimate:
-        settings = cfg.trainer if stage == "train_rm" else cfg.policy
+        trains = STAGES[stage].trains
+        settings = cfg[trains.settings]
         setting, micro = self._setting(stage, cfg)
         lora = None if cfg.lora.name == "none" else _lora(cfg, stage)
         split = setting.layout.startswith(("zero", "fsdp2"))
         dtype = torch.bfloat16 if setting.half and split else torch.float32
-        model = self._model("reward" if stage == "train_rm" else "language", dtype, lora)
+        model = self._model("reward" if trains.settings == "trainer" else "language", dtype, lora)
         texts = texts.within(settings.max_length)
-        if stage == "train_sft":
+        if trains.chosen_only:
             texts = replace(texts, items=[Item(item.prompt, item.answers[:1]) for item in texts.items])
         steps = settings.max_steps
         if steps < 0:
@@ -89,7 +92,7 @@ class Estimator:
         items = planned_texts.largest(texts.items, micro, draws, layout.size)
         kept = self._kept(model, layout, items, setting.half and not split)
         shape = meta_model.shape(model)
-        live = stage == "train_cdpo" and cfg.confidence.source != "column"
+        live = trains.live_reward and cfg.confidence.source != "column"
         hidden = micro * STATES_OF_A_PAIR * shape.layers * shape.width if live else 0
         found = parts.training(shape, kept, setting, hidden)
         found = replace(found, around=max(found.around, self._after(stage, cfg, shape, texts)))
@@ -99,10 +102,12 @@ class Estimator:
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
         """And pairs in a micro-batch."""
-        group, settings = ("trainer", cfg.trainer) if stage == "train_rm" else ("policy", cfg.policy)
-        machine = self.machine
-        micro, accumulation = batch_shape(settings.batch_size, settings.per_device_batch_size, machine.ranks, group)
-        reference = stage in ("train_dpo", "train_cdpo") and cfg.lora.name == "none"
+        trains, machine = STAGES[stage].trains, self.machine
+        settings = cfg[trains.settings]
+        micro, accumulation = batch_shape(
+            settings.batch_size, settings.per_device_batch_size, machine.ranks, trains.settings
+        )
+        reference = trains.reference and cfg.lora.name == "none"
         return Setting(
             layout=machine.layout(cfg, stage), ranks=machine.ranks, gpu=machine.gpu,
             half=settings.precision == "bfloat16" or (settings.precision == "auto" and machine.half),
@@ -114,7 +119,7 @@ class Estimator:
         """What comes once it has trained: adapters merged into a fresh copy, on the CPU; the reward model scored."""
         weights = 4 * shape.parameters
         merged = 0 if self.machine.gpu or cfg.lora.name == "none" else 2 * weights + parts.allowance(False)
-        if stage != "train_rm":
+        if STAGES[stage].trains.settings == "policy":
             return merged
         return max(merged, self._read(cfg, "reward", texts, SCORED_TOKENS, torch.float32).peak)
 
@@ -148,25 +153,37 @@ class Estimator:
             found = replace(found, hidden=found.hidden + states)
         return self._estimate(stage, cfg, "backbone", found, texts, tokens, round(count * texts.mean))
 
-    def _sampled(self, stage: str, cfg: DictConfig) -> Estimate:
-        """build_pairs, evaluate and best_of_n: answers are sampled, then read again by whoever scores them."""
-        sampling, world = cfg.sampling, cfg.data.name == "world"
-        count, scorers, times = sampling.n, {cfg.build_pairs.scorer}, 1
+    def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:
         prompts = self._train.first(cfg.build_pairs.prompts).count
-        if stage != "build_pairs":
-            prompts = 3 * cfg.evaluation.prompts if world else min(self._heldout.count, cfg.evaluation.prompts)
-        if stage == "best_of_n":
-            count, scorers = max(cfg.best_of_n.counts), set(cfg.best_of_n.scorers)
-        if stage == "evaluate":
-            best = "rs_star" in cfg.policy.systems
-            count, scorers = (sampling.n, {"hybrid"}) if best else (1, set())
-            times = len(evaluated(cfg)) * len(cfg.policy.seeds)
-            own = prompts if "data" in cfg.evaluation.sets else 0
-            prompts = own + sum(name != "data" for name in cfg.evaluation.sets) * cfg.evaluation.prompts
+        return self._sampled(stage, cfg, prompts, cfg.sampling.n, {cfg.build_pairs.scorer})
+
+    def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
+        """Every policy answers every set; those trained here are in float32 unless model.dtype says another."""
+        sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
+        prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
+        answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
+        trained = any(SYSTEMS[name].stage for name in systems)
+        dtype = torch.float32 if trained and cfg.model.get("dtype", "auto") == "auto" else None
+        times = len(evaluated(cfg)) * len(cfg.policy.seeds)
+        return self._sampled(stage, cfg, prompts, answers, scorers, times, dtype)
+
+    def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
+        best = cfg.best_of_n
+        return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
+
+    def _own_prompts(self, cfg: DictConfig) -> int:
+        """How many prompts kept from training are asked: of the world three sets of them."""
+        asked = cfg.evaluation.prompts
+        return 3 * asked if cfg.data.name == "world" else min(self._heldout.count, asked)
+
+    def _sampled(
+        self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
+        dtype: torch.dtype | None = None,
+    ) -> Estimate:  # fmt: skip
+        """Answers are sampled, `count` to a prompt, and read again by whoever scores them; and all of that `times`."""
+        sampling = cfg.sampling
         new = sampling.max_new_tokens
         texts = self._train.answered(count, new, prompts)
-        trained = stage == "evaluate" and any(SYSTEMS[name].stage for name in cfg.policy.systems)
-        dtype = torch.float32 if trained and cfg.model.get("dtype", "auto") == "auto" else None
         found = [self._sample(cfg, texts, count, new, sampling.batch_tokens, greedy=False, dtype=dtype)]
         one = self._train.answered(1, new, prompts * count)  # how many of them share a row doesn't matter here
         for scorer in scorers - {"judge"}:
@@ -255,12 +272,13 @@ def _stages_read(cfg: DictConfig) -> set[str]:
 
 
 def _lora(cfg: DictConfig, stage: str) -> Any:
-    return lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if stage == "train_rm" else ("CAUSAL_LM", None)))
+    reward_model = STAGES[stage].trains.settings == "trainer"
+    return lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if reward_model else ("CAUSAL_LM", None)))
 
 
 def _trainings(stage: str, cfg: DictConfig) -> int:
     """How many models the stage trains."""
-    if stage == "train_rm":
+    if STAGES[stage].trains.settings == "trainer":
         return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
     policy = cfg.policy
     found = 0

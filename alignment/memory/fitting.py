@@ -13,14 +13,11 @@ from alignment.launching import commands
 from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.machine import Machine
 from alignment.settings.schema import CONF_DIR
+from alignment.stages import STAGES, Infers
 from alignment.types import UserError
 
 Fits = Callable[[Sequence[str]], bool]
 LAYOUTS = ("inline", "ddp", "zero1", "zero2", "zero3", "zero3_offload")  # each leaves less on a rank's device
-BATCH_TOKENS = {
-    "induce": "annotator", "annotate": "annotator", "fit_reward": "reward", "build_pairs": "sampling",
-    "evaluate": "sampling", "best_of_n": "sampling",
-}  # fmt: skip
 SMALLEST_BATCH = 512  # tokens; below it, weights are what doesn't fit
 
 
@@ -102,11 +99,11 @@ def _key(override: str) -> str:
 
 def _changes(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[list[str]]:
     """Overrides that may help this stage, kind by kind, those of a kind from the smallest change on."""
-    if stage not in commands.TRAINING:
-        yield from _inference_changes(cfg, stage)
+    trains = STAGES[stage].trains
+    if trains is None:
+        yield from _inference_changes(cfg, STAGES[stage].model)
         return
-    group = "trainer" if stage == "train_rm" else "policy"
-    settings = cfg[group]
+    group, settings = trains.settings, cfg[trains.settings]
     if cfg.packing.name == "off":
         yield ["packing=auto"]
     share = settings.batch_size // machine.ranks
@@ -116,9 +113,9 @@ def _changes(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[list[str
     if not settings.activation_checkpointing:
         yield [f"{group}.activation_checkpointing=true"]
     whole = cfg.lora.name == "none"
-    if whole and stage in ("train_dpo", "train_cdpo") and not settings.precompute_ref_log_probs:
-        yield ["policy.precompute_ref_log_probs=true"]
-    layouts = list(_layouts(cfg, machine))
+    if whole and trains.reference and not settings.precompute_ref_log_probs:
+        yield [f"{group}.precompute_ref_log_probs=true"]
+    layouts = list(_layouts(cfg, stage, machine))
     for layout in layouts[:2]:
         yield [layout]
     if whole:
@@ -127,9 +124,9 @@ def _changes(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[list[str
         yield [layout]
 
 
-def _layouts(cfg: DictConfig, machine: Machine) -> Iterator[str]:
+def _layouts(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[str]:
     """zero2, zero3 and zero3_offload, where they leave less than the present one. Ranks that are there keep theirs."""
-    now = commands.layout(cfg, "train_cdpo")
+    now = commands.layout(cfg, stage)
     if machine.ranks == 1 or now not in LAYOUTS or (cfg.launch.name == "inline"):
         return
     key = "launch.layout" if cfg.launch.name == "slurm" else "launch"
@@ -138,13 +135,13 @@ def _layouts(cfg: DictConfig, machine: Machine) -> Iterator[str]:
             yield f"{key}={layout}"
 
 
-def _inference_changes(cfg: DictConfig, stage: str) -> Iterator[list[str]]:
-    key = f"{BATCH_TOKENS[stage]}.batch_tokens"
-    tokens, smaller = OmegaConf.select(cfg, key) // 2, []
-    while tokens >= SMALLEST_BATCH:
-        smaller.append(f"{key}={tokens}")
-        tokens //= 2
-    if smaller:
-        yield smaller
+def _inference_changes(cfg: DictConfig, infers: Infers) -> Iterator[list[str]]:
+    if infers.batch_tokens is not None:
+        tokens, smaller = OmegaConf.select(cfg, infers.batch_tokens) // 2, []
+        while tokens >= SMALLEST_BATCH:
+            smaller.append(f"{infers.batch_tokens}={tokens}")
+            tokens //= 2
+        if smaller:
+            yield smaller
     if cfg.model.get("dtype") in ("auto", "float32"):
         yield ["model.dtype=bfloat16"]

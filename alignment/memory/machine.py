@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from alignment.launching import commands
 from alignment.models.devices import training_dtype
 from alignment.runs.ranks import accelerator
+from alignment.stages import STAGES
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2: a number of bytes, or "max"
 
@@ -32,9 +33,10 @@ class Machine:
         """How a stage is split over the ranks. Inline it is what those who started them say."""
         if cfg.launch.name != "inline":
             return commands.layout(cfg, stage)
-        if stage in commands.TRAINING and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        trains = STAGES[stage].trains is not None
+        if trains and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             return f"zero{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
-        if stage in commands.TRAINING and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        if trains and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             return "fsdp2"
         return "ddp" if self.ranks > 1 else "inline"
 

@@ -22,7 +22,8 @@ from alignment.inputs.pairs import sources
 from alignment.models.packing import Item
 from alignment.models.source import model_source, ready_path
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
+from alignment.stages import trained_with
 from alignment.types import UserError
 
 SAMPLE = 400  # pairs whose tokens are counted
@@ -171,6 +172,7 @@ def _items(rows: Sequence[dict], format: ChatFormat) -> list[Item]:
 
 def _unknown(cfg: DictConfig) -> Item:
     """In place of texts that can't be read: the longest that trainings take."""
-    longest = max(cfg.trainer.max_length if "train_rm" in cfg.stages else 0, cfg.policy.max_length)
+    trains_rewards = bool(set(trained_with("trainer")) & set(cfg.stages))
+    longest = max(cfg.trainer.max_length if trains_rewards else 0, cfg.policy.max_length)
     half = math.ceil(longest / 2)
     return Item([0] * half, [[0] * (longest - half)] * 2)

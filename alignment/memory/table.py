@@ -11,19 +11,22 @@ from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine, machine
 from alignment.plan import Step
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
+from alignment.stages import STAGES, Infers
 from alignment.types import UserError
 
 PARTS = ("weights", "gradients", "optimiser", "reference", "activations", "hidden", "cache", "other")
-UNKNOWN = ("inspect", "judge", "report")  # judges bring models of their own, the others have none
 HEADS = {"hidden": "hidden states", "cache": "KV cache"}
 
 
 def report(cfg: DictConfig, run: RunDir, steps: Sequence[Step], ranks: int) -> tuple[str, UserError | None]:
     """The table, and what to refuse: the first stage that is to run and can't fit."""
-    estimated = [step.stage for step in steps if step.stage not in UNKNOWN]
+    models = {step.stage: STAGES[step.stage].model for step in steps}  # None has none, or brings its own, as judges do
+    unknown = [stage for stage, model in models.items() if isinstance(model, Infers) and model.estimate is None]
+    estimated = [stage for stage, model in models.items() if model is not None and stage not in unknown]
+    left_out = f"\n  memory is not estimated of {', '.join(unknown)}" if unknown else ""
     if not estimated:
-        return "", None
+        return left_out, None
     try:
         estimator = Estimator(cfg, run, machine(cfg, ranks))
         found = [estimator.estimate(stage, cfg) for stage in estimated]
@@ -31,7 +34,7 @@ def report(cfg: DictConfig, run: RunDir, steps: Sequence[Step], ranks: int) -> t
         raise
     except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, TypeError, OSError) as error:
         return f"\n  memory is not known: {_line(error)}", None  # a model that only its own code can build, say
-    text = table(found, estimator.machine)
+    text = table(found, estimator.machine) + left_out
     waiting = {step.stage for step in steps if not step.cached}
     try:
         fitting.require_fit(cfg, [one for one in found if one.stage in waiting], estimator)

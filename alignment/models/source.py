@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from alignment.runs.artifacts import hash_file
+from alignment.runs.manifest import hash_file
 from alignment.types import UserError
 from alignment.world.identity import LANGUAGE_MODEL, model_hash
 

@@ -24,9 +24,10 @@ from alignment.models.source import ModelSource, model_source
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, Rows, RunDir
 from alignment.runs.locks import link_or_copy
+from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
@@ -38,7 +39,7 @@ LOSS_ALLOWED = 0.10  # of the base model's helpful rate
 def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
     training = _training(cfg, run, ranks)
-    done, table = out.parent / "done", []
+    done, table = run.finished(out), []
     systems = trained_by(stage, list(cfg.policy.systems))
     known = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
     workers = _side_by_side(stage, cfg, training, systems, known, done)
@@ -50,7 +51,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
 
         def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
             folder = done / candidate.name
-            if not ranks.from_main(lambda: artifacts.damage(folder) is None):
+            if not ranks.from_main(lambda: damage(folder) is None):
                 with workers.here():
                     _make(cfg, training, candidate, pairs, folder, ProgressBar(candidate.name))
             finished[candidate.name] = artifacts.read_json(folder / "training.json")
@@ -67,9 +68,9 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
             table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
         if ranks.main:
             for candidate in chosen:
-                _keep(done / candidate.name, out / system / f"seed-{candidate.seed}")
+                _keep(done / candidate.name, out / run.inside(run.policy(stage, system, candidate.seed)).parent)
     if ranks.main:
-        artifacts.write_json(out / "trainings.json", table)
+        artifacts.write_json(out / run.trainings(stage).name, table)
     return _set_aside(known, left_out, out, ranks)
 
 
@@ -79,7 +80,7 @@ def _side_by_side(
     """Trains at once, where there are several workers, what has to be trained whatever validation says."""
     ranks = training.ranks
     candidates = [one for system in systems for one in _certain(cfg, system)]
-    missing = ranks.from_main(lambda: [one for one in candidates if artifacts.damage(done / one.name) is not None])
+    missing = ranks.from_main(lambda: [one for one in candidates if damage(done / one.name) is not None])
     workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
     if workers.count > 1:
         rows = {star: pairs.rows for star, pairs in known.items()}
@@ -120,7 +121,7 @@ def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str
                 pairs.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
         quarantined += pairs.quarantined
     if ranks.main:
-        artifacts.write_lines(out / "quarantine.jsonl", quarantined)
+        artifacts.write_lines(out / QUARANTINE, quarantined)
     return Rows(read, read - len(quarantined), len(quarantined))
 
 

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from alignment.runs.ranks import batch_shape
 from alignment.settings.schema import Config
+from alignment.stages import trained_with
 from alignment.types import UserError
 
 
@@ -19,8 +20,8 @@ def check_launch(cfg: Config) -> None:
     if launch.name == "slurm":
         _check_slurm(launch)
     ranks = launch.get("processes") or launch.get("gpus")
-    for group, stages in (("trainer", {"train_rm"}), ("policy", {"train_sft", "train_dpo", "train_cdpo"})):
-        if ranks and stages & set(cfg.stages):
+    for group in ("trainer", "policy"):
+        if ranks and set(trained_with(group)) & set(cfg.stages):
             batch_shape(cfg[group].batch_size, cfg[group].per_device_batch_size, ranks * launch.get("nodes", 1), group)
 
 

@@ -15,7 +15,7 @@ from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import Config
 from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_range, check_values
-from alignment.stages import STAGES
+from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
 from alignment.types import Scorer, UserError
 from alignment.world.preferences import NOISE
@@ -72,7 +72,7 @@ def _check_stages(cfg: Config) -> None:
 
 
 def _check_thinking(cfg: Config) -> None:
-    policies = [stage for stage in cfg.stages if stage in ("train_sft", "train_dpo", "train_cdpo")]
+    policies = [stage for stage in cfg.stages if stage in trained_with("policy")]
     if cfg.model.get("thinking") and policies:
         raise UserError(
             "model.thinking", f"{policies[0]} learns from answers without thoughts, and would unlearn them",

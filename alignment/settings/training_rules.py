@@ -6,14 +6,15 @@ from typing import Any, get_args
 from alignment.policies.systems import SYSTEMS
 from alignment.settings.method_schema import Training
 from alignment.settings.schema import Config
+from alignment.stages import trained_with
 from alignment.types import Margins, UserError
 
 
 def check_trainings(cfg: Config) -> None:
-    if "train_rm" in cfg.stages:
+    if set(trained_with("trainer")) & set(cfg.stages):
         _check_training(cfg.trainer, "trainer")
         _check_reward_models(cfg)
-    if {"train_sft", "train_dpo", "train_cdpo", "evaluate"} & set(cfg.stages):
+    if {*trained_with("policy"), "evaluate"} & set(cfg.stages):
         _check_policies(cfg)
         _check_training(cfg.policy, "policy")
     if "train_cdpo" in cfg.stages and cfg.confidence.source == "column":

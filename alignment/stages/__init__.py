@@ -1,36 +1,99 @@
-"""The stages, in pipeline order: what each is made from. `run.py` runs them; each lives in the module of its name.
+"""The stages, in pipeline order, and all that is known of each before it runs. Each lives in the module of its name.
 
 A stage module has one public function, run(cfg, run, out, ranks): read artefacts, compute, write files into `out`. It
-returns how many rows it read, wrote and quarantined. Publishing, skipping and timing are the runner's.
+returns how many rows it read, wrote and quarantined. Publishing, skipping and timing are the runner's (runner.py).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from omegaconf import DictConfig
 
+from alignment.inputs.fingerprints import FINGERPRINTS
 from alignment.policies.systems import SYSTEMS, evaluated
+
+Estimate = Literal["induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
+
+
+@dataclass(frozen=True)
+class Trains:
+    """What a stage does that trains the model.
+
+    settings: the group of its trainings; `trainer` is that of reward models, `policy` that of the policies.
+    chosen_only: does it learn from chosen answers alone, or from both of a pair?
+    reference: does it hold a copy of the untrained model beside whole weights, unless its log-probabilities were
+    computed beforehand?
+    live_reward: does it keep the states of its answers and re-fit the reward on them, unless confidences are a column?
+    """
+
+    settings: Literal["trainer", "policy"]
+    chosen_only: bool = False
+    reference: bool = False
+    live_reward: bool = False
+
+
+@dataclass(frozen=True)
+class Infers:
+    """What a stage does that reads texts with the model, or samples them, and trains nothing.
+
+    estimate: which estimate of memory/estimates.py holds for it; each has the name of the stage that it was written
+    for. With None none does, and a plan says so.
+    batch_tokens: the key that says how many tokens a batch has, the fewer the less memory; None if there is none.
+    """
+
+    estimate: Estimate | None
+    batch_tokens: str | None
+
+    def __post_init__(self) -> None:
+        if self.estimate not in (None, *get_args(Estimate)):
+            known = ", ".join(get_args(Estimate))
+            raise ValueError(f"memory/estimates.py has no estimate {self.estimate!r}; it has {known}")
 
 
 @dataclass(frozen=True)
 class Stage:
     """config: the keys that shape the result (a group stands for all its keys); reads: stages whose files it needs.
 
-    inputs: outside things whose content shapes the result: the model, the data, a contrastive set or its questions,
-    answers to judge, the judges that have weights, labels to hold them against; of a scorecard the model after, the
-    reward model that scores, and the sets that are asked.
+    inputs: outside things whose content shapes the result, by their names in inputs/fingerprints.py.
+    model: what it does with the model of the run, whoever has it among the inputs.
     only: of `reads`, those that the settings make it read; None is all of them.
+    alone: it has no work for ranks, and runs in one process whatever the launch.
     """
 
     does: str
     config: tuple[str, ...]
     reads: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    model: Trains | Infers | None = None
     only: Callable[[DictConfig], set[str]] | None = None
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what nothing downstream could make sense of, so that a new stage says what it is."""
+        if unknown := [name for name in self.inputs if name not in FINGERPRINTS]:
+            raise ValueError(
+                f"inputs/fingerprints.py has no fingerprint {unknown[0]!r}; it has {', '.join(FINGERPRINTS)}"
+            )
+        if ("model" in self.inputs) != (self.model is not None):
+            raise ValueError("a stage with the model among its inputs says what it does with it, and no other does")
+        tokens = self.model.batch_tokens if isinstance(self.model, Infers) else None
+        if tokens is not None and not any(f"{tokens}.".startswith(f"{key}.") for key in self.config):
+            raise ValueError(f"{tokens} is not among the stage's config")
+
+    @property
+    def trains(self) -> Trains | None:
+        """How it trains; None if it doesn't."""
+        return self.model if isinstance(self.model, Trains) else None
 
     def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
         """The stages it reads under these settings."""
         return self.reads if self.only is None else tuple(name for name in self.reads if name in self.only(cfg))
+
+
+def trained_with(settings: str) -> tuple[str, ...]:
+    """The stages that train under this group of settings."""
+    return tuple(name for name, stage in STAGES.items() if stage.trains and stage.trains.settings == settings)
 
 
 def _needed_by(*scorers: str) -> set[str]:
@@ -59,7 +122,7 @@ BEFORE_POLICIES = ("induce", "annotate", "train_rm", "fit_reward", "build_pairs"
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 POLICY_CONFIG = ("model", "data", "policy", "lora", *EVALUATED, "sampling", "packing")
 
-STAGES = {
+STAGES: dict[str, Stage] = {
     "inspect": Stage(
         "what is in the preference pairs",
         config=("model", "data"),
@@ -77,49 +140,57 @@ STAGES = {
             "evaluation.sets",
         ),
         inputs=("model", "questions"),
+        model=Infers("induce", "annotator.batch_tokens"),
     ),
     "annotate": Stage(
         "direction, margins of all pairs, and how good they are",
         config=("seed", "model", "data", "annotator", "packing"),
         reads=("induce",),
         inputs=("model", "data"),
+        model=Infers("annotate", "annotator.batch_tokens"),
     ),
     "train_rm": Stage(
         "reward models with and without margins",
         config=("seed", "model", "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
         inputs=("model", "data"),
+        model=Trains("trainer"),
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
         config=("seed", "model", "data", "reward", "packing"),
         inputs=("model", "data"),
+        model=Infers("fit_reward", "reward.batch_tokens"),
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
         config=("seed", "model", "data", "sampling", "build_pairs", *EVALUATED, "packing"),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
+        model=Infers("build_pairs", "sampling.batch_tokens"),
         only=lambda cfg: _needed_by(cfg.build_pairs.scorer),
     ),
     "train_sft": Stage(
         "policies fine-tuned on the chosen answers",
         config=(*POLICY_CONFIG,),
         inputs=("model", "data"),
+        model=Trains("policy", chosen_only=True),
     ),
     "train_dpo": Stage(
         "policies by DPO, and by DPO with a fixed confidence",
         config=(*POLICY_CONFIG,),
         reads=("build_pairs",),
-        only=_trained_on("train_dpo"),
         inputs=("model", "data"),
+        model=Trains("policy", reference=True),
+        only=_trained_on("train_dpo"),
     ),
     "train_cdpo": Stage(
         "policies by confidence DPO",
         config=(*POLICY_CONFIG, "confidence"),
         reads=("fit_reward", "build_pairs"),
-        only=_trained_on("train_cdpo"),
         inputs=("model", "data"),
+        model=Trains("policy", reference=True, live_reward=True),
+        only=_trained_on("train_cdpo"),
     ),
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
@@ -142,8 +213,9 @@ STAGES = {
             "scorecard.lm_eval",
         ),
         reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
-        only=_evaluated,
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
+        model=Infers("evaluate", "sampling.batch_tokens"),
+        only=_evaluated,
     ),
     "best_of_n": Stage(
         "how safe and useful the best of n samples is",
@@ -160,6 +232,7 @@ STAGES = {
         ),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
+        model=Infers("best_of_n", "sampling.batch_tokens"),
         only=lambda cfg: _needed_by(*cfg.best_of_n.scorers),
     ),
     "judge": Stage(
@@ -171,5 +244,6 @@ STAGES = {
         "tables and figures",
         config=("recipe", "scorecard.gate"),
         reads=("inspect", *BEFORE_POLICIES, "train_sft", "train_dpo", "train_cdpo", "evaluate", "best_of_n", "judge"),
+        alone=True,
     ),
 }

@@ -22,8 +22,9 @@ from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Scope, UserError
 
 MANY = 5000  # pairs whose intervals take longer to draw than they are worth
@@ -73,7 +74,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             {**_described(direction, binning, induced), "texts_with_markers": broken, **quality},
         )
         artifacts.write_lines(
-            out / "quarantine.jsonl", [row for part in (*parts.values(), induced) for row in part.quarantined]
+            out / QUARANTINE, [row for part in (*parts.values(), induced) for row in part.quarantined]
         )
         if broken:
             ranks.say(f"  {broken} texts held a special token or role marker of the model: broken up by a space")

@@ -25,8 +25,9 @@ from alignment.models.load import Loaded, load_language_model, load_reward_model
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.sampling.candidates import (
     Question,
     Scored,

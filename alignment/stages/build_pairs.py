@@ -28,8 +28,9 @@ from alignment.models.load import Loaded, load_language_model, load_reward_model
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.sampling.candidates import (
     Question,
     Scored,
@@ -91,7 +92,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         artifacts.write_rows(out / run.built_pairs.name, pairs, BUILT_COLUMNS)
         artifacts.write_rows(out / run.samples.name, _sample_rows(questions, samples, scores), SAMPLE_COLUMNS)
         artifacts.write_json(out / run.build_counts.name, summary)
-        artifacts.write_lines(out / "quarantine.jsonl", asked.quarantined)
+        artifacts.write_lines(out / QUARANTINE, asked.quarantined)
     return Rows(asked.read, len(asked.rows), len(asked.quarantined))
 
 

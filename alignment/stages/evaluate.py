@@ -27,8 +27,9 @@ from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.systems import SYSTEMS, evaluated
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.sampling.candidates import question
 from alignment.sampling.generate import Sample
 from alignment.types import StageFailed
@@ -85,7 +86,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         abilities.write(run, out)
         artifacts.write_json(out / run.evaluation.name, found)
         artifacts.write_json(out / run.evaluation_record.name, _record(cfg, run, asked, unfit, records, abilities))
-        artifacts.write_lines(out / "quarantine.jsonl", set_aside)
+        artifacts.write_lines(out / QUARANTINE, set_aside)
     answered = len(asked) - len(unfit)
     return Rows(answered + len(set_aside), answered, len(set_aside))
 

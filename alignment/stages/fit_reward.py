@@ -23,9 +23,10 @@ from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Gate, UserError
 
 
@@ -53,7 +54,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         rewards[settings.gate].save(out / run.hybrid_reward.name)
         report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
         artifacts.write_json(out / run.hybrid_report.name, report)
-        artifacts.write_lines(out / "quarantine.jsonl", [row for part in parts.values() for row in part.quarantined])
+        artifacts.write_lines(out / QUARANTINE, [row for part in parts.values() for row in part.quarantined])
     read, written = sum(part.read for part in parts.values()), sum(len(part.rows) for part in parts.values())
     return Rows(read, written, read - written)
 

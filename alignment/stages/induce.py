@@ -18,9 +18,10 @@ from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_language_model
 from alignment.models.source import model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
 from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.sampling.generate import generate_greedily
 from alignment.types import UserError
 
@@ -51,7 +52,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     _say_what_was_induced(loaded.rows, contrast.refusal, ranks)
     if ranks.main:
         artifacts.write_rows(out / run.induced.name, loaded.rows, CONTRAST_COLUMNS)
-        artifacts.write_lines(out / "quarantine.jsonl", loaded.quarantined)
+        artifacts.write_lines(out / QUARANTINE, loaded.quarantined)
     return Rows(loaded.read, len(loaded.rows), len(loaded.quarantined))
 
 

@@ -19,8 +19,9 @@ from alignment.inputs.pairs import evaluation_pairs, given_pairs, set_aside
 from alignment.models.source import model_source, ready_path
 from alignment.reports.pictures.reward_figures import draw_lengths
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 
 SHOWN = 5
 IN_TOKENS = 2000  # pairs whose texts are tokenized
@@ -43,7 +44,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         "tokens": _tokens(cfg, sampled),
         "overlap": _overlap(cfg, run, train.rows),
         "quarantined": _reasons(set_aside(cfg, run)),
-        "sources": None if cfg.data.name == "world" else artifacts.read_json(run.data / "data.json")["sources"],
+        "sources": None if cfg.data.name == "world" else artifacts.read_json(run.data_counts)["sources"],
         "examples": sampled[:SHOWN],
     }
     artifacts.write_json(out / run.inspection.name, summary)
@@ -73,7 +74,7 @@ def _tokenizer(cfg: DictConfig) -> PreTrainedTokenizerBase:
 def _overlap(cfg: DictConfig, run: RunDir, rows: list[dict]) -> dict[str, dict]:
     """By evaluation set: its prompts, and how many pairs asked one of them. Of real data they are set aside."""
     if cfg.data.name != "world":
-        counts = artifacts.read_json(run.data / "data.json")
+        counts = artifacts.read_json(run.data_counts)
         leaked = {name: sum(one["leaked"].get(name, 0) for one in counts["sources"]) for name in counts["kept_out"]}
         return {name: {"prompts": prompts, "pairs": leaked[name]} for name, prompts in counts["kept_out"].items()}
     found = {}

@@ -20,8 +20,9 @@ from alignment.judges.choice import chosen, load_judge, require_ready
 from alignment.judges.health import kappa
 from alignment.judges.verdicts import WORDS, Verdict
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows, hash_file
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import UserError
 
 INPUT, OUTPUT = "judge.input", "judge.output"
@@ -66,14 +67,14 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             },
         }  # fmt: skip
         artifacts.write_lines(
-            out / "quarantine.jsonl", rows.quarantined + (labelled.quarantined if labelled is not None else [])
+            out / QUARANTINE, rows.quarantined + (labelled.quarantined if labelled is not None else [])
         )
         output = Path(settings.output)
         copy = out / f"{run.judged_answers.name}{output.suffix}"
         write_answers(copy, output.suffix, Path(settings.input), written, schema)
         with artifacts.atomic_file(output) as file:
             shutil.copyfile(copy, file)
-        artifacts.write_json(out / run.judged.name, {**summary, "sha256": artifacts.hash_file(copy)})
+        artifacts.write_json(out / run.judged.name, {**summary, "sha256": hash_file(copy)})
         thoughts = sum(one.has_thoughts for one in answers)
         without = f" ({thoughts} of them without the thoughts before them)" if thoughts else ""
         ranks.say(f"  {len(answers)} answers judged{without}: {settings.output}")
@@ -103,7 +104,7 @@ def _require_free(run: RunDir, path: Path) -> None:
     if not path.exists():
         return
     try:
-        own = artifacts.read_json(run.judged)["sha256"] == artifacts.hash_file(path)
+        own = artifacts.read_json(run.judged)["sha256"] == hash_file(path)
     except (FileNotFoundError, ValueError, KeyError):
         own = False
     if not own:

@@ -24,28 +24,28 @@ from alignment.reports.policies import grid_points, grid_table, policies, policy
 from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows, damage, unusable, versions
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
+from alignment.stages import trained_with
 from alignment.types import StageFailed
 from alignment.world.identity import generator_hash, model_hash
-
-TRAINED = ("train_sft", "train_dpo", "train_cdpo")
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if not ranks.main:
         return Rows(0, 0, 0)
     world = {"generator": generator_hash(), "model": model_hash()}
-    report: dict = {"recipe": cfg.recipe, "world": world, "versions": artifacts.versions()}
+    report: dict = {"recipe": cfg.recipe, "world": world, "versions": versions()}
     tables: list[Table] = []
     if _usable(run, "inspect", ranks):
         report["inspection"] = artifacts.read_json(run.inspection)
         tables += inspection_tables(report["inspection"])
     if cfg.data.name != "world" and run.data.exists():
-        if problem := artifacts.damage(run.data):
+        if problem := damage(run.data):
             ranks.say(f"  what was read of the data is left out: {problem}")
         else:
-            report["data"] = artifacts.read_json(run.data / "data.json")
+            report["data"] = artifacts.read_json(run.data_counts)
     if _usable(run, "annotate", ranks):
         calibration = artifacts.read_json(run.calibration)
         report["annotation"] = annotation(calibration)
@@ -62,7 +62,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         draw_layers(report["hybrid"], out / "layers.png")
     trainings = [
         training
-        for stage in TRAINED
+        for stage in trained_with("policy")
         if _usable(run, stage, ranks)
         for training in artifacts.read_json(run.trainings(stage))
     ]
@@ -93,8 +93,8 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
         report["judge"] = artifacts.read_json(run.judged)
         tables += judge_tables(report["judge"])
     draw_rewards([one for one in trainings if one["chosen"]], out / "rewards.png")
-    artifacts.write_json(out / "report.json", report)
-    (out / "table.txt").write_text(as_text(tables), encoding="utf-8")
+    artifacts.write_json(out / run.stage_report.name, report)
+    (out / run.tables.name).write_text(as_text(tables), encoding="utf-8")
     return Rows(0, 0, 0)
 
 
@@ -105,7 +105,7 @@ def _usable(run: RunDir, stage: str, ranks: Ranks) -> bool:
     """A stage that was never run is simply not in the report; one that must not be read is named."""
     if not run.stage(stage).exists():
         return False
-    problem = artifacts.unusable(run, stage)
+    problem = unusable(run, stage)
     if problem is not None:
         ranks.say(f"  {stage} is left out: {problem}")
     return problem is None

@@ -5,8 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignment.policies.search import train_systems
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:

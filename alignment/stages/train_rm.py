@@ -4,16 +4,14 @@ For every seed the models with and without margins start from the same weights a
 only the margins differ. Then each scores the evaluation pairs it has never seen.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets import Dataset
 from omegaconf import DictConfig
@@ -21,28 +19,22 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
 
 from alignment.data.chat import Rendered
+from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
 from alignment.inputs.pairs import evaluation_pairs, sources
 from alignment.maths.margins import compared_margins
-from alignment.models.activations import states_layout
-from alignment.models.devices import device, free_memory, to_host
+from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model
 from alignment.models.model_card import reward_model_card
-from alignment.models.packing import Item, Packing
+from alignment.models.packing import Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
-from alignment.models.scoring import packed_reward_scores, reward_scores
+from alignment.models.scoring import reward_scores
 from alignment.models.source import ModelSource, model_source
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
-from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.locks import link_or_copy
+from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
-from alignment.trainers.arguments import (
-    close_trackers,
-    log_to,
-    lora_config,
-    quantized_on,
-    shared_arguments,
-)
+from alignment.runs.run_files import QUARANTINE, RunDir
+from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
 from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
@@ -51,42 +43,56 @@ from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 from alignment.world.identity import generator_hash, model_hash
 
-PARITY_ROWS = 32
-SCORE_COLUMNS = pa.schema(
-    [
-        ("set", pa.string()), ("id", pa.string()), ("margins", pa.string()), ("seed", pa.int64()),
-        ("chosen_score", pa.float64()), ("rejected_score", pa.float64()), ("harmful", pa.bool_()),
-        ("severity_gap", pa.int8()),
-    ]
-)  # fmt: skip
+PARITY_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A reward model: which margins it learns from, and its seed."""
+
+    margins: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trainings share. folder: each goes there when all of it is done."""
+
+    cfg: DictConfig
+    run: RunDir
+    pairs: list[dict]
+    evaluation: dict[str, list[dict]]
+    folder: Path
+
+    def done(self, wanted: Wanted) -> Path:
+        return self.folder / self.run.inside(self.run.reward_model(wanted.margins, wanted.seed))
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    pairs = artifacts.read_rows(run.pairs)
-    evaluation = _evaluation_pairs(cfg, run)
+    job = Job(cfg, run, artifacts.read_rows(run.pairs), _evaluation_pairs(cfg, run), run.finished(out))
+    wanted = [Wanted(margins, seed) for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
+    if there := sum(job.done(model).exists() for model in wanted):
+        ranks.say(f"  {there} of {len(wanted)} models are there from an earlier run")
+    missing = ranks.from_main(lambda: [model for model in wanted if damage(job.done(model)) is not None])
+    _train(job, missing, ranks)
     scores: list[dict] = []
     training: dict[str, dict] = {}
-    names = [f"{margins}/seed-{seed}" for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
-    folder = out.parent / "done"
-    if there := sum((folder / name).exists() for name in names):
-        ranks.say(f"  {there} of {len(names)} models are there from an earlier run")
-    missing = ranks.from_main(lambda: [name for name in names if artifacts.damage(folder / name) is not None])
-    _train(cfg, run, pairs, evaluation, missing, folder, ranks)
-    for name in names:
-        training[name] = artifacts.read_json(folder / name / "training.json")
-        scores += artifacts.read_rows(folder / name / "scores.parquet")
+    for model in wanted:
+        name = run.inside(run.reward_model(model.margins, model.seed))
+        training[str(name)] = artifacts.read_json(job.done(model) / run.reward_summary.name)
+        scores += artifacts.read_rows(job.done(model) / run.reward_scores.name)
+        if ranks.main:
+            shutil.copytree(job.done(model) / "model", out / name, copy_function=link_or_copy)
     if ranks.main:
-        for name in training:
-            shutil.copytree(folder / name / "model", out / name, copy_function=link_or_copy)
         artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
         artifacts.write_json(out / run.reward_summary.name, training)
     first = next(iter(training.values()))
-    too_long = [pairs[i] for i in first["pairs_too_long"]]
+    too_long = [job.pairs[i] for i in first["pairs_too_long"]]
     if ranks.main:
         reason = f"one of its texts has more tokens than {first['limit']}"
         lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
-        artifacts.write_lines(out / "quarantine.jsonl", lines)
-    return Rows(len(pairs), len(pairs) - len(too_long), len(too_long))
+        artifacts.write_lines(out / QUARANTINE, lines)
+    return Rows(len(job.pairs), len(job.pairs) - len(too_long), len(too_long))
 
 
 def _trained_on(cfg: DictConfig) -> str:
@@ -106,56 +112,30 @@ def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
 # ---- several models -------------------------------------------------------------------------------------------------
 
 
-def _train(
-    cfg: DictConfig,
-    run: RunDir,
-    pairs: list[dict],
-    evaluation: dict[str, list[dict]],
-    names: list[str],
-    folder: Path,
-    ranks: Ranks,
-) -> None:
+def _train(job: Job, missing: list[Wanted], ranks: Ranks) -> None:
     """One after the other, or side by side."""
-    workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(names), ranks)
+    workers = Workers.of(job.cfg.run.workers, job.cfg.model.name == "world", len(missing), ranks)
     if workers.count > 1:
-        work = partial(_train_beside, cfg, run, pairs, evaluation, names, folder)
-        side_by_side(work, len(names), workers, "reward models", "train_rm")
+        side_by_side(partial(_train_beside, job, missing), len(missing), workers, "reward models", "train_rm")
         return
     with workers.here():
-        for name in names:
-            progress = ProgressBar(f"reward model {name.replace('/seed-', ', seed ')}")
-            _train_one(cfg, run, pairs, evaluation, name, folder / name, progress, ranks)
+        for wanted in missing:
+            progress = ProgressBar(f"reward model {wanted.margins}, seed {wanted.seed}")
+            _train_one(job, wanted, progress, ranks)
 
 
-def _train_beside(
-    cfg: DictConfig,
-    run: RunDir,
-    pairs: list[dict],
-    evaluation: dict[str, list[dict]],
-    names: list[str],
-    folder: Path,
-    number: int,
-    progress: Progress,
-) -> None:
+def _train_beside(job: Job, missing: list[Wanted], number: int, progress: Progress) -> None:
     """In a process of its own."""
-    _train_one(cfg, run, pairs, evaluation, names[number], folder / names[number], progress, Ranks(beside=True))
+    _train_one(job, missing[number], progress, Ranks(beside=True))
 
 
 # ---- one model ------------------------------------------------------------------------------------------------------
 
 
-def _train_one(
-    cfg: DictConfig,
-    run: RunDir,
-    pairs: list[dict],
-    evaluation: dict[str, list[dict]],
-    name: str,
-    done: Path,
-    progress: ProgressBar | Progress,
-    ranks: Ranks,
-) -> None:
-    """Trains, saves, loads back and scores one model, into `done`, which appears when all of it is there."""
-    margins, seed = name.split("/seed-")[0], int(name.split("/seed-")[1])
+def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks: Ranks) -> None:
+    """Trains, saves, loads back and scores one model, into its folder, which appears when all of it is there."""
+    cfg, run, pairs, margins, seed = job.cfg, job.run, job.pairs, wanted.margins, wanted.seed
+    done = job.done(wanted)
     source = model_source(cfg.model.name, cfg.model.get("path"))
     loaded = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized_on(cfg.lora))
     if cfg.run.tracking != "none":
@@ -168,7 +148,7 @@ def _train_one(
         raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
     if margins != "none":
         columns["margin"] = compared_margins(margins, np.array([row["margin"] for row in pairs]), seed).tolist()
-    trainer = _trainer(cfg, loaded, columns, limit, margins, seed, done, ranks)
+    trainer = _trainer(cfg, loaded, columns, limit, wanted, done, ranks)
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
@@ -182,10 +162,11 @@ def _train_one(
     if ranks.main:
         shutil.rmtree(unfinished, ignore_errors=True)
     ranks.wait()
-    rendered = {name: _render(loaded, pairs) for name, pairs in evaluation.items()}
-    probe = _parity_rows(loaded, evaluation, rendered)
-    split = weights_are_split(trainer)
-    trained = _scores_of_split(trainer, probe[0], loaded.tokenizer.pad_token_id) if split else None
+    evaluation, pad_id = whole_pairs(loaded, job.evaluation), loaded.tokenizer.pad_token_id
+    if not evaluation:
+        raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
+    probe = [answer for pair in evaluation[:PARITY_PAIRS] for answer in pair.answers]
+    trained = _scores_of_split(trainer, probe, pad_id) if weights_are_split(trainer) else None
     save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks, source.revision)
     if ranks.main:
         save_tokenizer(loaded.format, unfinished / "model")
@@ -194,33 +175,35 @@ def _train_one(
     in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
     if ranks.main:
-        trained = trained or _scores_in_training(in_training, cfg.lora, probe[0], loaded.tokenizer.pad_token_id)
+        trained = trained or _scores_in_training(in_training, cfg.lora, probe, pad_id)
     loaded.model = in_training = None  # on every rank: the next one takes their place
     free_memory()
     if ranks.main and quantized_on(cfg.lora) is not None:
-        reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe[0])
+        reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe)
         trained = replace(trained, reloaded=reload(quantized_on(cfg.lora)), unmerged=reload(None))
     ranks.wait()
     model = load_reward_model(unfinished / "model", device())
-    packing = Packing(**cfg.packing)
-    scores = _score_sets(model, loaded, packing, evaluation, rendered, done.parent / f"{done.name}.scores", ranks)
+    if cut := sum(map(len, job.evaluation.values())) - len(evaluation):
+        ranks.say(f"  {cut} evaluation pairs are left out: they are longer than the model's context")
+    batches = done.parent / f"{done.name}.scores"
+    scores = score_pairs(model, evaluation, Packing(**cfg.packing), pad_id, batches, ranks)
     if ranks.main:
-        rows, texts, template_texts = probe
+        texts, template_texts = as_texts(loaded.format, evaluation[:PARITY_PAIRS])
         others = None if texts == template_texts else template_texts
-        parity = check_parity(model, unfinished / "model", rows, texts, trained, others)
+        parity = check_parity(model, unfinished / "model", probe, texts, trained, others)
         card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
-        artifacts.write_rows(unfinished / "scores.parquet", rows, SCORE_COLUMNS)
+        artifacts.write_rows(unfinished / run.reward_scores.name, rows, SCORE_COLUMNS)
         summary = {
             "pairs_too_long": too_long,
             "limit": why,
-            "evaluation_pairs_too_long": sum(map(len, evaluation.values())) - len(scores),
+            "evaluation_pairs_too_long": cut,
             "parity": parity,
             "history": history,
         }
-        artifacts.write_json(unfinished / "training.json", summary)
-        artifacts.publish(unfinished, done, artifacts.Manifest("reward model", {}, {}, {}))
+        artifacts.write_json(unfinished / run.reward_summary.name, summary)
+        artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
         shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.wait()
 
@@ -230,21 +213,19 @@ def _trainer(
     loaded: Loaded,
     columns: dict[str, list],
     limit: int,
-    margins: str,
-    seed: int,
+    wanted: Wanted,
     done: Path,
     ranks: Ranks,
 ) -> MarginRewardTrainer:
+    name = f"{cfg.recipe}-{wanted.margins}-seed-{wanted.seed}"
     arguments = MarginRewardConfig(
         output_dir=str(done.parent / f"{done.name}.checkpoints"),
-        seed=seed,
+        seed=wanted.seed,
         max_length=limit,
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         packing=cfg.packing.name,
         packing_max_tokens=Packing(**cfg.packing).max_tokens,
-        **shared_arguments(
-            cfg.trainer, "trainer", ranks.count, cfg.run.tracking, f"{cfg.recipe}-{margins}-seed-{seed}"
-        ),
+        **shared_arguments(cfg.trainer, "trainer", ranks.count, cfg.run.tracking, name),
     )
     trainer = MarginRewardTrainer(
         model=loaded.model,
@@ -296,73 +277,3 @@ def _reloaded(
     base = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized)
     model = base.model if quantized is not None else base.model.to(device())
     return with_adapters(model, adapters, rows, base.tokenizer.pad_token_id)
-
-
-# ---- scores ---------------------------------------------------------------------------------------------------------
-
-
-def _render(loaded: Loaded, pairs: list[dict]) -> list[list[Rendered]]:
-    """Evaluation pairs as the model reads them: cut off, and marked, where its context is shorter."""
-    return [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], loaded.context) for row in pairs]
-
-
-def _score_sets(
-    model: PreTrainedModel,
-    loaded: Loaded,
-    packing: Packing,
-    evaluation: dict[str, list[dict]],
-    rendered: dict[str, list[list[Rendered]]],
-    folder: Path,
-    ranks: Ranks,
-) -> list[dict]:
-    """Scores of every evaluation pair that the model can read whole, in planned batches dealt to the ranks."""
-    whole = [
-        (name, pair, both)
-        for name, of_set in evaluation.items()
-        for pair, both in zip(of_set, rendered[name], strict=True)
-        if not any(answer.truncated for answer in both)
-    ]
-    rows, pairs = [(name, pair) for name, pair, _ in whole], [Item.of(both) for *_, both in whole]
-    if cut := sum(map(len, evaluation.values())) - len(whole):
-        ranks.say(f"  {cut} evaluation pairs are left out: they are longer than the model's context")
-    layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, pairs, ranks.say)
-
-    def compute(batch: list[int]) -> Pending:
-        found = to_host(packed_reward_scores(model, layout, [pairs[i] for i in batch]))
-        return lambda: json.dumps(found().tolist()).encode()
-
-    sizes = [layout.size(pair) for pair in pairs]
-    scored: list[dict] = [{}] * len(rows)
-    for items, content in compute_in_batches(folder, "scoring evaluation pairs", sizes, 16384, compute, ranks):
-        values = json.loads(content)
-        for i, chosen, rejected in zip(items, values[: len(items)], values[len(items) :], strict=True):
-            scored[i] = {**_facts(*rows[i]), "chosen_score": chosen, "rejected_score": rejected}
-    ranks.wait()
-    if ranks.main:
-        shutil.rmtree(folder)
-    return scored
-
-
-def _facts(name: str, pair: dict) -> dict:
-    known = pair["chosen_severity"] is not None and pair["rejected_severity"] is not None
-    gap = pair["rejected_severity"] - pair["chosen_severity"] if known else None
-    return {"set": name, "id": pair["id"], "harmful": pair["harmful"], "severity_gap": gap}
-
-
-def _parity_rows(
-    loaded: Loaded, evaluation: dict[str, list[dict]], rendered: dict[str, list[list[Rendered]]]
-) -> tuple[list[Rendered], list[str], list[str]]:
-    """The first answers that nothing was cut from, as token ids, as texts, and as the template itself writes them."""
-    rows: list[Rendered] = []
-    texts: list[str] = []
-    template_texts: list[str] = []
-    for name, pairs in evaluation.items():
-        for pair, both in zip(pairs, rendered[name], strict=True):
-            if len(rows) < PARITY_ROWS and not any(answer.truncated for answer in both):
-                rows += both
-                for side in ("chosen", "rejected"):
-                    texts.append(loaded.format.text(pair["prompt"], pair[side]))
-                    template_texts.append(loaded.format.template_text(pair["prompt"], pair[side]))
-    if not rows:
-        raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
-    return rows, texts, template_texts

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest
+from alignment.runs.manifest import MANIFEST, Manifest, damage, hash_file
 
 
 class SealedCheckpoints:
@@ -27,18 +27,16 @@ class SealedCheckpoints:
 def seal(folder: Path) -> None:
     """Writes the hashes of a finished checkpoint's files."""
     artifacts.sync_tree(folder)
-    files = {
-        str(path.relative_to(folder)): artifacts.hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    files = {str(path.relative_to(folder)): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     manifest = Manifest("checkpoint", {}, {}, {}, files=files)
-    artifacts.write_json(folder / artifacts.MANIFEST, {**vars(manifest)})
+    artifacts.write_json(folder / MANIFEST, {**vars(manifest)})
 
 
 def newest_intact(folder: Path, say: Callable[[str], None]) -> Path | None:
     """The checkpoint to resume from. Broken ones are named and removed: they would count among those that are kept."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        problem = artifacts.damage(path)
+        problem = damage(path)
         if problem is None:
             return path
         say(f"  passing over {path.name}: {problem}")

@@ -8,8 +8,8 @@ from alignment.evaluation.answers import Asked
 from alignment.evaluation.judging import can_say, judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import heldout_prompts, measurable, prompts_of
 from alignment.judges.verdicts import Verdict
-from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import evaluate
 from tests.real_data import DATA, needs_data

@@ -10,8 +10,9 @@ from alignment.inputs import pairs
 from alignment.plan import plan, require_same_settings
 from alignment.run import run_recipe
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import MANIFEST
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages.induce import _drop_evaluated
 from alignment.types import UserError
@@ -81,9 +82,7 @@ def test_a_stage_made_before_a_set_was_kept_out_is_not_evaluated_on_it(folder, w
     cfg = config(folder, "table1", *model)
     step = next(step for step in plan(cfg, run) if step.stage == "train_sft")
     run.stage("train_sft").mkdir(parents=True)
-    artifacts.write_json(
-        run.stage("train_sft") / artifacts.MANIFEST, {**vars(step.manifest), "rows": None, "files": {}}
-    )
+    artifacts.write_json(run.stage("train_sft") / MANIFEST, {**vars(step.manifest), "rows": None, "files": {}})
     alone = ["stages=[evaluate]", *model]
     require_same_settings(config(folder, "table1", *alone), run)
     with pytest.raises(UserError, match="train_sft was made from other data, or before these evaluation sets"):

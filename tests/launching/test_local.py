@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from tests import small_recipe
 from tests.small_recipe import different
 from tests.test_policy_runs import SAME_BYTES, check_policy, check_same_training

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import quoted
 from tests import small_recipe
 from tests.launching import interruptions

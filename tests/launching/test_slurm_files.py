@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from alignment.launching import slurm
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config, quoted, split_arguments
 from alignment.settings.launch_rules import slurm_seconds
 from alignment.types import UserError

@@ -11,7 +11,7 @@ from alignment.memory import fitting, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
 from alignment.plan import plan
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import UserError
 from tests import small_recipe

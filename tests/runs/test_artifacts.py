@@ -6,13 +6,15 @@ import os
 import pickle
 import shutil
 import stat
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Manifest, RunDir
 from alignment.runs.locks import link_or_copy
+from alignment.runs.manifest import Manifest, Rows, damage, difference, git_commit
+from alignment.runs.run_files import RunDir, locked, open_run
 from alignment.types import StageFailed, UserError
 from tests.conftest import tiny_model
 
@@ -30,7 +32,7 @@ def published(tmp_path):
 
 def test_a_published_folder_is_whole(tmp_path):
     target = published(tmp_path)
-    assert artifacts.damage(target) is None
+    assert damage(target) is None
     assert Manifest.read(target).key == MANIFEST.key
     assert not (tmp_path / "work").exists()
 
@@ -55,7 +57,7 @@ def test_any_damage_is_found_and_named(tmp_path, name, how):
     else:
         content[len(content) // 2] ^= 1
         path.write_bytes({"truncated": path.read_bytes()[:-1], "flipped": bytes(content), "emptied": b""}[how])
-    problem = artifacts.damage(target)
+    problem = damage(target)
     if name == "manifest.json" and how in ("truncated", "flipped"):
         # the last byte is a newline, and a flipped bit may leave valid json that names other files or hashes
         assert problem is None or "manifest" in problem or "damaged" in problem or "missing" in problem
@@ -80,13 +82,13 @@ def test_what_differs_is_said_in_words():
     def changed(**what):
         return Manifest(**{**vars(MANIFEST), **what})
 
-    assert artifacts.difference(MANIFEST, MANIFEST) == "up to date"
-    assert artifacts.difference(MANIFEST, changed(config={"layer": 3, "pooling": "mean"})) == "layer was 2, is 3"
-    assert artifacts.difference(MANIFEST, changed(inputs={"data": "abd"})) == "data changed"
-    assert artifacts.difference(MANIFEST, changed(versions={"torch": "2"})) == "torch 1 -> 2"
+    assert difference(MANIFEST, MANIFEST) == "up to date"
+    assert difference(MANIFEST, changed(config={"layer": 3, "pooling": "mean"})) == "layer was 2, is 3"
+    assert difference(MANIFEST, changed(inputs={"data": "abd"})) == "data changed"
+    assert difference(MANIFEST, changed(versions={"torch": "2"})) == "torch 1 -> 2"
     for other in (changed(config={}), changed(inputs={}), changed(versions={}), changed(stage="induce")):
         assert other.key != MANIFEST.key
-    assert changed(git_commit="x", rows=artifacts.Rows(1, 1, 0)).key == MANIFEST.key
+    assert changed(git_commit="x", rows=Rows(1, 1, 0)).key == MANIFEST.key
 
 
 def test_rows_keep_their_schema(tmp_path):
@@ -96,11 +98,11 @@ def test_rows_keep_their_schema(tmp_path):
 
 
 def test_one_run_at_a_time(tmp_path):
-    run = artifacts.open_run(tmp_path / "run")
+    run = open_run(tmp_path / "run")
     used = f"in use by process {os.getpid()}"
-    with artifacts.locked(run), pytest.raises(UserError, match=used), artifacts.locked(run):
+    with locked(run), pytest.raises(UserError, match=used), locked(run):
         pass
-    with artifacts.locked(run):
+    with locked(run):
         pass
 
 
@@ -112,17 +114,26 @@ def test_every_file_of_a_run_has_one_name(tmp_path):
     assert all(path.is_relative_to(tmp_path) for path in paths)
 
 
+def test_what_a_stage_writes_lies_where_it_will_be_published(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.inside(run.policy("train_dpo", "dpo", 3)) == Path("dpo/seed-3/policy")
+    out = run.work("train_rm", "0123456789abcdef01") / "out"
+    assert out == tmp_path / ".work/train_rm-0123456789abcdef/out" and run.work("data") == tmp_path / ".work/data"
+    assert out / run.inside(run.reward_scores) == out / "scores.parquet"
+    assert run.finished(out) == tmp_path / ".work/train_rm-0123456789abcdef/done"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_can_not_be_written_is_one_line(tmp_path):
     tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
     with pytest.raises(UserError, match=r"run\.dir: cannot write"):
-        artifacts.open_run(tmp_path / "run")
+        open_run(tmp_path / "run")
 
 
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match=r"run\.dir: cannot write to .*: Not a directory"):
-        artifacts.open_run(tmp_path / "runs" / "x")
+        open_run(tmp_path / "runs" / "x")
 
 
 def test_an_error_keeps_its_line_on_its_way_to_other_ranks():
@@ -154,7 +165,7 @@ def test_a_file_system_without_locks_is_worked_on_and_said(tmp_path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with artifacts.locked(RunDir(tmp_path)):
+    with locked(RunDir(tmp_path)):
         pass
     assert "its file system has no locks; start one run at a time there" in capsys.readouterr().err
 
@@ -164,7 +175,7 @@ def test_another_error_of_a_lock_is_none_of_ours(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "broken disk")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OSError, match="broken disk"), artifacts.locked(RunDir(tmp_path)):
+    with pytest.raises(OSError, match="broken disk"), locked(RunDir(tmp_path)):
         pass
 
 
@@ -194,9 +205,9 @@ def test_folders_that_cannot_be_forced_to_disk_are_left_to_it(tmp_path, monkeypa
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", of_files_only)
-    assert artifacts.damage(published(tmp_path)) is None
+    assert damage(published(tmp_path)) is None
 
 
 def test_a_checkout_on_a_machine_without_git_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert artifacts.git_commit() is None
+    assert git_commit() is None

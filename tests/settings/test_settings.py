@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.settings.compose import as_hydra_reads, check_arguments, compose_config, quoted
 from alignment.settings.schema import CONF_DIR
-from alignment.stages import STAGES as STAGE_TABLE
+from alignment.stages import STAGES
 from alignment.types import UserError
 from tests import small_recipe
 from tests.conftest import REPOSITORY
@@ -191,7 +191,7 @@ def test_a_column_of_confidences_is_taken_where_pairs_have_one(more):
 def run_plan(arguments: list[str]) -> None:
     """Mistakes that only show when files are looked at: found when the run is planned."""
     from alignment.run import plan
-    from alignment.runs.artifacts import RunDir
+    from alignment.runs.run_files import RunDir
 
     cfg = compose_config([argument for argument in arguments if not argument.startswith("-")])
     plan(cfg, RunDir(Path("runs")))
@@ -244,7 +244,7 @@ def test_every_yaml_composes(path, tmp_path):
         whole = JUDGED if group == "judge" else ["+recipe=end_to_end"]
         overrides = [*whole, f"{group}={name}", *needed.get(f"{group}/{name}", [])]
     cfg = compose_config(overrides)
-    assert cfg.recipe and set(cfg.stages) <= set(STAGE_TABLE)
+    assert cfg.recipe and set(cfg.stages) <= set(STAGES)
     blocks = [value for node in (cfg, cfg.judge) for value in node.values() if isinstance(value, DictConfig)]
     assert all(is_dataclass(OmegaConf.get_type(block)) for block in blocks), (
         "without a schema nothing checks its values"
@@ -275,12 +275,12 @@ def test_help_lists_the_groups_that_exist():
 
 def test_stage_names_are_the_same_everywhere():
     modules = {path.stem for path in (REPOSITORY / "alignment/stages").glob("*.py")} - {"__init__"}
-    assert set(STAGE_TABLE) == modules
+    assert set(STAGES) == modules
 
 
 def test_every_key_a_stage_depends_on_exists():
     cfg = compose_config([BASE])
-    for stage in STAGE_TABLE.values():
+    for stage in STAGES.values():
         for key in stage.config:
             node = cfg
             for part in key.split("."):

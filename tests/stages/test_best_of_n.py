@@ -9,7 +9,7 @@ import pytest
 from datasets import load_dataset
 
 from alignment.run import run_recipe
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from tests.conftest import REPOSITORY
 

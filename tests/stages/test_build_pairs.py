@@ -21,8 +21,8 @@ from alignment.models.packing import Item, Layout
 from alignment.models.source import model_source
 from alignment.run import plan
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import build_pairs
 from alignment.types import UserError

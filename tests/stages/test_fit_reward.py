@@ -13,9 +13,9 @@ from alignment.models.activations import response_states
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.source import model_source
-from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import fit_reward
 from alignment.types import UserError
@@ -24,7 +24,7 @@ SMALL = ["+recipe=cdpo", "data.pairs=60", "data.heldout=40", "data.evaluation=20
 TRUTH = {"chosen_severity": 1, "rejected_severity": 2, "chosen_helpfulness": 3, "rejected_helpfulness": 0}
 
 
-def run(folder, *overrides) -> tuple[RunDir, artifacts.Rows]:
+def run(folder, *overrides) -> tuple[RunDir, Rows]:
     """The stage alone, published by hand."""
     run, out = RunDir(folder / "run"), folder / "work" / "out"
     out.mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_the_report_holds_what_it_promises(finished):
     assert report["pair_accuracy"]["sigmoid_scores"] == report["soft"] == report["scoring"]["hybrid"]
     assert set(report["clean"]) == {"same", "objects", "templates"}
     assert report["pairs"] == {"train": 60, "heldout": 40, "same": 20, "objects": 20, "templates": 20}
-    assert finished[1] == artifacts.Rows(160, 160, 0)
+    assert finished[1] == Rows(160, 160, 0)
 
 
 def test_the_saved_reward_scores_the_models_own_states(finished):

@@ -9,7 +9,7 @@ from alignment.data.world_pairs import world_pairs
 from alignment.reports.pair_overview import inspection_tables, plain
 from alignment.reports.tables import as_text
 from alignment.run import run_recipe
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.world.preferences import Drawing
 from tests.conftest import REPOSITORY
@@ -50,7 +50,7 @@ def test_a_file_shows_what_is_in_it(tmp_path, capsys):
 def test_a_run_in_one_process_says_that_other_gpus_are_idle(tmp_path, capsys, monkeypatch):
     """A stage without a model needs none."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    monkeypatch.setattr("alignment.run._run_or_name_the_lost", lambda *step: None)
+    monkeypatch.setattr("alignment.runner._run_or_name_the_lost", lambda *step: None)
     line = "one of the 8 GPUs here is used; launch=ddp, or accelerate launch, uses all of them"
     for recipe, said in (("legend_rm", True), ("inspect", False)):
         run_recipe(compose_config([f"+recipe={recipe}", f"run.dir={tmp_path}/{recipe}", f"stages=[{STAGE[recipe]}]"]))

@@ -18,8 +18,9 @@ import pytest
 from alignment.judges.batched import judge_all
 from alignment.judges.verdicts import Verdict
 from alignment.run import run_recipe
-from alignment.runs.artifacts import RunDir, read_json
+from alignment.runs.artifacts import read_json
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import StageFailed, UserError
 from tests.conftest import REPOSITORY

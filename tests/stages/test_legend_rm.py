@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from alignment.data.chat import chat_format
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.world.identity import generator_hash, model_hash
 from alignment.world.preferences import Drawing
 from tests import small_recipe

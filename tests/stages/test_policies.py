@@ -21,8 +21,9 @@ from alignment.policies.systems import SYSTEMS
 from alignment.reports.policies import grid_points, policies
 from alignment.run import plan, run_recipe
 from alignment.runs import artifacts
-from alignment.runs.artifacts import Rows, RunDir
+from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.types import StageFailed, UserError

@@ -13,7 +13,7 @@ from alignment.models.load import load_reward_scorer
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.run import run_recipe
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import UserError
 from tests.conftest import REPOSITORY

@@ -16,7 +16,7 @@ from alignment.models.load import _in_4_bits, load_reward_base
 from alignment.models.source import model_source
 from alignment.run import run_recipe
 from alignment.runs import artifacts
-from alignment.runs.artifacts import RunDir
+from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from tests import small_recipe
 from tests.conftest import REPOSITORY

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from alignment.maths.losses import margin_ranking_loss
-from alignment.runs import artifacts
+from alignment.runs.manifest import MANIFEST
 from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.types import UserError
@@ -180,7 +180,7 @@ def test_resuming_is_exact_and_a_broken_checkpoint_is_passed_over(tmp_path):
     checkpoint = newest_intact(tmp_path / "cut", said.append)
     assert checkpoint.name == "checkpoint-6" and "checkpoint-8: model.safetensors is damaged" in said[0]
     assert not newest.exists(), "Trainer would count it among those it keeps, and remove a good one for it"
-    (checkpoint.parent / "checkpoint-4" / artifacts.MANIFEST).unlink()
+    (checkpoint.parent / "checkpoint-4" / MANIFEST).unlink()
     resumed, _ = train(tmp_path / "cut", data, resume=str(checkpoint), **arguments)
     assert same(weights(resumed), weights(whole))
 

@@ -20,7 +20,7 @@ from alignment.data.chat import chat_format, end_ids
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
 from alignment.models.activations import response_states
 from alignment.models.packing import Item, Layout
-from alignment.runs.artifacts import hash_folder
+from alignment.runs.manifest import hash_folder
 from alignment.world import grammar, make, oracle
 from alignment.world.preferences import Drawing, training_pairs
 from tests import small_recipe

@@ -1,0 +1,138 @@
+"""Runs the steps of a plan in this process, or these ranks: each writes aside, is published and timed."""
+
+import importlib
+import os
+import shutil
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignment.evaluation.gates import missed
+from alignment.evaluation.judging import calibrated
+from alignment.inputs import pairs
+from alignment.launching import lost
+from alignment.plan import Step, keep_settings, reads_pairs
+from alignment.runs import artifacts
+from alignment.runs.manifest import Manifest, git_commit
+from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import QUARANTINE, RunDir, locked
+from alignment.stages import STAGES
+from alignment.types import GatesMissed
+
+
+def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
+    """In this process, or these ranks. judges: of stage evaluate, looked at before all else."""
+    with locked(run) if ranks.main else nullcontext():
+        if ranks.main:
+            artifacts.clear_replaced(run)
+            if cfg.run.stage is None:
+                keep_settings(cfg, run)
+        _read_pairs(cfg, run, steps, ranks)
+        _say_idle_gpus(steps, ranks)
+        if judges:
+            calibrated(cfg.judge, judges, cfg.seed, run, ranks)
+        for step in steps:
+            if step.cached:
+                ranks.say(f"{step.stage}: up to date")
+            else:
+                ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
+                _run_or_name_the_lost(cfg, run, step, ranks)
+        if ranks.main and any(step.stage == "report" for step in steps):
+            artifacts.write_json(run.report, _report(run))
+            ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
+    if cfg.run.stage is None:
+        ranks.say(f"done: {run.root}")
+    if any(step.stage == "report" for step in steps):
+        ranks.from_main(lambda: require_gates(run))
+
+
+def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:
+    """One process computes on one GPU."""
+    if ranks.count > 1 or not any(STAGES[step.stage].model and not step.cached for step in steps):
+        return
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        ranks.say(f"one of the {count} GPUs here is used; launch=ddp, or accelerate launch, uses all of them")
+
+
+def require_gates(run: RunDir) -> None:
+    """Everything is published by now."""
+    if run.scorecard.exists() and (lines := missed(artifacts.read_json(run.scorecard)["gates"])):
+        raise GatesMissed(*lines)
+
+
+def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
+    """Before anything expensive, whichever stage needs them first: what is wrong with them is known at once."""
+    if not reads_pairs(cfg, steps):
+        return
+    train, heldout = pairs.given_pairs(cfg, run, ranks)
+    if "annotate" in cfg.stages:
+        pairs.require_enough(cfg, run, train, heldout)
+
+
+def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
+    """Ranks that waited in vain end at once, and say for whom."""
+    try:
+        ranks.stop_if_asked(f"before {step.stage}")
+        _run_stage(cfg, run, step, ranks)
+    except Exception as error:
+        if not lost.gave_up(error, ranks):
+            raise
+        absent = lost.missing(run.waiting, ranks)
+        line = lost.message(step.stage, absent, ranks, cfg.launch.timeout_seconds, run.root)
+        print(f"repalign: {line}", file=sys.stderr, flush=True)
+        os._exit(1)  # and leaves no exit code: it is not this rank that failed
+
+
+def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
+    """Runs one stage on all ranks; the main process publishes what they wrote."""
+    work = run.work(step.stage, step.manifest.key)
+    out = work / "out"
+    if ranks.main:
+        _clear_stale_work(work)
+        shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
+        out.mkdir(parents=True)
+    stage = importlib.import_module(f"alignment.stages.{step.stage}")
+    ranks.wait()
+    started = time.perf_counter()  # of the work itself: libraries are imported
+    rows = stage.run(cfg, run, out, ranks)
+    ranks.wait()
+    if ranks.main:
+        seconds = time.perf_counter() - started
+        artifacts.write_json(run.timings, {**_timings(run), step.stage: round(seconds, 3)})
+        ranks.say(f"  {seconds:.1f} s")
+        record = {"git_commit": git_commit(), "rows": rows}
+        artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
+        shutil.rmtree(work, ignore_errors=True)
+        if rows.quarantined:
+            ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
+    ranks.wait()
+
+
+def _report(run: RunDir) -> dict:
+    """The report, with what must stay out of published stages for those to be reproducible: the time they took."""
+    report = artifacts.read_json(run.stage_report)
+    if "annotation" in report:
+        seconds = [_timings(run).get(stage) for stage in ("induce", "annotate")]
+        report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)
+    return report
+
+
+def _timings(run: RunDir) -> dict[str, float]:
+    """Seconds by stage; none that are lost or unreadable."""
+    try:
+        return artifacts.read_json(run.timings)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _clear_stale_work(work: Path) -> None:
+    """Half-done work of this stage under other settings will never be used."""
+    stage = work.name.rpartition("-")[0]
+    for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
+        if folder != work:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""A stage that nobody wrote about elsewhere: what it must say of itself, and that saying it is enough."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+import pytest
+
+from alignment.inputs.fingerprints import FINGERPRINTS
+from alignment.launching import commands
+from alignment.memory import fitting, table
+from alignment.memory.estimates import Estimator
+from alignment.memory.machine import Machine
+from alignment.plan import plan
+from alignment.run import run_recipe
+from alignment.runs.manifest import Manifest, Rows, damage
+from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
+from alignment.stages import STAGES, Estimate, Infers, Stage, Trains, trained_with
+
+COUNTING = Stage("letters of a recipe's name, counted", config=("recipe", "seed"))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Stage `toy`, as the table and a module of its name would have it."""
+
+    def run(cfg, run, out: Path, ranks) -> Rows:
+        (out / "count.json").write_text(json.dumps(len(cfg.recipe)))
+        return Rows(1, 1, 0)
+
+    module = ModuleType("alignment.stages.toy")
+    module.run = run
+    monkeypatch.setitem(sys.modules, "alignment.stages.toy", module)
+    monkeypatch.setitem(STAGES, "toy", COUNTING)
+    return lambda stage: monkeypatch.setitem(STAGES, "toy", stage)
+
+
+def planned(folder: Path, *more: str, stages: str = "toy"):
+    return compose_config(["+recipe=cdpo", f"stages=[{stages}]", f"run.dir={folder}", *more])
+
+
+def test_a_new_stage_is_planned_run_published_and_then_up_to_date(toy, tmp_path, capsys):
+    cfg, run = planned(tmp_path), RunDir(tmp_path)
+    (step,) = plan(cfg, run)
+    assert (step.stage, step.cached, step.why) == ("toy", False, "not there yet")
+    assert step.manifest.config == {"recipe": "cdpo", "seed": 0} and step.manifest.inputs == {}
+    run_recipe(cfg)
+    assert "toy: letters of a recipe's name, counted (not there yet)" in capsys.readouterr().out
+    assert json.loads((run.stage("toy") / "count.json").read_text()) == 4 and damage(run.stage("toy")) is None
+    assert Manifest.read(run.stage("toy")).rows == Rows(1, 1, 0)
+    assert plan(cfg, run)[0].cached
+    (step,) = plan(planned(tmp_path, "seed=1"), run)
+    assert step.why == "rebuilding: seed was 0, is 1"
+
+
+def test_its_inputs_and_the_stages_it_reads_make_it_anew(toy, tmp_path):
+    toy(replace(COUNTING, inputs=("data",), reads=("fit_reward",)))
+    (step,) = plan(planned(tmp_path), RunDir(tmp_path))
+    cfg = planned(tmp_path)
+    assert step.manifest.inputs == {"data": FINGERPRINTS["data"](cfg), "stage fit_reward": ""}
+
+
+def test_an_input_that_has_no_fingerprint_is_refused():
+    """It counted as the contrastive questions."""
+    with pytest.raises(ValueError, match="no fingerprint 'qestions'; it has model, data, questions"):
+        Stage("", config=(), inputs=("qestions",))
+
+
+def test_what_a_stage_does_with_the_model_is_said_or_refused():
+    """It counted as one that samples."""
+    with pytest.raises(ValueError, match="with the model among its inputs says what it does with it"):
+        Stage("", config=(), inputs=("model",))
+    with pytest.raises(ValueError, match="with the model among its inputs"):
+        Stage("", config=("trainer",), model=Trains("trainer"))
+    with pytest.raises(ValueError, match="no estimate 'sampled'; it has induce"):
+        Infers("sampled", None)
+    with pytest.raises(ValueError, match=r"sampling\.batch_tokens is not among the stage's config"):
+        Stage("", config=("samplings",), inputs=("model",), model=Infers("evaluate", "sampling.batch_tokens"))
+
+
+def test_memory_is_estimated_as_the_stage_says_and_of_no_other_one(toy, tmp_path):
+    toy(Stage("", config=("annotator",), inputs=("model",), model=Infers("annotate", "annotator.batch_tokens")))
+    cfg, run = planned(tmp_path, "packing=off", stages="annotate,toy"), RunDir(tmp_path)
+    estimator = Estimator(cfg, run, Machine(1, False, False, 10**12))
+    assert estimator.estimate("toy", cfg).memory == estimator.estimate("annotate", cfg).memory
+    assert list(fitting._changes(cfg, "toy", estimator.machine)) == list(
+        fitting._changes(cfg, "annotate", estimator.machine)
+    )
+    toy(Stage("", config=(), inputs=("model",), model=Infers(None, None)))
+    assert list(fitting._changes(cfg, "toy", estimator.machine)) == []  # no KeyError: there is no such key
+    text, refusal = table.report(cfg, run, plan(cfg, run), 1)
+    assert text.endswith("memory is not estimated of toy") and refusal is None
+    assert [line.split()[0] for line in text.splitlines() if line.strip()].count("annotate") == 2
+
+
+def test_one_that_trains_is_launched_and_planned_as_such(toy, tmp_path):
+    toy(Stage("", config=("policy",), inputs=("model",), model=Trains("policy", chosen_only=True)))
+    assert trained_with("policy") == ("train_sft", "train_dpo", "train_cdpo", "toy")
+    cfg = planned(tmp_path, "launch=zero2", "launch.processes=2", "policy.systems=[sft]", stages="train_sft,toy")
+    assert commands.layout(cfg, "toy") == "zero2" and commands.layout(cfg, "evaluate") == "ddp"
+    estimator = Estimator(cfg, RunDir(tmp_path), Machine(2, False, False, 10**12))
+    assert estimator.estimate("toy", cfg).memory == estimator.estimate("train_sft", cfg).memory
+
+
+def test_every_estimate_is_that_of_a_stage():
+    for name in get_args(Estimate):
+        assert STAGES[name].model.estimate == name
+    assert {name for name, stage in STAGES.items() if stage.alone} == {"report"}
