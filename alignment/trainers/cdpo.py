@@ -34,7 +34,7 @@ from alignment.models.packing import Item, Layout, Packing, answers
 from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
-from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.own_data import check_pairs, plain, require_room
@@ -48,7 +48,7 @@ TOKENS = {"prompt_ids", "chosen_ids", "rejected_ids"}
 REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 
 
-class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, PairMean, DPOTrainer):
+class ConfidenceDPOTrainer(ReferenceLogProbs, LaidOutRows, PairMean, DPOTrainer):
     """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
 
     reward: a HybridReward, or the folder of one; None fits one at start on `args.reward_pairs` training pairs.
@@ -89,6 +89,7 @@ class ConfidenceDPOTrainer(SealedCheckpoints, ReferenceLogProbs, LaidOutRows, Pa
         if reward is not None:
             self.take_reward(reward)
         self.add_callback(Start(self))
+        seal_checkpoints(self, self.save_beside)
 
     # ---- the loss ----------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,10 @@ class ConfidenceDPOConfig(DPOConfig):
                 )
         elif self.fixed_confidence is not None:
             no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
+        if self.live and self.enable_jit_checkpoint:
+            raise UserError(
+                "enable_jit_checkpoint", "it saves in the middle of a step, and without the reward", "leave it at False"
+            )
         if not self.live:
             for name in (
                 "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",

@@ -20,7 +20,7 @@ from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
-from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.own_data import check_pairs, plain, refuse_text_for_numbers, require_room
 from alignment.trainers.pair_mean import PairMean, refuse_unweighable
@@ -47,7 +47,7 @@ class MarginRewardConfig(RewardConfig):
         refuse_unweighable(self)
 
 
-class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTrainer):
+class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
     """TRL's RewardTrainer with margins: give it a data set with a column `margin`; without one it is the vanilla loss.
 
     Pairs with a text longer than `max_length` tokens are left out, as TRL does; `dropped_pairs` says how many.
@@ -80,6 +80,7 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         packing = Packing(args.packing, args.packing_max_tokens)
         self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
         self.data_collator = RowCollator(self.layout, _pair, ("margin",))
+        seal_checkpoints(self)
 
     def compute_loss(
         self,

@@ -13,12 +13,12 @@ from trl import SFTConfig, SFTTrainer
 from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32
-from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.rows import LaidOutRows, RowCollator
 
 
-class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
+class PackedSFTTrainer(LaidOutRows, SFTTrainer):
     """TRL's SFTTrainer for rows `input_ids` and `labels`, -100 up to the answer; several rows of data share one."""
 
     answers = 1
@@ -31,6 +31,7 @@ class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
         add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
         self.lay_out(packing, self.processing_class.pad_token_id, self._longest, self.args.pad_to_multiple_of)
         self.data_collator = _AnswerCollator(self.layout, _answer)
+        seal_checkpoints(self)
 
     def compute_loss(
         self,
