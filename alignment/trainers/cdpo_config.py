@@ -7,13 +7,16 @@ from trl import DPOConfig
 
 from alignment.maths.hybrid import Gate
 from alignment.models.packing import Packing
-from alignment.trainers.own_data import is_default, no_effect, refuse_text_for_numbers
+from alignment.trainers.own_data import refuse_changed, refuse_text_for_numbers
 from alignment.trainers.pair_mean import refuse_unweighable
 from alignment.types import UserError
 
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
 CONFIDENCES = (*LIVE, "column", "fixed")
 REFITS = ("margin", "no_margin", "off")
+OF_REWARD = (
+    "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
+)  # fmt: skip
 
 # Fields of DPOConfig that our loss doesn't know: only their default goes.
 REFUSED = {
@@ -86,17 +89,14 @@ class ConfidenceDPOConfig(DPOConfig):
     def __post_init__(self) -> None:
         refuse_text_for_numbers(self)
         super().__post_init__()
-        self._refuse_unread()
+        refuse_changed(self, REFUSED)
         _choice("confidence", self.confidence, CONFIDENCES)
         _choice("refit", self.refit, REFITS)
         _choice("gate", self.gate, (None, *get_args(Gate)))
         _choice("pooling", self.pooling, (None, "endpoint", "last_text", "mean"))
-        if not self.beta > 0:
-            raise UserError("beta", f"{self.beta} is not above 0", "give a positive number, as 0.1")
-        if not self.alpha > 0:
-            raise UserError("alpha", f"{self.alpha} is not above 0", "give a positive number, as 7.5")
-        if not self.refit_learning_rate > 0:
-            raise UserError("refit_learning_rate", f"{self.refit_learning_rate} is not above 0", "give one, as 0.01")
+        for name, example in (("beta", 0.1), ("alpha", 7.5), ("refit_learning_rate", 0.01)):
+            if not getattr(self, name) > 0:
+                raise UserError(name, f"{getattr(self, name)} is not above 0", f"give a positive number, as {example}")
         for name in ("refit_margin", "refit_weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
@@ -104,50 +104,34 @@ class ConfidenceDPOConfig(DPOConfig):
         refuse_unweighable(self)
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
-        self._check_source()
+        if self.confidence == "fixed" and (self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1):
+            raise UserError("fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9")
+        if self.live and self.enable_jit_checkpoint:
+            raise UserError(
+                "enable_jit_checkpoint", "it saves in the middle of a step, and without the reward", "leave it at False"
+            )
+        self._refuse_idle()
 
     @property
     def live(self) -> bool:
         """Does the confidence come from the hybrid reward?"""
         return self.confidence in LIVE
 
-    def _check_source(self) -> None:
-        if self.confidence == "fixed":
-            if self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1:
-                raise UserError(
-                    "fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9"
-                )
-        elif self.fixed_confidence is not None:
-            no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
-        if self.live and self.enable_jit_checkpoint:
-            raise UserError(
-                "enable_jit_checkpoint", "it saves in the middle of a step, and without the reward", "leave it at False"
-            )
+    def _refuse_idle(self) -> None:
+        """Settings that nobody reads where others are as they are."""
+        confidence = f"confidence={self.confidence!r}"
+        if self.confidence != "fixed":
+            refuse_changed(self, {"fixed_confidence": f"{confidence} has its own values"})
         if not self.live:
-            for name in (
-                "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
-            ):  # fmt: skip
-                if not self.is_default(name):
-                    no_effect(name, f"confidence={self.confidence!r} uses no hybrid reward")
-        if self.confidence not in ("paper", "released") and not self.is_default("alpha"):
-            no_effect("alpha", f"confidence={self.confidence!r} doesn't read it")
+            refuse_changed(self, dict.fromkeys(OF_REWARD, f"{confidence} uses no hybrid reward"))
+        if self.confidence not in ("paper", "released"):
+            refuse_changed(self, {"alpha": f"{confidence} doesn't read it"})
         if self.refit == "off":
-            for name in ("refit_learning_rate", "refit_weight_decay"):
-                if not self.is_default(name):
-                    no_effect(name, "refit='off'")
-        if self.refit != "margin" and not self.is_default("refit_margin"):
-            no_effect("refit_margin", f"refit={self.refit!r} has no margin")
-
-    def _refuse_unread(self) -> None:
-        for name, why in REFUSED.items():
-            if not self.is_default(name):
-                no_effect(name, why)
-        if self.precompute_ref_batch_size is not None and not self.precompute_ref_log_probs:
-            no_effect("precompute_ref_batch_size", "precompute_ref_log_probs is off")
-
-    def is_default(self, name: str) -> bool:
-        """Is this setting as nobody set it?"""
-        return is_default(self, name)
+            refuse_changed(self, dict.fromkeys(("refit_learning_rate", "refit_weight_decay"), "refit='off'"))
+        if self.refit != "margin":
+            refuse_changed(self, {"refit_margin": f"refit={self.refit!r} has no margin"})
+        if not self.precompute_ref_log_probs:
+            refuse_changed(self, {"precompute_ref_batch_size": "precompute_ref_log_probs is off"})
 
 
 def _choice(name: str, value: Any, choices: tuple) -> None:
