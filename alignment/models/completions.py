@@ -27,6 +27,7 @@ def add_completion_head(model: PreTrainedModel) -> None:
 
     Only for architectures of PACKABLE: others scale their logits in ways that are TRL's to know.
     """
+    model = _without_adapters(model)
     inner = model.forward
     config = model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
@@ -100,9 +101,11 @@ def _whole(parameter: Tensor | None) -> Tensor | None:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def answer_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+def answer_log_probs(
+    model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor], by_trl: bool = False
+) -> Tensor:
     """(answer,) log pi(y | x) of every answer. model: as training wraps it; inner: the model itself."""
-    per_token = token_log_probs(model, inner, layout, batch)
+    per_token = (trl_log_probs if by_trl else token_log_probs)(model, inner, layout, batch)
     return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
 
 
@@ -139,4 +142,9 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
 
 def _score_head(inner: PreTrainedModel) -> nn.Module:
     """Where rewards come from; with LoRA peft's copy of it, which trains."""
-    return (inner.get_base_model() if hasattr(inner, "get_base_model") else inner).score
+    return _without_adapters(inner).score
+
+
+def _without_adapters(inner: PreTrainedModel) -> PreTrainedModel:
+    """The model that peft's holds, or the model itself."""
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner

@@ -15,6 +15,7 @@ from alignment.models.devices import device, training_dtype
 from alignment.models.load import context_of
 from alignment.runs.ranks import accelerator, batch_shape, on_cpu
 from alignment.trainers.own_data import loading
+from alignment.types import UserError
 
 # Our settings that go into TRL's configuration under their own names.
 PASSED_ON = (
@@ -61,14 +62,13 @@ def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] |
     """peft's configuration; a new head is trained whole and saved beside the adapters."""
     if lora["name"] == "none":
         return None
+    targets = lora["target_modules"]
     return LoraConfig(
         task_type=task,
         r=lora["r"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
-        target_modules=lora["target_modules"]
-        if isinstance(lora["target_modules"], str)
-        else list(lora["target_modules"]),
+        target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=modules_to_save,
     )
 
@@ -80,6 +80,15 @@ def keep_dropout(model: torch.nn.Module) -> None:
             for name, dropout in layer.lora_dropout.items():
                 if isinstance(dropout, torch.nn.Dropout):  # at 0 there is none
                     dropout.p = model.peft_config[name].lora_dropout
+
+
+def refuse_adapters(model: torch.nn.Module) -> None:
+    """Those that our forward pass would go around."""
+    if hasattr(model.get_output_embeddings(), "base_layer"):
+        raise UserError("peft_config", "the language-model head can't have adapters", "leave it out of target_modules")
+    adapters = getattr(model, "peft_config", {}).values()
+    if any(getattr(config, "is_prompt_learning", False) for config in adapters):
+        raise UserError("peft_config", "learned prompts move the positions that are read", "use LoRA")
 
 
 def quantized_on(lora: Mapping[str, Any]) -> torch.device | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from trl import DPOConfig
 
 from alignment.models.packing import Packing
-from alignment.trainers.own_data import is_default, no_effect, refuse_text_for_numbers
+from alignment.trainers.own_data import refuse_changed, refuse_text_for_numbers
 from alignment.trainers.pair_mean import refuse_unweighable
 from alignment.trainers.unread_confidence import unread
 from alignment.types import ConfidenceSource, Gate, LiveConfidence, Pooling, Refit, UserError
@@ -84,17 +84,14 @@ class ConfidenceDPOConfig(DPOConfig):
     def __post_init__(self) -> None:
         refuse_text_for_numbers(self)
         super().__post_init__()
-        self._refuse_unread()
+        refuse_changed(self, REFUSED)
         _choice("confidence", self.confidence, get_args(Confidence))
         _choice("refit", self.refit, get_args(Refit))
         _choice("gate", self.gate, (None, *get_args(Gate)))
         _choice("pooling", self.pooling, (None, *get_args(Pooling)))
-        if not self.beta > 0:
-            raise UserError("beta", f"{self.beta} is not above 0", "give a positive number, as 0.1")
-        if not self.alpha > 0:
-            raise UserError("alpha", f"{self.alpha} is not above 0", "give a positive number, as 7.5")
-        if not self.refit_learning_rate > 0:
-            raise UserError("refit_learning_rate", f"{self.refit_learning_rate} is not above 0", "give one, as 0.01")
+        for name, example in (("beta", 0.1), ("alpha", 7.5), ("refit_learning_rate", 0.01)):
+            if not getattr(self, name) > 0:
+                raise UserError(name, f"{getattr(self, name)} is not above 0", f"give a positive number, as {example}")
         for name in ("refit_margin", "refit_weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
@@ -102,35 +99,26 @@ class ConfidenceDPOConfig(DPOConfig):
         refuse_unweighable(self)
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
-        self._check_source()
+        if self.confidence == "fixed" and (self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1):
+            raise UserError("fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9")
+        if self.live and self.enable_jit_checkpoint:
+            raise UserError(
+                "enable_jit_checkpoint", "it saves in the middle of a step, and without the reward", "leave it at False"
+            )
+        self._refuse_idle()
 
     @property
     def live(self) -> bool:
         """Does the confidence come from the hybrid reward?"""
         return self.confidence in get_args(LiveConfidence)
 
-    def _check_source(self) -> None:
-        if self.confidence == "fixed":
-            if self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1:
-                raise UserError(
-                    "fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9"
-                )
-        elif self.fixed_confidence is not None:
-            no_effect("fixed_confidence", f"confidence={self.confidence!r} has its own values")
-        for name, why in unread(self.confidence, self.refit).items():
-            if not self.is_default(name):
-                no_effect(name, why)
-
-    def _refuse_unread(self) -> None:
-        for name, why in REFUSED.items():
-            if not self.is_default(name):
-                no_effect(name, why)
-        if self.precompute_ref_batch_size is not None and not self.precompute_ref_log_probs:
-            no_effect("precompute_ref_batch_size", "precompute_ref_log_probs is off")
-
-    def is_default(self, name: str) -> bool:
-        """Is this setting as nobody set it?"""
-        return is_default(self, name)
+    def _refuse_idle(self) -> None:
+        """Settings that nobody reads where others are as they are."""
+        if self.confidence != "fixed":
+            refuse_changed(self, {"fixed_confidence": f"confidence={self.confidence!r} has its own values"})
+        refuse_changed(self, unread(self.confidence, self.refit))
+        if not self.precompute_ref_log_probs:
+            refuse_changed(self, {"precompute_ref_batch_size": "precompute_ref_log_probs is off"})
 
 
 def _choice(name: str, value: Any, choices: tuple) -> None:

@@ -1,16 +1,11 @@
 """What is logged of the pairs of a step, or an evaluation: collected by batch, gathered once, over real pairs."""
 
-from typing import TYPE_CHECKING
-
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from alignment.maths.confidence import saturated_share
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from alignment.trainers.cdpo import Judged
+from alignment.trainers.confidence import Judged
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -24,7 +19,7 @@ class PairRecord:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def add(self, batch: "Judged", beta: float, real_pairs: int | None) -> None:
+    def add(self, batch: Judged, beta: float, real_pairs: int | None) -> None:
         """One micro-batch; only its real pairs count."""
         columns = [batch.confidence.detach(), beta * batch.log_ratio_difference.detach()]
         if batch.rewards is not None:
@@ -36,7 +31,7 @@ class PairRecord:
             rows = torch.cat([rows, (chosen + rejected) / 2], dim=1)
         self._rows.append(rows[:real_pairs])
 
-    def summary(self, accelerator: "Accelerator") -> dict[str, float]:
+    def summary(self, accelerator: Accelerator) -> dict[str, float]:
         """Of the real pairs on all ranks since the last one: of a step, or an evaluation."""
         rows = torch.cat(self._rows)
         self._rows = []

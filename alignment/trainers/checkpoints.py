@@ -3,25 +3,36 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
 
 from alignment.runs import artifacts
 from alignment.runs.manifest import MANIFEST, Manifest, damage, hash_file
 
 
-class SealedCheckpoints:
-    """Mixin for a Trainer: a checkpoint becomes one to resume from when everything in it is on disk."""
+def seal_checkpoints(trainer: Trainer, save_beside: Callable[[Path], None] | None = None) -> None:
+    """From now on each of its checkpoints is sealed, before other callbacks hear of it: they may copy it away.
 
-    def save_beside(self, folder: Path) -> None:
-        """For trainers that have more to keep in a checkpoint; the main process writes it."""
+    save_beside: writes what else belongs into a checkpoint; called on the main process.
+    """
+    trainer.callback_handler.callbacks.insert(0, _Seal(trainer.accelerator, save_beside))
 
-    def _save_checkpoint(self, model, trial) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            self.save_beside(folder)
+
+class _Seal(TrainerCallback):
+    """A checkpoint becomes one to resume from when everything in it, of all ranks, is on disk."""
+
+    def __init__(self, accelerator: Any, save_beside: Callable[[Path], None] | None) -> None:
+        self._accelerator, self._save_beside = accelerator, save_beside
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._accelerator.wait_for_everyone()
+        if args.should_save:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self._save_beside is not None:
+                self._save_beside(folder)
             seal(folder)
-        self.accelerator.wait_for_everyone()  # a rank that ended now would take the one that seals with it
+        self._accelerator.wait_for_everyone()  # a rank that ended now would take the one that seals with it
 
 
 def seal(folder: Path) -> None:

@@ -7,24 +7,25 @@ difference of two rewards, is `reward_gap` here; `margin` is always the data's c
 """
 
 import copy
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from functools import partial
+from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trl import RewardConfig, RewardTrainer
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
-from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.one_device import on_one_device
-from alignment.trainers.own_data import check_pairs, plain, refuse_text_for_numbers, require_room
+from alignment.trainers.own_data import check_numbers, given_pairs, refuse_text_for_numbers, require_room
 from alignment.trainers.pair_mean import PairMean, refuse_unweighable
-from alignment.trainers.rows import LaidOutRows, RowCollator
+from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 from alignment.types import UserError
 
 
@@ -47,26 +48,22 @@ class MarginRewardConfig(RewardConfig):
         refuse_unweighable(self)
 
 
-class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTrainer):
+class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
     """TRL's RewardTrainer with margins: give it a data set with a column `margin`; without one it is the vanilla loss.
 
     Pairs with a text longer than `max_length` tokens are left out, as TRL does; `dropped_pairs` says how many.
     """
 
     def __init__(self, model: Any, args: MarginRewardConfig, train_dataset: Any = None, **kwargs: Any) -> None:
-        if not isinstance(args, MarginRewardConfig):
-            raise UserError("args", f"{type(args).__name__} is not a MarginRewardConfig", "use MarginRewardConfig")
-        if not isinstance(train_dataset, Sized):
-            raise UserError(
-                "train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset"
-            )
+        columns, evaluated = ("chosen_ids", "rejected_ids"), kwargs.get("eval_dataset")
+        train_dataset, kwargs["eval_dataset"] = given_pairs(
+            MarginRewardConfig, args, train_dataset, evaluated, columns, model, kwargs.get("processing_class")
+        )
         for name in ("data_collator", "compute_metrics"):
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
-        train_dataset, kwargs["eval_dataset"] = plain(train_dataset), plain(kwargs.get("eval_dataset"))
-        for name, data in (("train_dataset", train_dataset), ("eval_dataset", kwargs["eval_dataset"])):
-            check_pairs(data, name, ("chosen_ids", "rejected_ids"), args, model, kwargs.get("processing_class"))
-        _check_margins(train_dataset)
+        if "margin" in (getattr(train_dataset, "column_names", None) or ()):  # a NaN would make one of every weight
+            check_numbers(train_dataset, "train_dataset", "margin", -inf, inf)
         self._sums: dict[str, Tensor] = {}  # of the mode
         args = copy.copy(args)  # what is settled here isn't the caller's
         on_one_device(args, model)
@@ -78,15 +75,13 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         require_room(self.train_dataset, len(train_dataset), args.max_length, "train_dataset")
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read
         packing = Packing(args.packing, args.packing_max_tokens)
-        self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
+        texts = partial(longest, _pair, self.train_dataset)  # an evaluation's beyond a sliding window is refused later
+        self.lay_out(packing, pad_id, texts, args.pad_to_multiple_of)
         self.data_collator = RowCollator(self.layout, _pair, ("margin",))
+        seal_checkpoints(self)
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         if return_outputs:
             raise UserError("predict", "rows of several texts have no outputs", "score texts with the saved model")
@@ -100,13 +95,9 @@ class MarginRewardTrainer(SealedCheckpoints, LaidOutRows, PairMean, RewardTraine
         self._record(chosen.detach(), rejected.detach(), real_pairs)
         return loss
 
-    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the check at start."""
         return {"rewards": answer_rewards(model, self.inner(model), layout, batch)}
-
-    def _longest(self) -> int:
-        """Tokens of the longest training text; an evaluation text beyond a sliding window is refused when it comes."""
-        return max(max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in self.train_dataset)
 
     def _record(self, chosen: Tensor, rejected: Tensor, real_pairs: int | None) -> None:
         """Sums over the real pairs of this rank since the last log."""
@@ -133,12 +124,3 @@ def _pair(row: Mapping[str, Any]) -> Item:
     shorter = min(len(text) for text in texts) - 1
     shared = next((i for i in range(shorter) if texts[0][i] != texts[1][i]), shorter)
     return Item(texts[0][:shared], [text[shared:] for text in texts])
-
-
-def _check_margins(pairs: Any) -> None:
-    """One margin that is no number would turn every weight into NaN."""
-    if "margin" not in (getattr(pairs, "column_names", None) or ()):
-        return
-    for row, margin in enumerate(pairs["margin"]):
-        if isinstance(margin, bool) or not isinstance(margin, int | float) or not isfinite(margin):
-            raise UserError("train_dataset", f"the margin of row {row} is {margin!r}", "give finite numbers")

@@ -1,8 +1,9 @@
 """What a user's own data, model and settings must have, looked at before a model is loaded: TRL's words come late."""
 
+import math
 import re
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -24,6 +25,13 @@ def is_default(arguments: TrainingArguments, name: str) -> bool:
     return getattr(arguments, name) == default
 
 
+def refuse_changed(arguments: TrainingArguments, reasons: Mapping[str, str]) -> None:
+    """Settings that would have no effect, by name: only their defaults go."""
+    for name, why in reasons.items():
+        if not is_default(arguments, name):
+            no_effect(name, why)
+
+
 def no_effect(name: str, why: str) -> None:
     raise UserError(name, f"it would have no effect: {why}", "leave it at its default")
 
@@ -40,6 +48,20 @@ def refuse_text_for_numbers(arguments: TrainingArguments) -> None:
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
+def given_pairs(
+    kind: type, args: Any, train: Any, evaluated: Any, needed: Sequence[str], model: Any, tokenizer: Any
+) -> tuple[Any, Any]:
+    """A trainer's data sets as plain rows, looked at; kind: of its configuration; needed: the columns of token ids."""
+    if not isinstance(args, kind):
+        raise UserError("args", f"{type(args).__name__} is not a {kind.__name__}", f"use {kind.__name__}")
+    if not isinstance(train, Sized):
+        raise UserError("train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset")
+    train, evaluated = plain(train), plain(evaluated)
+    for name, data in (("train_dataset", train), ("eval_dataset", evaluated)):
+        check_pairs(data, name, needed, args, model, tokenizer)
+    return train, evaluated
+
+
 def plain(data: Any) -> Any:
     """Rows of lists and numbers, whatever format a data set was given."""
     if isinstance(data, dict):
@@ -50,10 +72,7 @@ def plain(data: Any) -> Any:
 def check_pairs(
     data: Any, name: str, needed: Sequence[str], args: TrainingArguments, model: Any, tokenizer: Any
 ) -> None:
-    """Of one data set, or of several by name: answers as text, messages or token ids; a template for messages.
-
-    needed: the columns of token ids.
-    """
+    """Of one data set, or of several by name: answers as text, messages or token ids; a template for messages."""
     if isinstance(data, dict):
         for one in data.values():
             check_pairs(one, name, needed, args, model, tokenizer)
@@ -77,7 +96,24 @@ def check_pairs(
     if same == len(data):
         raise UserError(name, "chosen and rejected are the same in every row", "give two answers to a prompt")
     if same:
-        warnings.warn(f"{name}: {same} of {len(data)} pairs have two answers alike, and teach nothing", stacklevel=4)
+        warnings.warn(f"{name}: {same} of {len(data)} pairs have two answers alike, and teach nothing", stacklevel=5)
+
+
+def check_numbers(data: Any, name: str, column: str, lowest: float, highest: float) -> None:
+    """Of one data set, or of several by name; an evaluation set that is only named was checked when it was given."""
+    if isinstance(data, dict):
+        for one in data.values():
+            check_numbers(one, name, column, lowest, highest)
+        return
+    if data is None or isinstance(data, str):
+        return
+    if column not in (getattr(data, "column_names", None) or ()):
+        raise UserError(name, f"it has no column `{column}`", f"add one, or choose another {column}")
+    for row, value in enumerate(data[column]):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not lowest <= value <= highest:
+            within = f"numbers from {lowest} to {highest}" if math.isfinite(highest) else "finite numbers"
+            raise UserError(name, f"the {column} of row {row} is {value!r}", f"give {within}")
 
 
 def _check_answers(rows: Any, name: str) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from alignment.trainers.own_data import is_default, no_effect
+from alignment.trainers.own_data import no_effect, refuse_changed
 from alignment.types import UserError
 
 # Of TrainingArguments: off their defaults, pairs would be counted wrongly.
@@ -33,9 +33,7 @@ OTHER_ORDERS = {
 
 def refuse_unweighable(arguments: TrainingArguments) -> None:
     """Of settings that our trainers' configurations inherit."""
-    for name, why in UNWEIGHABLE.items():
-        if not is_default(arguments, name):
-            no_effect(name, why)
+    refuse_changed(arguments, UNWEIGHABLE)
     if arguments.train_sampling_strategy in OTHER_ORDERS:
         order = arguments.train_sampling_strategy
         raise UserError(
@@ -58,9 +56,7 @@ def refuse_unweighable(arguments: TrainingArguments) -> None:
 class PairMean:
     """Mixin for a TRL trainer: micro-batches carry `real_pairs`, and `step_mean` averages over the whole step."""
 
-    _evaluated_pairs = _evaluated_batches = (
-        0  # of the evaluation in progress: pairs in all, batches of each rank so far
-    )
+    _evaluated_pairs = _evaluated_batches = 0  # of the evaluation in progress: pairs in all, each rank's batches so far
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, int]:
         """The micro-batches of one optimiser step on this rank, and its number of real pairs over all ranks."""
@@ -99,16 +95,9 @@ class PairMean:
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> Any:
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> Any:
         self._evaluated_pairs, self._evaluated_batches = len(dataloader.dataset), 0
-        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

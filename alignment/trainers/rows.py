@@ -3,11 +3,13 @@
 One real micro-batch is run packed by our head and padded by transformers' and TRL's own forward; they must agree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
@@ -27,7 +29,18 @@ class LaidOutRows:
         """Decides for packed or padded rows, once models and data are there."""
         models = [self.inner(model) for model in (self.model, getattr(self, "ref_model", None)) if model is not None]
         self.layout, line = packing.layout(models, self.args.device, pad_id, longest, multiple or 1)
-        self.add_callback(RowsAtStart(self, line))
+        self._rows_said = line
+        self.add_callback(AtStart(self))
+
+    def begin(self) -> None:
+        """Before the first step, on every rank: says which path runs and why, and checks the packed one."""
+        self.say(self._rows_said)
+        if self.layout.packed:
+            check(self)
+
+    def say(self, line: str) -> None:
+        if self.state.is_world_process_zero:
+            print(line, flush=True)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """On several ranks, what they compute at the same time is dealt by its tokens."""
@@ -42,8 +55,32 @@ class LaidOutRows:
         """The model itself, however training wraps it."""
         return self.accelerator.unwrap_model(model)
 
+    def first_rows(self) -> list[dict[str, Any]]:
+        """Of the training data, as many as a micro-batch has: what is checked at start."""
+        count = min(self.args.per_device_train_batch_size, len(self.train_dataset))
+        return [self.train_dataset[i] for i in range(count)]
+
+    def batch_of(self, rows: Sequence[Mapping[str, Any]], layout: Layout | None = None) -> dict[str, Tensor]:
+        """Rows as the loss sees them, on this rank's device; layout: another one than training's."""
+        batch = replace(self.data_collator, layout=layout or self.layout)(rows)
+        return {name: value.to(self.accelerator.device) for name, value in batch.items()}
+
+    @contextmanager
+    def aside(self) -> Iterator[torch.nn.Module]:
+        """The wrapped model, to compute as training does, but without dropout and gradients."""
+        model, was_training = self.model_wrapped, self.model_wrapped.training
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            yield model
+        model.train(was_training)
+
     def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
+
+
+def longest(item: Callable[[Mapping[str, Any]], Item], *data: Dataset) -> int:
+    """Tokens of the longest text of data sets."""
+    return max(item(row).longest for rows in data for row in rows)
 
 
 @dataclass
@@ -52,53 +89,35 @@ class RowCollator:
 
     layout: Layout
     item: Callable[[Mapping[str, Any]], Item]
-    columns: tuple[str, ...] = ()  # those of them that the data has
+    columns: tuple[str, ...] = ()  # left out where the data has none
+    beside: Callable[[Sequence[Mapping[str, Any]], dict[str, Tensor]], dict[str, Tensor]] | None = None  # adds its own
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = self.layout.batch([self.item(row) for row in rows])
         for name in self.columns:
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
-        return batch | self.beside(rows, batch)
-
-    def beside(self, rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For collators that add something."""
-        return {}
+        return batch if self.beside is None else batch | self.beside(rows, batch)
 
 
-class RowsAtStart(TrainerCallback):
-    """Says which path runs and why, and checks the packed one."""
+class AtStart(TrainerCallback):
+    """Has the trainer begin when training does, once the model is wrapped."""
 
-    def __init__(self, trainer: Any, line: str) -> None:
-        self._trainer, self._line = trainer, line
+    def __init__(self, trainer: LaidOutRows) -> None:
+        self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            print(self._line, flush=True)
-        if self._trainer.layout.packed:
-            check(self._trainer)
+        self._trainer.begin()
 
 
-@torch.no_grad()
-def check(trainer: Any) -> None:
+def check(trainer: LaidOutRows) -> None:
     """StageFailed unless a micro-batch gives the same packed, and padded pair by pair (which takes little memory)."""
-    count = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
-    rows = [trainer.train_dataset[i] for i in range(count)]
-    model = trainer.model_wrapped
-    was_training = model.training
-    model.eval()
-    with trainer.compute_loss_context_manager():
-        together = _read(trainer, trainer.layout, rows)
-        alone = [_read(trainer, replace(trainer.layout, packed=False), [row]) for row in rows]
-    model.train(was_training)
+    rows, padded_layout = trainer.first_rows(), replace(trainer.layout, packed=False)
+    with trainer.aside() as model:
+        together = trainer.read_answers(model, trainer.layout, trainer.batch_of(rows))
+        alone = [trainer.read_answers(model, padded_layout, trainer.batch_of([row], padded_layout)) for row in rows]
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.inner(model).dtype != torch.float32
     for name, packed in together.items():
         sides = zip(*(found[name].float().chunk(trainer.answers) for found in alone), strict=True)
         padded = torch.cat([value for side in sides for value in side])
         agree(name, packed, padded, half)
-
-
-def _read(trainer: Any, layout: Layout, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
-    batch = replace(trainer.data_collator, layout=layout)(rows)
-    batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-    return trainer.read_answers(trainer.model_wrapped, layout, batch)

@@ -4,21 +4,21 @@ L = the mean over the answer tokens of the optimiser step of -log pi(token), TRL
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import adapters_in_float32
-from alignment.trainers.checkpoints import SealedCheckpoints
+from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.one_device import on_one_device
-from alignment.trainers.rows import LaidOutRows, RowCollator
+from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 
 
-class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
+class PackedSFTTrainer(LaidOutRows, SFTTrainer):
     """TRL's SFTTrainer for rows `input_ids` and `labels`, -100 up to the answer; several rows of data share one."""
 
     answers = 1
@@ -27,17 +27,14 @@ class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
         on_one_device(args, model)
         super().__init__(model=model, args=args, **kwargs)
         adapters_in_float32(self.model)
-        inner = self.inner(self.model)
-        add_completion_head(inner.get_base_model() if hasattr(inner, "peft_config") else inner)
-        self.lay_out(packing, self.processing_class.pad_token_id, self._longest, self.args.pad_to_multiple_of)
-        self.data_collator = _AnswerCollator(self.layout, _answer)
+        add_completion_head(self.inner(self.model))
+        texts = partial(longest, _answer, self.train_dataset)
+        self.lay_out(packing, self.processing_class.pad_token_id, texts, self.args.pad_to_multiple_of)
+        self.data_collator = RowCollator(self.layout, _answer, beside=_labels)
+        seal_checkpoints(self)
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: int | Tensor | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         log_probs = token_log_probs(model, self.inner(model), self.layout, inputs)
         if num_items_in_batch is None:
@@ -45,23 +42,17 @@ class PackedSFTTrainer(SealedCheckpoints, LaidOutRows, SFTTrainer):
         ranks = self.args.world_size if self.args.average_tokens_across_devices else 1  # over which DDP averages
         return -log_probs.sum() * ranks / num_items_in_batch
 
-    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the check at start."""
         log_probs = token_log_probs if layout.packed else trl_log_probs
         return {"log-probabilities": log_probs(model, self.inner(model), layout, batch)}
-
-    def _longest(self) -> int:
-        """Tokens of the longest training text."""
-        return max(len(ids) for ids in self.train_dataset["input_ids"])
-
-
-class _AnswerCollator(RowCollator):
-    """With the tokens that Trainer counts under these names, to average over the whole step."""
-
-    def beside(self, rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"labels": batch["targets"], "shift_labels": batch["targets"]}
 
 
 def _answer(row: Mapping[str, Any]) -> Item:
     start = next(i for i, label in enumerate(row["labels"]) if label != -100)
     return Item(row["input_ids"][:start], [row["input_ids"][start:]])
+
+
+def _labels(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tokens, under the names by which Trainer counts them, to average over the whole step."""
+    return {"labels": batch["targets"], "shift_labels": batch["targets"]}

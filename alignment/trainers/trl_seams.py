@@ -74,13 +74,12 @@ SEAMS = {
         "deepspeed": "the engine, held until it is let go of here",
         "optimizer": "likewise, with a state for every weight",
         "lr_scheduler": "which holds the optimizer",
-        "callback_handler": "which holds all of these, and the model",
+        "callback_handler": "which holds all of these, and the model; its list `callbacks`, in whose order they are "
+        "called: ours that seals a checkpoint stands first",
         "model_wrapped": "the model as DDP, DeepSpeed or FSDP hold it, when on_train_begin is called",
         "compute_loss_context_manager": "what training_step computes the loss in; we read states and check in the same",
         "is_deepspeed_enabled": "is DeepSpeed to hold the model?",
         "is_fsdp_enabled": "is FSDP to?",
-        "_save_checkpoint": "extended: when it returns, output_dir/checkpoint-<step> is whole; the live reward is kept "
-        "beside it, then it is sealed",
         "_load_optimizer_and_scheduler": "extended: on resuming, the live reward comes back here, before "
         "on_train_begin",
         "_load_best_model": "extended: and here, with load_best_model_at_end, when there is a best checkpoint",

@@ -80,7 +80,7 @@ def fitted_reward(policy, data, out) -> HybridReward:
     from alignment.trainers.start import fit_reward
 
     trainer, _ = new_trainer(policy, out, data, reward=a_reward())
-    return fit_reward(trainer)
+    return fit_reward(trainer.train_dataset, trainer.args, trainer.accelerator, trainer.states_of)
 
 
 class Steps(TrainerCallback):
@@ -513,8 +513,6 @@ def test_the_models_forward_sees_no_column_of_ours(folder, tmp_path, settings):
 
 
 def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
-    from alignment.trainers import start
-
     def with_dropout():
         return AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, attention_dropout=0.3
@@ -523,7 +521,7 @@ def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
     settings = {"reward": a_reward(), "disable_dropout": False}
     with_check, steps = train(folder, tmp_path / "a", model=with_dropout(), **settings)
     checked: list = []
-    monkeypatch.setattr(start, "check", lambda trainer: checked.append(trainer))
+    monkeypatch.setattr(ConfidenceDPOTrainer, "check", lambda trainer: checked.append(trainer))
     without, plain_steps = train(folder, tmp_path / "b", model=with_dropout(), **{**settings, "reward": a_reward()})
     assert checked and steps.of("loss") == plain_steps.of("loss")
     assert torch.equal(head(with_check), head(without))

@@ -61,6 +61,7 @@ def test_a_field_the_loss_does_not_read_is_refused_off_its_default(name):
         ({"refit_learning_rate": float("nan")}, "refit_learning_rate: nan is not above 0"),
         ({"refit_margin": -1.0}, "refit_margin: -1.0 is not 0 or above"),
         ({"gate": "nonsense"}, "gate: 'nonsense' is not a choice"),
+        ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint: it saves in the middle of a step"),
         ({"precompute_ref_batch_size": 4}, "precompute_ref_batch_size: it would have no effect"),
     ],
 )  # fmt: skip

@@ -108,7 +108,7 @@ def test_the_loss_is_computed_in_its_context(trained):
 @checks(DPO, "log", "evaluate")
 def test_a_step_ends_with_its_log_then_evaluation_then_checkpoint(trained):
     """The checkpoint's reward is that of the step's end, and the evaluation's is the same."""
-    ends = ["log", "evaluate", "log", "_save_checkpoint"]
+    ends = ["log", "evaluate", "log", "on_save"]
     assert order(trained, "training_step", *ends)[:7] == ["training_step"] * 2 + [*ends, "training_step"]
     first, second = trained.seen("log")[:2]
     assert "loss" in first.saw["names"] and first.saw["training"]
@@ -138,19 +138,19 @@ def test_on_resuming_the_optimiser_comes_back_before_training_begins(trained, re
     assert all(event.saw["checkpoint"] is None for event in trained.seen("_load_optimizer_and_scheduler"))
 
 
-@checks(TRAINER, "_save_checkpoint")
-def test_a_checkpoint_is_whole_when_saving_returns(trained):
-    kept = trained.seen("_save_checkpoint")
+@checks(TRAINER, "callback_handler")
+def test_a_checkpoint_is_whole_when_the_first_callback_hears_of_it(trained):
+    kept = trained.seen("on_save")
     assert [event.step for event in kept] == [1, 2]
     for event in kept:
         assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} <= event.saw["files"], (
-            "output_dir/checkpoint-<step> is not whole when _save_checkpoint returns, and would be sealed as it is"
+            "output_dir/checkpoint-<step> is not whole when on_save is called, and would be sealed as it is"
         )
 
 
 @checks(TRAINER, "_load_best_model")
 def test_the_best_model_comes_back_after_the_last_step(trained):
-    assert order(trained, "_load_best_model", "training_step", "_save_checkpoint")[-1] == "_load_best_model"
+    assert order(trained, "_load_best_model", "training_step", "on_save")[-1] == "_load_best_model"
     (loaded,) = trained.seen("_load_best_model")
     assert Path(loaded.saw["checkpoint"]).parent == Path(trained.args.output_dir)
 

@@ -137,8 +137,8 @@ def test_every_override_is_listed_and_takes_what_the_parents_give(owner):
     for name, ours, parents in found:
         assert name in listed, f"{name} of {owner} is overridden: list it in trainers/trl_seams.py"
         mine, given = (list(inspect.signature(method).parameters) for method in (ours, parents))
-        passes_all_on = mine[1:] == ["args", "kwargs"]
-        assert passes_all_on or mine == given, f"{owner}.{name} is now called with {given}, ours takes {mine}"
+        passes_rest_on = mine[-2:] == ["args", "kwargs"] and mine[:-2] == given[: len(mine) - 2]
+        assert passes_rest_on or mine == given, f"{owner}.{name} is now called with {given}, ours takes {mine}"
 
 
 def test_every_name_that_we_use_of_a_trainer_is_listed(constructed):
@@ -162,7 +162,7 @@ def test_every_name_that_we_use_of_a_trainer_is_listed(constructed):
 def test_every_private_name_of_anything_is_listed(constructed):
     """Names with an underscore that are not ours, also those that getattr is given."""
     attributes = nodes(ast.Attribute)
-    used = {node.attr for node in attributes}
+    used = {node.attr for node in attributes if ast.unparse(node.value) != "os"}  # Python's own os._exit
     used |= {
         node.args[1].value
         for node in nodes(ast.Call)

@@ -68,7 +68,7 @@ class Recorded(OnTokens):
         self.events: list[Event] = []
         self._inside = 0
         super().__init__(*args, **kwargs)
-        self.add_callback(Beginning(self))
+        self.callback_handler.callbacks.insert(0, Called(self))
 
     def happened(self, name: str, /, **saw: Any) -> None:
         state = getattr(self, "state", None)
@@ -135,11 +135,6 @@ class Recorded(OnTokens):
         self.happened("evaluate")
         return super().evaluate(*args, **kwargs)
 
-    def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        self.happened("_save_checkpoint", files={path.name for path in folder.iterdir()} if folder.is_dir() else set())
-
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         self.happened("_load_optimizer_and_scheduler", checkpoint=checkpoint)
@@ -149,9 +144,16 @@ class Recorded(OnTokens):
         self.happened("_load_best_model", checkpoint=self.state.best_model_checkpoint)
 
 
-class Beginning(TrainerCallback):
+class Called(TrainerCallback):
+    """Of the events that callbacks hear of, those that ours act on."""
+
     def __init__(self, trainer: Recorded) -> None:
         self._trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._trainer.happened("on_train_begin")
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        self._trainer.happened("on_save", files=files)

@@ -1,0 +1,218 @@
+"""How sure the label of a pair is: gamma, a number in [0, 1] for each pair, which the loss takes as a constant.
+
+    fixed    one number for every pair
+    column   the data set's own column `confidence`
+    live     from a hybrid reward on the policy's activations, which is re-fitted as the policy moves (live_reward.py)
+
+Each kind judges micro-batches of pairs and keeps its own state; only the live one has any.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.maths.confidence import paper_confidence, released_confidence, released_means
+from alignment.models.activations import Reader
+from alignment.models.hybrid_reward import HybridReward
+from alignment.trainers.cdpo_config import ConfidenceDPOConfig
+from alignment.trainers.live_reward import LiveReward
+from alignment.types import StageFailed, UserError
+
+PINNED = 1e-6  # this near to 0 or 1 a confidence can't be seen to move
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch of pairs: the policy's log-ratio differences and the confidence in the labels.
+
+    states, rewards and gate weights, of a live confidence: chosen rows first, then rejected ones.
+    """
+
+    log_ratio_difference: Tensor
+    confidence: Tensor
+    states: Tensor | None = None
+    rewards: Tensor | None = None
+    gate_weights: Tensor | None = None
+
+
+class Confidence:
+    """What the three kinds answer; where nothing else is said, as one that has no state."""
+
+    live: LiveReward | None = None
+    pooling: str | None = None  # where in an answer the states are that it reads; None: it reads none
+    needs_reward = False
+
+    def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader | None, real: int | None) -> Judged:
+        """difference: of the log-ratios of each pair, the first `real` of which aren't filler (None: none is)."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """gamma as a formula, with its numbers."""
+        raise NotImplementedError
+
+    def learn(self, judged: Judged, taught: Tensor) -> None:
+        """Takes in the pairs of a micro-batch, those of its first that `taught` marks."""
+
+    def step(self) -> dict[str, float]:
+        """Ends an optimiser step. What there is to log of it."""
+        return {}
+
+    def check(self, judged: Judged, taught: Tensor) -> None:
+        """StageFailed if pairs that it learned would change nothing."""
+
+    def save(self, folder: Path) -> None:
+        """Into a checkpoint, on the main process."""
+
+    def load(self, folder: Path) -> None:
+        """Goes on exactly where `save` stopped."""
+
+
+class FixedConfidence(Confidence):
+    """One number for every pair; 1 is DPO."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader | None, real: int | None) -> Judged:
+        return Judged(difference, torch.full_like(difference, self._value))
+
+    def describe(self) -> str:
+        return f"γ = {self._value} for every pair" + (" (DPO)" if self._value == 1 else "")
+
+
+class ColumnConfidence(Confidence):
+    """The number that the data set has for each pair."""
+
+    def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader | None, real: int | None) -> Judged:
+        return Judged(difference, batch["confidence"].to(difference.dtype))
+
+    def describe(self) -> str:
+        return "γ = the column `confidence`, per pair"
+
+
+class LiveConfidence(Confidence):
+    """From the rewards of a pair's two answers, on states read in the forward pass that gives the log-probabilities.
+
+    It has no reward until it takes one. policy: the configuration of the model whose states are read.
+    """
+
+    def __init__(
+        self, args: ConfidenceDPOConfig, policy: Any, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._args, self._device, self._sum_over_ranks = args, device, sum_over_ranks
+        self._layers, self._width = policy.num_hidden_layers, policy.hidden_size
+
+    @property
+    def needs_reward(self) -> bool:
+        return self.live is None
+
+    @property
+    def pooling(self) -> str:
+        return self.live.reward.pooling
+
+    def take(self, reward: HybridReward) -> None:
+        """Makes a reward the live one, on this rank's device."""
+        layers, width = reward.weight.shape
+        if (layers, width) != (self._layers, self._width):
+            raise UserError(
+                "reward", f"it reads {layers} layers of {width}, and the policy has {self._layers} of {self._width}",
+                "fit it on this policy, or leave it out",
+            )  # fmt: skip
+        if self._args.confidence == "calibrated":
+            if reward.alpha is None:
+                raise UserError("reward", "it was never calibrated", "fit it with HybridReward.fit")
+            if reward.alpha == 0:
+                raise UserError(
+                    "reward", "it orders held-out pairs no better than chance: every confidence would be 1/2, and "
+                    "nothing learned", "give more pairs, or ones whose labels can be seen in the activations",
+                )  # fmt: skip
+        self.live = self._following(reward.to(self._device))
+
+    def _following(self, reward: HybridReward) -> LiveReward:
+        args = self._args
+        return LiveReward(reward, args.refit, args.refit_margin, args.refit_learning_rate, args.refit_weight_decay)
+
+    # ---- gamma -------------------------------------------------------------------------------------------------------
+
+    def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader, real: int | None) -> Judged:
+        states = reader.states
+        if not bool(states.isfinite().all()):
+            raise StageFailed("policy", "its activations are no longer finite numbers", "lower the learning rate")
+        rewards, gate_weights = self.live.rewards(states)
+        return Judged(difference, self.gamma(rewards, real).to(difference.dtype), states, rewards, gate_weights)
+
+    def gamma(self, rewards: Tensor, real: int | None = None) -> Tensor:
+        """Of pairs whose chosen answers come first, then the rejected ones."""
+        chosen, rejected = rewards.chunk(2)
+        if self._args.confidence == "released":
+            sums = self._sum_over_ranks(released_means(chosen[:real], rejected[:real]))
+            return released_confidence(sums, self._args.alpha).expand_as(chosen)
+        alpha = self.live.reward.alpha if self._args.confidence == "calibrated" else self._args.alpha
+        return paper_confidence(chosen, rejected, alpha)
+
+    def describe(self) -> str:
+        args, reward = self._args, self.live.reward
+        if args.confidence == "calibrated":
+            gamma = f"γ = σ({reward.alpha:.3g} (R_c - R_r)) per pair, calibrated"
+        elif args.confidence == "paper":
+            gamma = f"γ = σ({args.alpha:g} (R_c - R_r)) per pair"
+        else:
+            gamma = f"γ = max(σ({args.alpha:g} (mean σ(R_c) - mean σ(R_r))), 1/2) per micro-batch of all ranks: "
+            gamma += "results depend on its size"
+        refit = "not re-fitted"
+        if args.refit != "off":
+            gap = "R_c - R_r" + (f" - {args.refit_margin:g}" if args.refit == "margin" else "")
+            refit = f"re-fitted each step on -log σ({gap}) by AdamW, rate {args.refit_learning_rate:g}, "
+            refit += f"weight decay {args.refit_weight_decay:g}"
+        return f"{gamma}; R: {reward.gate} over {reward.weight.shape[0]} layers at the {reward.pooling}, {refit}"
+
+    # ---- the re-fit --------------------------------------------------------------------------------------------------
+
+    def learn(self, judged: Judged, taught: Tensor) -> None:
+        chosen, rejected = (states[: len(taught)][taught] for states in judged.states.chunk(2))
+        self.live.add(chosen, rejected)
+
+    def step(self) -> dict[str, float]:
+        loss = self.live.step(self._sum_over_ranks)
+        return {} if loss is None else {"head_loss": loss}
+
+    def check(self, judged: Judged, taught: Tensor) -> None:
+        """One step on a copy of the reward must change how sure it is of these pairs."""
+        if self._args.refit == "off":
+            return
+        trial = copy.copy(self)
+        trial.live = self._following(copy.deepcopy(self.live.reward))
+        trial.learn(judged, taught)
+        trial.live.step(lambda sums: sums)
+        before, (after, _) = judged.rewards, trial.live.rewards(judged.states)
+        gamma, moved = self.gamma(before), self.gamma(after)
+        pinned = (gamma < PINNED) | (gamma > 1 - PINNED)
+        if self._args.confidence == "released":
+            pinned |= gamma == 0.5  # its floor
+        still = torch.equal(before, after) if bool(pinned.all()) else torch.equal(gamma, moved)
+        if still and bool(taught.any()):
+            raise StageFailed("reward", "one step of its re-fit changes no confidence", "raise refit_learning_rate")
+
+    def save(self, folder: Path) -> None:
+        self.live.save(folder)
+
+    def load(self, folder: Path) -> None:
+        if self.live is None:
+            self.take(HybridReward.load(folder / "reward"))
+        self.live.load(folder)
+
+
+def confidence_of(
+    args: ConfidenceDPOConfig, policy: Any, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]
+) -> Confidence:
+    """The kind that the settings ask for."""
+    if args.confidence == "fixed":
+        return FixedConfidence(args.fixed_confidence)
+    if args.confidence == "column":
+        return ColumnConfidence()
+    return LiveConfidence(args, policy, device, sum_over_ranks)
