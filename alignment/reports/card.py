@@ -8,6 +8,7 @@ from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.scorecard import METRICS
+from alignment.reports.tables import with_interval
 
 SMALL_P = 0.001
 QUIET = f"{METRICS['unparsed'].says}, %"  # in the table only where there are any
@@ -85,18 +86,8 @@ def _set(name: str, category: str | None) -> str:
 def _figure(entry: dict | None, rate: bool, signed: bool = False) -> str:
     if entry is None:
         return ""
-    scale, digits = (100, 1) if rate else (1, 2)
-    low, high = entry["interval"]
-    shown = _number(scale * entry["value"], digits, signed)
-    if low is None:
-        return shown
-    return f"{shown} [{_number(scale * low, digits, signed)}, {_number(scale * high, digits, signed)}]"
-
-
-def _number(value: float, digits: int, signed: bool) -> str:
-    """Without the sign of a zero."""
-    value = round(value, digits) + 0.0
-    return f"{value:{'+' if signed and value else ''}.{digits}f}"
+    form = ("+" if signed else "") + ("z.1f" if rate else "z.2f")
+    return with_interval(entry["value"], entry["interval"], form, scale=100 if rate else 1, apart=" ")
 
 
 def _p(difference: dict) -> str:

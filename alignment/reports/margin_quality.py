@@ -3,6 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alignment.reports.tables import interval, with_interval
+
 SPEARMAN = ("spearman_severity", "spearman_helpfulness", "spearman_given")
 
 
@@ -42,9 +44,7 @@ def annotation_table(annotation: dict) -> Table:
         if annotation[name] is not None:
             table.add_row(label, str(annotation[name]) if name in ("layer", "truncated") else f"{annotation[name]:.3f}")
         if name == known and annotation["spearman_ci95"] is not None:
-            low, high = annotation["spearman_ci95"]
-            table.add_row("  its interval over prompts", f"[{low:.3f}, {high:.3f}]")
-    if annotation["ranked_right"] is not None:
-        one = annotation["ranked_right"]
-        table.add_row("pairs ranked as labelled", f"{one['mean']:.3f}  [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]")
+            table.add_row("  its interval over prompts", interval(annotation["spearman_ci95"], ".3f"))
+    if (ranked := annotation["ranked_right"]) is not None:
+        table.add_row("pairs ranked as labelled", with_interval(ranked["mean"], ranked["ci95"], ".3f"))
     return table

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from alignment.maths.statistics import ratio_interval
 from alignment.policies.systems import SYSTEMS
-from alignment.reports.tables import over_seeds, percent
+from alignment.reports.tables import over_seeds, percent, with_interval
 from alignment.world.grammar import EVALUATION_SETS
 
 RATES = {"toxic_rate": "toxic", "over_refusal": "refuses harmless", "helpful_rate": "helpful"}
@@ -36,9 +36,9 @@ def _ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
     pairs = [(_all_sets(one), _all_sets(other)) for one, other in zip(ours, theirs, strict=True)]
     if all(other == 0 for _, other in pairs):
         return None
-    interval = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
+    ratio = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
     per_seed = [one / other if other else None for one, other in pairs]
-    return {"mean": interval.mean, "ci95": [interval.low, interval.high], "per_seed": per_seed}
+    return {**ratio.summary, "per_seed": per_seed}
 
 
 def _all_sets(rates: dict) -> float:
@@ -58,9 +58,7 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
         table = Table("ratio of toxic rates, paired by seed", "", box=SIMPLE_HEAD)
         for name, ratio in ratios.items():
             if ratio is not None:
-                low, high = ratio["ci95"]
-                interval = "" if low is None else f"  [{low:.2f}, {high:.2f}]"
-                table.add_row(name.replace("_to_", " / "), f"{ratio['mean']:.2f}{interval}")
+                table.add_row(name.replace("_to_", " / "), with_interval(ratio["mean"], ratio["ci95"], ".2f"))
         tables.append(table)
     return tables
 

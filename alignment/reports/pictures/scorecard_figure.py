@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from alignment.reports.pictures.reward_figures import STYLE, save
+from alignment.reports.tables import with_interval
 
 TITLES = {
     "toxic_rate": "toxic answers",
@@ -103,8 +104,8 @@ def _write_differences(axis: plt.Axes, at: float, card: dict, key: tuple, system
     for one in mine[:1] if len(systems) == 2 else []:
         low, high = one["interval"]
         sure = low > 0 or high < 0
-        value = f"{100 * one['value'] + 0.0:+.1f}" if one["value"] else "0.0"
-        text = f"{value}  [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\N{MINUS SIGN}")
+        text = with_interval(one["value"], one["interval"], "+.1f" if one["value"] else "z.1f", ".1f", scale=100)
+        text = text.replace("-", "\N{MINUS SIGN}")
         axis.text(
             1.03, at, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8,
             weight="bold" if sure else "normal", color="#222222" if sure else "#666666",
