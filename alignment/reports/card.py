@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
-from alignment.evaluation.scorecard import METRICS
+from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.tables import with_interval
 
 SMALL_P = 0.001
@@ -48,10 +48,9 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
         mine = [one.get(system) for system in (before, after)]
         if not any(mine):
             mine = [next(iter(one.values())), None]  # a reward model, of which there is one
-        rate = METRICS[metric].rate
+        rate, says = METRICS[metric].rate, METRICS[metric].says
         difference = _difference(card, key, after)
-        says = METRICS[metric].says
-        if metric == "lm_eval":
+        if METRICS[metric].alone:
             says, category = f"{says} {category}", None
         n = next(entry for entry in mine if entry)["n"] if difference is None else difference["n"]
         cells = [f"{says}{', %' if rate else ''}", _set(name, category), judge or "", f"{n:,}"]
@@ -66,7 +65,8 @@ def _entries(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
     """(metric, set, judge, category) -> system -> number."""
     found: dict[tuple, dict[str, dict]] = {}
     for one in card["numbers"]:
-        if (one["category"] is not None) == categories or one["metric"] == "lm_eval":
+        part = one["category"] is not None and not METRICS[one["metric"]].alone
+        if part == categories:
             key = one["metric"], one["set"], one["judge"], one["category"]
             found.setdefault(key, {})[one["system"]] = one
     return found
@@ -112,11 +112,14 @@ def _share(value: float | None) -> str:
 def _gate_table(gates: list[dict]) -> Table:
     table = Table("gate", "set", "judge", "limit", "measured", "", box=SIMPLE_HEAD)
     for one in gates:
-        value = "not measured" if one["value"] is None else f"{one['value']:.4g}"
-        verdict = "held" if one["passed"] else "MISSED"
-        names = [Text(one[key] or "") for key in ("gate", "set", "judge")]  # of files: no markup
-        table.add_row(*names, f"{one['limit']:g}", value, verdict)
+        *names, limit, value = _gate_cells(one)
+        table.add_row(*map(Text, names), limit, value, "held" if one["passed"] else "MISSED")  # of files: no markup
     return table
+
+
+def _gate_cells(gate: dict) -> list[str]:
+    names = [gate[key] or "" for key in ("gate", "set", "judge")]
+    return [*names, f"{gate['limit']:g}", "not measured" if gate["value"] is None else f"{gate['value']:.4g}"]
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
@@ -129,8 +132,7 @@ def card_markdown(card: dict) -> str:
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
     for after in later or [None]:
         lines += _markdown_table(_rows(card, before, after), before, after)
-        parts = _rows(card, before, after, categories=True)
-        if by_category := {name: rows for name, rows in parts.items() if not name.startswith("lm_eval")}:
+        if by_category := _rows(card, before, after, categories=True):
             lines += ["", "By category:", "", *_markdown_table(by_category, before, after)]
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
@@ -148,14 +150,10 @@ def card_markdown(card: dict) -> str:
     ]
     if card["gates"]:
         lines += ["", "| gate | set | judge | limit | measured | |", "|---|---|---|---|---|---|"]
-        lines += [
-            _line([
-                *(_escaped(one[key] or "") for key in ("gate", "set", "judge")), f"{one['limit']:g}",
-                "not measured" if one["value"] is None else f"{one['value']:.4g}",
-                "held" if one["passed"] else "**missed**",
-            ])
-            for one in card["gates"]
-        ]  # fmt: skip
+        for one in card["gates"]:
+            *names, limit, value = _gate_cells(one)
+            verdict = "held" if one["passed"] else "**missed**"
+            lines.append(_line([*map(_escaped, names), limit, value, verdict]))
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from alignment.evaluation.vocabulary import WORLD_RATES
 from alignment.reports.pictures.reward_figures import STYLE, save
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
@@ -62,11 +63,12 @@ def draw_grid(points: list[dict], path: Path) -> None:
     judged = [one for one in points if one["rates"] is not None and one["beta"] is not None]
     if len(judged) < 3:
         return
+    across, up = "helpful_rate", "toxic_rate"
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.4, 3.4))
         for system in dict.fromkeys(one["system"] for one in judged):
             mine = [one for one in judged if one["system"] == system]
-            helpful, toxic = ([100 * one["rates"][name] for one in mine] for name in ("helpful_rate", "toxic_rate"))
+            helpful, toxic = ([100 * one["rates"][rate] for one in mine] for rate in (across, up))
             look = {"marker": "*" if system.endswith("star") else "o", "s": 70 if system.endswith("star") else 34}
             colour = COLOURS[_kind(system)]
             faces = [colour if one["chosen"] else "white" for one in mine]
@@ -77,8 +79,8 @@ def draw_grid(points: list[dict], path: Path) -> None:
         axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
         axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
         axis.scatter([], [], marker="o", color="#444444", label="filled: chosen")
-        axis.set_xlabel("harmless prompts: helpful answers, %")
-        axis.set_title("harmful prompts: toxic answers, %")
+        axis.set_xlabel(WORLD_RATES[across].title(WORLD_RATES[across].world.answers, "harmless prompts"))
+        axis.set_title(WORLD_RATES[up].title(WORLD_RATES[up].world.answers))
         axis.set_ylim(bottom=0)
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
@@ -93,7 +95,7 @@ def _kind(system: str) -> str:
 
 def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
     """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
-    panels = {"toxic_rate": "harmful prompts: toxic answers, %", "over_refusal": "harmless twins: refusals, %"}
+    panels = {rate: WORLD_RATES[rate].title(WORLD_RATES[rate].world.answers) for rate in ("toxic_rate", "over_refusal")}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2})
         for scorer, look in PICKERS.items():

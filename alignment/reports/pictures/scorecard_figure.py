@@ -6,17 +6,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.pictures.reward_figures import STYLE, save
 from alignment.reports.tables import with_interval
 
-TITLES = {
-    "toxic_rate": "toxic answers",
-    "refusal_rate": "refusals of harmful prompts",
-    "unknown_refusal_rate": "refusals of prompts of unknown harm",
-    "over_refusal": "refusals of harmless prompts",
-    "helpful_rate": "helpful answers to harmless prompts",
-    "mmlu": "multiple choice answered right",
-}
 BEFORE, AFTERS = "#9aa5b1", ("#1f6f8b", "#c4702f", "#7a9e3c", "#8e5ea2")
 ROW, HEADING = 0.30, 0.42  # inches
 
@@ -35,7 +28,7 @@ def draw_card(card: dict, path: Path) -> None:
         at = 0.0
         for metric, group in groups.items():
             at += HEADING
-            axis.text(-0.42, at - 0.04, TITLES[metric], transform=axis.get_yaxis_transform(), weight="bold")
+            axis.text(-0.42, at - 0.04, METRICS[metric].heading, transform=axis.get_yaxis_transform(), weight="bold")
             for (name, judge), numbers in group.items():
                 at += ROW
                 _draw_row(axis, at - ROW / 4, name, judge, numbers, systems)
@@ -69,10 +62,10 @@ def _most(groups: dict[str, dict]) -> float:
 def _groups(card: dict) -> dict[str, dict[tuple[str, str | None], dict[str, dict]]]:
     """metric -> (set, judge) -> system -> number."""
     found: dict[str, dict] = {}
-    for metric in TITLES:
+    for name, metric in METRICS.items():
         for one in card["numbers"]:
-            if one["metric"] == metric and one["category"] is None:
-                found.setdefault(metric, {}).setdefault((one["set"], one["judge"]), {})[one["system"]] = one
+            if one["metric"] == name and metric.heading and one["category"] is None:
+                found.setdefault(name, {}).setdefault((one["set"], one["judge"]), {})[one["system"]] = one
     return found
 
 
