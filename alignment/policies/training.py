@@ -11,10 +11,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig
 
-from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow
 from alignment.models.load import Loaded, load_trainable
-from alignment.models.packing import Packing
+from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.runs.ranks import Ranks
@@ -122,17 +121,12 @@ def tokenize(loaded: Loaded, pairs: list[dict], limit: int, why: str) -> tuple[l
         except BadRow as error:
             left_out.append((pair["id"], str(error)))
             continue
-        rows.append({**_token_columns(*both), "confidence": pair.get("confidence")})
+        item, confidence = Item.of(both), pair.get("confidence")
+        chosen, rejected = item.answers
+        rows.append(
+            {"prompt_ids": item.prompt, "chosen_ids": chosen, "rejected_ids": rejected, "confidence": confidence}
+        )
     return rows, left_out
-
-
-def _token_columns(chosen: Rendered, rejected: Rendered) -> dict[str, list[int]]:
-    start = min(chosen.prompt_length, rejected.prompt_length)
-    return {
-        "prompt_ids": chosen.ids[:start].tolist(),
-        "chosen_ids": chosen.ids[start:].tolist(),
-        "rejected_ids": rejected.ids[start:].tolist(),
-    }
 
 
 def _preference_trainer(
