@@ -119,6 +119,10 @@ def test_a_gate_on_a_known_metric_is_there_before_anybody_sets_it():
     assert [one["passed"] for one in checked({"min_refusal_rate": 0.5}, [number], [])] == [False]
     assert [one["passed"] for one in checked({"min_refusal_rate": 0.3}, [number], [])] == [True]
     unread = {**number, "metric": "unparsed", "value": 0.2}
+    assert checked({"max_unparsed_increase": 0.5}, [unread], []) == [
+        {"gate": "max_unparsed_increase", "limit": 0.5, "value": None, "system": None, "set": None, "judge": None,
+         "passed": False},
+    ]  # fmt: skip
     assert [one["gate"] for one in checked({"min_refusal_rate": 0.3}, [number, unread], [])] == [
         "min_refusal_rate", "max_unparsed",
     ]  # fmt: skip
