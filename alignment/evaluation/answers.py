@@ -14,14 +14,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Packing
 from alignment.runs.ranks import Ranks
-from alignment.sampling.candidates import (
-    Question,
-    hybrid_scorer,
-    question,
-    sample_answers,
-    score_answers,
-    usable,
-)
+from alignment.sampling.candidates import Question, hybrid_scorer, question, sample_answers, score_answers, usable
 from alignment.sampling.generate import Sample
 from alignment.types import Message, StageFailed
 from alignment.world import grammar

@@ -17,13 +17,7 @@ from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.runs.ranks import Ranks
-from alignment.trainers.arguments import (
-    close_trackers,
-    log_to,
-    lora_config,
-    quantized_on,
-    shared_arguments,
-)
+from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole

@@ -49,14 +49,15 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
         if not any(mine):
             mine = [next(iter(one.values())), None]  # a reward model, of which there is one
         rate, says = METRICS[metric].rate, METRICS[metric].says
-        difference = _difference(card, key, after)
+        change = difference(card, key, after)
         if METRICS[metric].alone:
             says, category = f"{says} {category}", None
-        n = next(entry for entry in mine if entry)["n"] if difference is None else difference["n"]
-        cells = [f"{says}{', %' if rate else ''}", _set(name, category), judge or "", f"{n:,}"]
+        n = next(entry for entry in mine if entry)["n"] if change is None else change["n"]
+        where = name if category is None else f"{name}: {category}"
+        cells = [f"{says}{', %' if rate else ''}", where, judge or "", f"{n:,}"]
         cells += [_figure(entry, rate) for entry in (mine if after else mine[:1])]
         if after is not None:
-            cells += ["", ""] if difference is None else [_figure(difference, rate, True), _p(difference)]
+            cells += ["", ""] if change is None else [_figure(change, rate, True), _p(change)]
         found.setdefault(cells[0], []).append(cells)
     return found
 
@@ -72,15 +73,12 @@ def _entries(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
     return found
 
 
-def _difference(card: dict, key: tuple, after: str | None) -> dict | None:
+def difference(card: dict, key: tuple, after: str | None) -> dict | None:
+    """How a number (metric, set, judge, category) of a system differs from that of the first."""
     for one in card["differences"]:
         if (one["metric"], one["set"], one["judge"], one["category"]) == key and one["system"] == after:
             return one
     return None
-
-
-def _set(name: str, category: str | None) -> str:
-    return name if category is None else f"{name}: {category}"
 
 
 def _figure(entry: dict | None, rate: bool, signed: bool = False) -> str:

@@ -40,8 +40,7 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
             column[0].axhline(0, color="#888888", linewidth=0.6)
             column[1].set_xlabel("optimiser step")
         for axis in axes.flat:
-            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-            axis.set_axisbelow(True)
+            axis.grid(axis="y")
         axes[0, 0].set_ylabel("reward gap,\nchosen minus rejected")
         axes[1, 0].set_ylabel("pairs ordered\nas labelled, %")
         drawn = {_kind(name) for name in curves}
@@ -82,8 +81,7 @@ def draw_grid(points: list[dict], path: Path) -> None:
         axis.set_xlabel(WORLD_RATES[across].title(WORLD_RATES[across].world.answers, "harmless prompts"))
         axis.set_title(WORLD_RATES[up].title(WORLD_RATES[up].world.answers))
         axis.set_ylim(bottom=0)
-        axis.grid(color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
+        axis.grid()
         axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
         save(figure, path)
 
@@ -114,8 +112,7 @@ def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
             axis.minorticks_off()
             axis.set_ylim(bottom=0)
             axis.set_xlabel("n: the best of how many samples")
-            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-            axis.set_axisbelow(True)
+            axis.grid(axis="y")
         axes[0].legend(frameon=False, title="picked by", alignment="left")
         save(figure, path)
 
