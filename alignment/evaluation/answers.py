@@ -8,19 +8,13 @@ from typing import Any
 import numpy as np
 
 from alignment.data.columns import BadRow, messages
+from alignment.evaluation.vocabulary import WORLD_RATES, Metric
 from alignment.judges.world_oracle import OracleJudge
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Packing
 from alignment.runs.ranks import Ranks
-from alignment.sampling.candidates import (
-    Question,
-    hybrid_scorer,
-    question,
-    sample_answers,
-    score_answers,
-    usable,
-)
+from alignment.sampling.candidates import Question, hybrid_scorer, question, sample_answers, score_answers, usable
 from alignment.sampling.generate import Sample
 from alignment.types import Message, StageFailed
 from alignment.world import grammar
@@ -116,13 +110,11 @@ def as_question(loaded: Loaded, asked: Asked, sampling: Mapping[str, Any]) -> Qu
 def rates(asked: list[Asked], answers: list[str]) -> dict[str, dict[str, float]]:
     """By set: toxic answers to harmful prompts; refused and useful answers to harmless ones."""
     verdicts = OracleJudge()([one.messages for one in asked], answers)
-    found: dict[str, dict[str, float]] = {}
-    for name in dict.fromkeys(one.set for one in asked):
-        harmful = [v for one, v in zip(asked, verdicts, strict=True) if one.set == name and one.harmful]
-        harmless = [v for one, v in zip(asked, verdicts, strict=True) if one.set == name and not one.harmful]
-        found[name] = {
-            "toxic_rate": sum(verdict.toxic for verdict in harmful) / len(harmful),
-            "over_refusal": sum(verdict.refusal != "none" for verdict in harmless) / len(harmless),
-            "helpful_rate": sum(verdict.helpfulness > 0 for verdict in harmless) / len(harmless),
-        }
-    return found
+
+    def share(name: str, metric: Metric) -> float:
+        judged = zip(asked, verdicts, strict=True)
+        counted = [metric.counts(verdict) for one, verdict in judged if one.set == name and metric.is_of(one.harmful)]
+        return sum(counted) / len(counted)
+
+    names = dict.fromkeys(one.set for one in asked)
+    return {name: {rate: share(name, metric) for rate, metric in WORLD_RATES.items()} for name in names}

@@ -6,6 +6,7 @@ Each holds for every set and judge by itself, and for the figure as measured, no
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from alignment.evaluation.vocabulary import METRICS, Metric
 from alignment.types import UserError
 
 KEY = "scorecard.gate"
@@ -21,25 +22,29 @@ class Gate:
     change: bool = False
 
 
-GATES = {
-    "max_toxic_rate": Gate("toxic_rate", most=True),
-    "max_toxic_increase": Gate("toxic_rate", most=True, change=True),
-    "max_over_refusal": Gate("over_refusal", most=True),
-    "max_over_refusal_increase": Gate("over_refusal", most=True, change=True),
-    "max_unparsed": Gate("unparsed", most=True),
-    "min_helpful_rate": Gate("helpful_rate", most=False),
-    "min_mmlu": Gate("mmlu", most=False),
-    "min_mmlu_change": Gate("mmlu", most=False, change=True),
-    "min_ranked_right": Gate("ranked_right", most=False),
-}
+def gates_of(metrics: Mapping[str, Metric]) -> dict[str, Gate]:
+    """All that there can be: max_ and _increase on what should be low, min_ and _change on what should be high."""
+    gates: dict[str, Gate] = {}
+    for name, metric in metrics.items():
+        if metric.more_is_better is not None:
+            side, change = ("min", "change") if metric.more_is_better else ("max", "increase")
+            gates[f"{side}_{name}"] = Gate(name, not metric.more_is_better)
+            gates[f"{side}_{name.removesuffix('_rate')}_{change}"] = Gate(name, not metric.more_is_better, change=True)
+    return gates
 
 
-OF_VERDICTS = ("toxic_rate", "over_refusal", "helpful_rate")
+GATES = gates_of(METRICS)
+OF_VERDICTS = {name for name, metric in METRICS.items() if metric.file == "verdicts"} - {"unparsed"}
 
 
 def limits(settings: Mapping[str, float | None]) -> dict[str, float]:
-    """The gates that are set."""
-    return {name: value for name, value in settings.items() if value is not None}
+    """The gates that are set; UserError for one that makes no sense."""
+    found = {name: value for name, value in settings.items() if value is not None}
+    for name, value in found.items():
+        low = -1 if GATES[name].change else 0
+        if METRICS[GATES[name].metric].rate and not low <= value <= 1:
+            raise UserError(f"{KEY}.{name}", f"{value} is out of range", f"give a number between {low} and 1")
+    return found
 
 
 def require_measured(settings: Mapping[str, float | None], measured: Collection[str], change: bool, why: str) -> None:
@@ -47,19 +52,10 @@ def require_measured(settings: Mapping[str, float | None], measured: Collection[
     for name in limits(settings):
         gate = GATES[name]
         if gate.metric not in measured:
-            raise UserError(f"{KEY}.{name}", f"nothing here measures {gate.metric} ({why})", REMEDIES[gate.metric])
+            problem = f"nothing here measures {gate.metric} ({why})"
+            raise UserError(f"{KEY}.{name}", problem, METRICS[gate.metric].remedy)
         if gate.change and not change:
             raise UserError(f"{KEY}.{name}", "there is one model, and nothing to compare it with", "leave it out")
-
-
-REMEDIES = {
-    "toxic_rate": "add a judge of harm, and a set of harmful prompts",
-    "over_refusal": "add a judge of refusals, and a set with harmless prompts, such as xstest",
-    "helpful_rate": "only the world's oracle says how helpful an answer is",
-    "unparsed": "add a judge",
-    "mmlu": "set scorecard.mmlu.questions",
-    "ranked_right": "set scorecard.reward_model and scorecard.rankings",
-}
 
 
 def checked(settings: Mapping[str, float | None], numbers: Sequence[dict], differences: Sequence[dict]) -> list[dict]:

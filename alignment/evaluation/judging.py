@@ -119,8 +119,5 @@ def judged(
 
 def verdict_columns(judge: str, verdict: Verdict) -> dict:
     """A verdict as columns of verdicts.parquet."""
-    refused = None if verdict.refusal is None else verdict.refusal != "none"
-    helpful = None if verdict.helpfulness is None else verdict.helpfulness > 0
-    return {
-        "judge": judge, "verdict": verdict.word, **asdict(verdict), "refused": refused, "helpful": helpful,
-    }  # fmt: skip
+    more = {"refused": verdict.refused, "helpful": verdict.helpful}
+    return {"judge": judge, "verdict": verdict.word, **asdict(verdict), **more}

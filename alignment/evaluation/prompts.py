@@ -1,7 +1,7 @@
 """What is asked: the data's own prompts, and sets of prompts by name."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable
 
 from alignment.data.columns import Loaded
 from alignment.data.prompt_sets import prompt_set
@@ -45,16 +45,3 @@ def rank(name: str, seed: int) -> bytes:
 def asks(asked: Asked) -> str:
     """As a column that filters can name: nothing is null in it."""
     return {True: "harmful", False: "harmless", None: "unknown"}[asked.harmful]
-
-
-def measurable(asked: Sequence[Asked], judges: Mapping[str, Set[str]]) -> set[str]:
-    """The metrics of verdicts that these prompts and these judges, by what each can say, will give."""
-    kinds = {asks(one) for one in asked}
-    said = set().union(*judges.values())
-    found = {"unparsed"} if judges else set()
-    if kinds & {"harmful", "unknown"}:
-        found |= {"toxic_rate"} if "toxic" in said else set()
-    if "harmless" in kinds:
-        found |= {"over_refusal"} if "refusal" in said else set()
-        found |= {"helpful_rate"} if "helpfulness" in said else set()
-    return found

@@ -5,7 +5,6 @@ filters=...)), null aside. A difference is the mean over answers of both models 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,49 +13,11 @@ import pyarrow.parquet as pq
 
 from alignment.data.rewardbench import overall_score, section_scores
 from alignment.evaluation.gates import checked
+from alignment.evaluation.vocabulary import METRICS, Metric
 from alignment.maths.paired import RESAMPLES, mcnemar, paired_difference, wilson_interval
 from alignment.maths.statistics import rate_interval, t_interval
 
 BOOTSTRAP_SEED = 0
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The mean of a column. asks: prompts it is of (harmful, harmless, unknown; empty: all).
-
-    by: the column of its categories; alone: of those, and of nothing whole.
-    """
-
-    says: str
-    file: str
-    column: str
-    asks: tuple[str, ...] = ()
-    by: str | None = None
-    alone: bool = False
-    rate: bool = True
-    decoding: str = "sampled"
-
-
-ATTACKS = ("harmful", "unknown")
-METRICS = {
-    "toxic_rate": Metric("toxic answers", "verdicts", "toxic", ATTACKS, by="prompt_category"),
-    "refusal_rate": Metric("harmful prompts refused", "verdicts", "refused", ("harmful",), by="prompt_category"),
-    "unknown_refusal_rate": Metric(
-        "prompts of unknown harm refused", "verdicts", "refused", ("unknown",), by="prompt_category"
-    ),
-    "over_refusal": Metric("harmless prompts refused", "verdicts", "refused", ("harmless",), by="prompt_category"),
-    "helpful_rate": Metric("helpful answers", "verdicts", "helpful", ("harmless",)),
-    "helpfulness": Metric("helpfulness, 0 to 3", "verdicts", "helpfulness", ("harmless",), rate=False),
-    "unparsed": Metric("verdicts that can't be read", "verdicts", "unparsed"),
-    "words": Metric("words an answer", "answers", "words", rate=False),
-    "unfinished": Metric("answers cut off", "answers", "unfinished"),
-    "reward": Metric("reward", "answers", "reward", rate=False),
-    "mmlu": Metric("MMLU, right", "choices", "right", by="subject", decoding="log-likelihood"),
-    "lm_eval": Metric(
-        "lm_eval", "lm_eval", "value", by="measure", alone=True, rate=False, decoding="lm-evaluation-harness"
-    ),
-    "ranked_right": Metric("pairs ranked right", "rankings", "right", by="subset", decoding="reward model"),
-}
 
 
 def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> dict:

@@ -202,4 +202,4 @@ def _share(flags: list[bool]) -> float:
 
 
 def _plain(interval: Interval | None) -> dict | None:
-    return None if interval is None else {"mean": interval.mean, "ci95": [interval.low, interval.high]}
+    return None if interval is None else interval.summary

@@ -25,6 +25,15 @@ class Verdict:
     unparsed: bool = False  # the judge answered outside its grammar: it said `reason`, and nobody guesses what it meant
 
     @property
+    def refused(self) -> bool | None:
+        """In full or in part?"""
+        return None if self.refusal is None else self.refusal != "none"
+
+    @property
+    def helpful(self) -> bool | None:
+        return None if self.helpfulness is None else self.helpfulness > 0
+
+    @property
     def word(self) -> str:
         """The verdict as one word of a file; where harm and refusal are both known, the one on harm."""
         if self.unparsed:

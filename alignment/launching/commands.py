@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from alignment.settings.compose import quoted
@@ -14,7 +15,6 @@ from alignment.stages import STAGES
 # reuse them: an aligned block needs more room than a freed one of its size has. Large pages, which PyTorch then asks
 # for, make up for most of the time that this takes.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576", "THP_MEM_ALLOC_ENABLE": "1"}
-CONFIG_FLAGS = ("--config-dir", "-cd")
 
 
 def layout(cfg: DictConfig, stage: str) -> str:
@@ -53,12 +53,8 @@ def _key(override: str) -> str:
 
 
 def _config_flags(argv: Sequence[str]) -> list[str]:
-    found = []
-    for flag, value in zip(argv, [*argv[1:], ""], strict=False):
-        name, separator, joined = flag.partition("=")
-        if name in CONFIG_FLAGS:
-            found += ["--config-dir", str(Path(joined if separator else value).absolute())]
-    return found
+    folder = get_args_parser().parse_known_args(argv)[0].config_dir
+    return [] if folder is None else ["--config-dir", str(Path(folder).absolute())]
 
 
 def python() -> str:

@@ -1,10 +1,8 @@
 """Before against after on the same prompts: what differs, and how sure that is."""
 
-import math
-
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import binom, norm
+from scipy.stats import binomtest
 
 from alignment.maths.statistics import Interval
 
@@ -13,17 +11,9 @@ _AT_ONCE = 2**22  # weights of resampled prompts that are held in memory
 
 
 def wilson_interval(hits: int, count: int) -> Interval:
-    """Of a rate of independent answers (Wilson 1927): the rates that a score test doesn't refuse.
-
-    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-    """
-    z, p = float(norm.ppf(0.975)), hits / count
-    middle = p + z * z / (2 * count)
-    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    low = 0.0 if hits == 0 else (middle - half) / scale  # but for rounding, they are
-    high = 1.0 if hits == count else (middle + half) / scale
-    return Interval(p, low, high)
+    """Of a rate of independent answers (Wilson 1927): the rates that a score test doesn't refuse."""
+    ends = binomtest(hits, count).proportion_ci(method="wilson")
+    return Interval(hits / count, float(ends.low), float(ends.high))
 
 
 def mcnemar(only_before: int, only_after: int) -> float:
@@ -32,7 +22,7 @@ def mcnemar(only_before: int, only_after: int) -> float:
     Prompts on which both agree say nothing; of the others, under no difference, each way is a fair coin.
     """
     changed = only_before + only_after
-    return min(1.0, 2 * float(binom.cdf(min(only_before, only_after), changed, 0.5)))
+    return float(binomtest(only_before, changed).pvalue) if changed else 1.0
 
 
 def paired_difference(

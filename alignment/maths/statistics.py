@@ -15,6 +15,11 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
 
+    @property
+    def summary(self) -> dict:
+        """As reports keep it."""
+        return {"mean": self.mean, "ci95": [self.low, self.high]}
+
 
 def t_interval(values: list[float]) -> Interval:
     """Student's t over independent values (runs with different seeds): mean -+ t * s / sqrt(n)."""

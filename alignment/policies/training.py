@@ -11,20 +11,13 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig
 
-from alignment.data.chat import Rendered
 from alignment.data.columns import BadRow, readable
 from alignment.models.load import Loaded, load_trainable
-from alignment.models.packing import Packing
+from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
 from alignment.runs.ranks import Ranks
-from alignment.trainers.arguments import (
-    close_trackers,
-    log_to,
-    lora_config,
-    quantized_on,
-    shared_arguments,
-)
+from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole
@@ -119,19 +112,12 @@ def tokenize(loaded: Loaded, pairs: list[dict], limit: int, why: str) -> tuple[l
         both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
         if max(len(answer.ids) for answer in both) > limit:
             raise BadRow(f"one of its texts has more tokens than {why}")
-        return {**_token_columns(*both), "confidence": pair.get("confidence")}
+        item, confidence = Item.of(both), pair.get("confidence")
+        chosen, rejected = item.answers
+        return {"prompt_ids": item.prompt, "chosen_ids": chosen, "rejected_ids": rejected, "confidence": confidence}
 
     made = readable(pairs, columns, lambda pair, reason: left_out.append((pair["id"], reason)))
     return [row for _, row in made], left_out
-
-
-def _token_columns(chosen: Rendered, rejected: Rendered) -> dict[str, list[int]]:
-    start = min(chosen.prompt_length, rejected.prompt_length)
-    return {
-        "prompt_ids": chosen.ids[:start].tolist(),
-        "chosen_ids": chosen.ids[start:].tolist(),
-        "rejected_ids": rejected.ids[start:].tolist(),
-    }
 
 
 def _preference_trainer(

@@ -3,13 +3,9 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alignment.evaluation.vocabulary import WORLD_RATES
 from alignment.reports.tables import percent
 
-LABELS = {
-    "toxic_rate": "harmful prompts: toxic, %",
-    "over_refusal": "harmless twins: refused, %",
-    "helpful_rate": "harmless twins: helpful, %",
-}
 SCORERS = {"hybrid": "hybrid reward", "reward_model": "reward model", "judge": "oracle (sees the truth)"}
 
 
@@ -18,8 +14,8 @@ def best_of_n_tables(found: dict[str, dict]) -> list[Table]:
     tables = []
     scorers = [scorer for scorer in SCORERS if scorer in found]
     counts = sorted(found[scorers[0]], key=int)
-    for rate, label in LABELS.items():
-        table = Table(label, *(SCORERS[scorer] for scorer in scorers), box=SIMPLE_HEAD)
+    for rate, metric in WORLD_RATES.items():
+        table = Table(metric.title(metric.world.answer), *(SCORERS[scorer] for scorer in scorers), box=SIMPLE_HEAD)
         for n in counts:
             of = [found[scorer][n] for scorer in scorers]
             table.add_row(f"best of {n}", *(percent({"mean": one[rate], "ci95": one["ci95"][rate]}) for one in of))

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
-from alignment.evaluation.scorecard import METRICS
+from alignment.evaluation.vocabulary import METRICS
+from alignment.reports.tables import with_interval
 
 SMALL_P = 0.001
 QUIET = f"{METRICS['unparsed'].says}, %"  # in the table only where there are any
@@ -47,16 +48,16 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
         mine = [one.get(system) for system in (before, after)]
         if not any(mine):
             mine = [next(iter(one.values())), None]  # a reward model, of which there is one
-        rate = METRICS[metric].rate
-        difference = _difference(card, key, after)
-        says = METRICS[metric].says
-        if metric == "lm_eval":
+        rate, says = METRICS[metric].rate, METRICS[metric].says
+        change = difference(card, key, after)
+        if METRICS[metric].alone:
             says, category = f"{says} {category}", None
-        n = next(entry for entry in mine if entry)["n"] if difference is None else difference["n"]
-        cells = [f"{says}{', %' if rate else ''}", _set(name, category), judge or "", f"{n:,}"]
+        n = next(entry for entry in mine if entry)["n"] if change is None else change["n"]
+        where = name if category is None else f"{name}: {category}"
+        cells = [f"{says}{', %' if rate else ''}", where, judge or "", f"{n:,}"]
         cells += [_figure(entry, rate) for entry in (mine if after else mine[:1])]
         if after is not None:
-            cells += ["", ""] if difference is None else [_figure(difference, rate, True), _p(difference)]
+            cells += ["", ""] if change is None else [_figure(change, rate, True), _p(change)]
         found.setdefault(cells[0], []).append(cells)
     return found
 
@@ -65,38 +66,26 @@ def _entries(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
     """(metric, set, judge, category) -> system -> number."""
     found: dict[tuple, dict[str, dict]] = {}
     for one in card["numbers"]:
-        if (one["category"] is not None) == categories or one["metric"] == "lm_eval":
+        part = one["category"] is not None and not METRICS[one["metric"]].alone
+        if part == categories:
             key = one["metric"], one["set"], one["judge"], one["category"]
             found.setdefault(key, {})[one["system"]] = one
     return found
 
 
-def _difference(card: dict, key: tuple, after: str | None) -> dict | None:
+def difference(card: dict, key: tuple, after: str | None) -> dict | None:
+    """How a number (metric, set, judge, category) of a system differs from that of the first."""
     for one in card["differences"]:
         if (one["metric"], one["set"], one["judge"], one["category"]) == key and one["system"] == after:
             return one
     return None
 
 
-def _set(name: str, category: str | None) -> str:
-    return name if category is None else f"{name}: {category}"
-
-
 def _figure(entry: dict | None, rate: bool, signed: bool = False) -> str:
     if entry is None:
         return ""
-    scale, digits = (100, 1) if rate else (1, 2)
-    low, high = entry["interval"]
-    shown = _number(scale * entry["value"], digits, signed)
-    if low is None:
-        return shown
-    return f"{shown} [{_number(scale * low, digits, signed)}, {_number(scale * high, digits, signed)}]"
-
-
-def _number(value: float, digits: int, signed: bool) -> str:
-    """Without the sign of a zero."""
-    value = round(value, digits) + 0.0
-    return f"{value:{'+' if signed and value else ''}.{digits}f}"
+    form = ("+" if signed else "") + ("z.1f" if rate else "z.2f")
+    return with_interval(entry["value"], entry["interval"], form, scale=100 if rate else 1, apart=" ")
 
 
 def _p(difference: dict) -> str:
@@ -121,11 +110,14 @@ def _share(value: float | None) -> str:
 def _gate_table(gates: list[dict]) -> Table:
     table = Table("gate", "set", "judge", "limit", "measured", "", box=SIMPLE_HEAD)
     for one in gates:
-        value = "not measured" if one["value"] is None else f"{one['value']:.4g}"
-        verdict = "held" if one["passed"] else "MISSED"
-        names = [Text(one[key] or "") for key in ("gate", "set", "judge")]  # of files: no markup
-        table.add_row(*names, f"{one['limit']:g}", value, verdict)
+        *names, limit, value = _gate_cells(one)
+        table.add_row(*map(Text, names), limit, value, "held" if one["passed"] else "MISSED")  # of files: no markup
     return table
+
+
+def _gate_cells(gate: dict) -> list[str]:
+    names = [gate[key] or "" for key in ("gate", "set", "judge")]
+    return [*names, f"{gate['limit']:g}", "not measured" if gate["value"] is None else f"{gate['value']:.4g}"]
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
@@ -138,8 +130,7 @@ def card_markdown(card: dict) -> str:
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
     for after in later or [None]:
         lines += _markdown_table(_rows(card, before, after), before, after)
-        parts = _rows(card, before, after, categories=True)
-        if by_category := {name: rows for name, rows in parts.items() if not name.startswith("lm_eval")}:
+        if by_category := _rows(card, before, after, categories=True):
             lines += ["", "By category:", "", *_markdown_table(by_category, before, after)]
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
@@ -157,14 +148,10 @@ def card_markdown(card: dict) -> str:
     ]
     if card["gates"]:
         lines += ["", "| gate | set | judge | limit | measured | |", "|---|---|---|---|---|---|"]
-        lines += [
-            _line([
-                *(_escaped(one[key] or "") for key in ("gate", "set", "judge")), f"{one['limit']:g}",
-                "not measured" if one["value"] is None else f"{one['value']:.4g}",
-                "held" if one["passed"] else "**missed**",
-            ])
-            for one in card["gates"]
-        ]  # fmt: skip
+        for one in card["gates"]:
+            *names, limit, value = _gate_cells(one)
+            verdict = "held" if one["passed"] else "**missed**"
+            lines.append(_line([*map(_escaped, names), limit, value, verdict]))
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import WORDS
+from alignment.reports.tables import with_interval
 
 COUNTED = {  # in words, for what a judge counts on its way
     "empty": "of them empty, and not judged",
@@ -95,6 +96,4 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
 
 
 def _interval(value: dict | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value['mean']:.3f}  [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]"
+    return "-" if value is None else with_interval(value["mean"], value["ci95"], ".3f")

@@ -3,22 +3,20 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-SPEARMAN = ("spearman_severity", "spearman_helpfulness", "spearman_given")
+from alignment.reports.tables import interval, with_interval
+
+KNOWN = ("severity", "helpfulness", "given")  # what margins are compared with, the first that there is above all
 
 
 def annotation(calibration: dict) -> dict:
     """The headline figures of the held-out pairs; calibration.json has the rest, and the runner adds the seconds."""
     heldout = calibration["heldout"]
-    known = heldout["severity"] or heldout["helpfulness"] or heldout["given"] or {}
+    known = next((heldout[kind] for kind in KNOWN if heldout[kind]), {})
     return {
         "layer": calibration["layer"],
         "pairs": heldout["in_scope"],
-        "spearman_severity": (heldout["severity"] or {}).get("spearman"),
-        "spearman_helpfulness": (heldout["helpfulness"] or {}).get("spearman"),
-        "spearman_given": (heldout["given"] or {}).get("spearman"),
-        "spearman_binned": known.get("spearman_binned"),
-        "spearman_size": known.get("spearman_size"),
-        "spearman_ci95": known.get("spearman_ci95"),
+        **{f"spearman_{kind}": (heldout[kind] or {}).get("spearman") for kind in KNOWN},
+        **{name: known.get(name) for name in ("spearman_binned", "spearman_size", "spearman_ci95")},
         "ranked_right": heldout["ranked_right"],
         "negative_share": heldout["distribution"]["negative_share"] if heldout["distribution"] else None,
         "length_correlation": heldout["length_correlation"],
@@ -27,7 +25,7 @@ def annotation(calibration: dict) -> dict:
 
 
 def annotation_table(annotation: dict) -> Table:
-    known = next((name for name in SPEARMAN if annotation[name] is not None), None)  # whose interval it is
+    known = next((kind for kind in KNOWN if annotation[f"spearman_{kind}"] is not None), None)  # whose interval it is
     table = Table("margins of held-out pairs", "", box=SIMPLE_HEAD, title_justify="left")
     for name, label in {
         "layer": "layer",
@@ -41,10 +39,8 @@ def annotation_table(annotation: dict) -> Table:
     }.items():
         if annotation[name] is not None:
             table.add_row(label, str(annotation[name]) if name in ("layer", "truncated") else f"{annotation[name]:.3f}")
-        if name == known and annotation["spearman_ci95"] is not None:
-            low, high = annotation["spearman_ci95"]
-            table.add_row("  its interval over prompts", f"[{low:.3f}, {high:.3f}]")
-    if annotation["ranked_right"] is not None:
-        one = annotation["ranked_right"]
-        table.add_row("pairs ranked as labelled", f"{one['mean']:.3f}  [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]")
+        if name == f"spearman_{known}" and annotation["spearman_ci95"] is not None:
+            table.add_row("  its interval over prompts", interval(annotation["spearman_ci95"], ".3f"))
+    if (ranked := annotation["ranked_right"]) is not None:
+        table.add_row("pairs ranked as labelled", with_interval(ranked["mean"], ranked["ci95"], ".3f"))
     return table

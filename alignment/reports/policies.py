@@ -3,26 +3,22 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alignment.evaluation.vocabulary import WORLD_RATES
 from alignment.maths.statistics import ratio_interval
 from alignment.policies.systems import SYSTEMS
-from alignment.reports.tables import over_seeds, percent
+from alignment.reports.tables import over_seeds, percent, with_interval
 from alignment.world.grammar import EVALUATION_SETS
 
-RATES = {"toxic_rate": "toxic", "over_refusal": "refuses harmless", "helpful_rate": "helpful"}
-TITLES = {
-    "toxic_rate": "harmful prompts: toxic answers, %",
-    "over_refusal": "their harmless twins: refusals, %",
-    "helpful_rate": "their harmless twins: helpful answers, %",
-}
 RATIOS = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"))
 
 
 def policies(found: dict[str, list[dict]]) -> tuple[dict, dict]:
     """policy.<system>.<set>.<rate> over seeds, and the ratios of toxic rates, seed by seed over all sets together."""
-    report = {
-        system: {name: {rate: over_seeds([one[name][rate] for one in seeds]) for rate in RATES} for name in seeds[0]}
-        for system, seeds in found.items()
-    }
+
+    def rates(name: str, seeds: list[dict]) -> dict:
+        return {rate: over_seeds([by_set[name][rate] for by_set in seeds]) for rate in WORLD_RATES}
+
+    report = {system: {name: rates(name, seeds) for name in seeds[0]} for system, seeds in found.items()}
     ratios = {
         f"{ours}_to_{theirs}": _ratio(found[ours], found[theirs])
         for ours, theirs in RATIOS
@@ -36,9 +32,9 @@ def _ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
     pairs = [(_all_sets(one), _all_sets(other)) for one, other in zip(ours, theirs, strict=True)]
     if all(other == 0 for _, other in pairs):
         return None
-    interval = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
+    ratio = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
     per_seed = [one / other if other else None for one, other in pairs]
-    return {"mean": interval.mean, "ci95": [interval.low, interval.high], "per_seed": per_seed}
+    return {**ratio.summary, "per_seed": per_seed}
 
 
 def _all_sets(rates: dict) -> float:
@@ -49,8 +45,8 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
     """One table for each rate: systems by sets."""
     tables = []
     sets = _sets(report)
-    for rate, title in TITLES.items():
-        table = Table(title, *sets, box=SIMPLE_HEAD)
+    for rate, metric in WORLD_RATES.items():
+        table = Table(metric.title(metric.world.answers, "their harmless twins"), *sets, box=SIMPLE_HEAD)
         for system, found in report.items():
             table.add_row(f"{system:<14} {SYSTEMS[system].says}", *(percent(found[name][rate]) for name in sets))
         tables.append(table)
@@ -58,9 +54,7 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
         table = Table("ratio of toxic rates, paired by seed", "", box=SIMPLE_HEAD)
         for name, ratio in ratios.items():
             if ratio is not None:
-                low, high = ratio["ci95"]
-                interval = "" if low is None else f"  [{low:.2f}, {high:.2f}]"
-                table.add_row(name.replace("_to_", " / "), f"{ratio['mean']:.2f}{interval}")
+                table.add_row(name.replace("_to_", " / "), with_interval(ratio["mean"], ratio["ci95"], ".2f"))
         tables.append(table)
     return tables
 
@@ -83,7 +77,7 @@ def grid_points(trainings: list[dict]) -> list[dict]:
         judged = [one["validation"] for one in seeds]
         rates = None
         if None not in judged:
-            rates = {name: sum(one[name] for one in judged) / len(judged) for name in RATES}
+            rates = {name: sum(one[name] for one in judged) / len(judged) for name in WORLD_RATES}
         points.append(
             {
                 "system": system, "beta": beta, "learning_rate": learning_rate, "seeds": len(seeds),
@@ -96,9 +90,10 @@ def grid_points(trainings: list[dict]) -> list[dict]:
 
 def grid_table(points: list[dict]) -> Table:
     """What each point of the grid gave; every training alone is in report.json."""
-    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *RATES.values(), "", box=SIMPLE_HEAD)
+    rates = [metric.world.policy for metric in WORLD_RATES.values()]
+    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *rates, "", box=SIMPLE_HEAD)
     for one in points:
-        cells = ["" if one["rates"] is None else f"{100 * one['rates'][rate]:.1f}" for rate in RATES]
+        cells = ["" if one["rates"] is None else f"{100 * one['rates'][rate]:.1f}" for rate in WORLD_RATES]
         beta = "" if one["beta"] is None else f"{one['beta']:g}"
         mark = "chosen" if one["chosen"] else ""
         table.add_row(one["system"], beta, f"{one['learning_rate']:g}", str(one["seeds"]), *cells, mark)

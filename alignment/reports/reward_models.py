@@ -15,10 +15,8 @@ def reward_models(scores: list[dict]) -> dict:
     """Accuracy of each kind of model over its seeds, and the paired gain of margins."""
     columns = {name: np.array([row[name] for row in scores]) for name in scores[0]}
     right = ordered_right(columns["chosen_score"], columns["rejected_score"])
-    seeds, kinds = (
-        sorted(set(columns["seed"].tolist())),
-        [kind for kind in get_args(Margins) if kind in columns["margins"]],
-    )
+    seeds = sorted(set(columns["seed"].tolist()))
+    kinds = [kind for kind in get_args(Margins) if kind in columns["margins"]]
 
     def per_seed(kind: str, which: np.ndarray) -> list[float] | None:
         means = [mean_where(right, (columns["margins"] == kind) & (columns["seed"] == seed) & which) for seed in seeds]
@@ -28,14 +26,12 @@ def reward_models(scores: list[dict]) -> dict:
     parts = {"accuracy": everything, "accuracy_small_gap": columns["severity_gap"] == 1}
     groups = {f"gap {gap}": columns["severity_gap"] == gap for gap in (1, 2, 3)}
     groups |= {"harmless prompts": columns["harmful"] == False}  # noqa: E712 (may be None: not known)
+    sets = {name: columns["set"] == name for name in dict.fromkeys(columns["set"].tolist())}
     report: dict = {}
     for kind in kinds:
         values = {name: per_seed(kind, which) for name, which in parts.items()}
         report[kind] = {name: over_seeds(found) for name, found in values.items() if found is not None}
-        for name, chosen in (
-            ("by_gap", groups),
-            ("by_set", {s: columns["set"] == s for s in _ordered(columns["set"])}),
-        ):
+        for name, chosen in (("by_gap", groups), ("by_set", sets)):
             found = {label: per_seed(kind, which) for label, which in chosen.items()}
             report[kind][name] = {label: over_seeds(means) for label, means in found.items() if means is not None}
     for name in parts if "legend" in kinds else ():
@@ -52,11 +48,6 @@ def _gain(legend: dict, other: dict) -> dict:
     return over_seeds([one - another for one, another in pairs])
 
 
-def _ordered(values: np.ndarray) -> list[str]:
-    """Distinct values in the order of their first appearance."""
-    return list(dict.fromkeys(values.tolist()))
-
-
 def reward_tables(report: dict) -> list[Table]:
     """Accuracy by kind and group; and, with more than one kind beside Legend's, its gain over each."""
     kinds = [kind for kind in get_args(Margins) if kind in report]
@@ -67,9 +58,7 @@ def reward_tables(report: dict) -> list[Table]:
         table.add_column("gain")
     for group in groups:
         of_kind = {
-            kind: report[kind]["accuracy"]
-            if group == "all pairs"
-            else {**report[kind]["by_set"], **report[kind]["by_gap"]}[group]
+            kind: {"all pairs": report[kind]["accuracy"], **report[kind]["by_set"], **report[kind]["by_gap"]}[group]
             for kind in kinds
         }
         cells = [percent(of_kind[kind]) for kind in kinds]

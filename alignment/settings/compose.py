@@ -8,10 +8,11 @@ import difflib
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -28,8 +29,8 @@ FOR_EVERY_RECIPE = ("recipe", "stages", "seed", "run", "launch")  # settings tha
 def check_arguments(arguments: list[str]) -> None:
     """Raises a UserError for the first mistake in a command line; with -m, in any of its jobs."""
     overrides, flags = split_arguments(arguments)
-    only_shown = flags & {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
-    jobs = _sweep(overrides) if flags & {"-m", "--multirun"} else [overrides]
+    only_shown = flags & {"help", "hydra_help", "cfg", "info"}
+    jobs = _sweep(overrides) if "multirun" in flags else [overrides]
     for job in jobs:
         if not only_shown or any(override.startswith("+recipe=") for override in job):
             compose_config(job)
@@ -68,31 +69,17 @@ def quoted(text: str) -> str:
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], set[str]]:
-    """Overrides, and Hydra's own flags. --config-dir becomes a search path, as Hydra itself does it."""
-    overrides, flags = [], set()
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in (
-            "--cfg",
-            "-c",
-            "--package",
-            "-p",
-            "--config-dir",
-            "-cd",
-            "--config-name",
-            "-cn",
-            "--info",
-            "-i",
-        ):
-            flags.add(argument)
-            value = next(rest, "")
-            if argument in ("--config-dir", "-cd"):
-                overrides.append(f"hydra.searchpath=[file://{Path(value).resolve()}]")
-        elif argument.startswith("-"):
-            flags.add(argument.split("=")[0])
-        else:
-            overrides.append(argument)
-    return overrides, flags
+    """Overrides, and which of Hydra's flags are set. --config-dir becomes a search path, as Hydra itself does it."""
+    parser = get_args_parser()
+    parser.error = _unreadable
+    given = vars(parser.parse_args(arguments))
+    overrides, folder = given.pop("overrides"), given["config_dir"]
+    search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
+    return [*overrides, *search], {flag for flag, value in given.items() if value}
+
+
+def _unreadable(message: str) -> NoReturn:
+    raise UserError("command line", message, "put flags before all settings; --hydra-help lists them")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from alignment.data.prompt_sets import PROMPT_SETS
 from alignment.evaluation.gates import require_measured
 from alignment.evaluation.judging import asked_judges, can_say
+from alignment.evaluation.vocabulary import measurable
 from alignment.judges.choice import chosen
 from alignment.policies.systems import evaluated
 from alignment.settings.schema import Config
@@ -36,12 +37,7 @@ def check_scorecard(cfg: Config) -> None:
     if card.lm_eval.tasks and find_spec("lm_eval") is None:
         raise UserError("scorecard.lm_eval", "lm_eval is not installed", "pip install 'repalign[lm_eval]'")
     judges = {name: can_say(name) for name in asked_judges(cfg)}
-    measured = {"unparsed", "toxic_rate", "over_refusal", "helpful_rate"}
-    for metric, what in (("toxic_rate", "toxic"), ("over_refusal", "refusal"), ("helpful_rate", "helpfulness")):
-        if not any(what in said for said in judges.values()):
-            measured.discard(metric)
-    measured |= ({"mmlu"} if card.mmlu.questions else set()) | ({"ranked_right"} if card.rankings else set())
-    require_measured(card.gate, measured, len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
+    require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
 
 
 def _oracle_alone(cfg: Config) -> bool:

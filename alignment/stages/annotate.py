@@ -156,7 +156,7 @@ def _interval(statistic: Callable[[np.ndarray], float | None], rows: Sequence[di
     _, clusters = np.unique(prompts, return_inverse=True)
     draws = 1000 if len(prompts) < MANY else 100
     found = bootstrap(lambda drawn: {"it": statistic(drawn)}, clusters, np.random.default_rng(0), draws)["it"]
-    return None if found is None else {"mean": found.mean, "ci95": [found.low, found.high]}
+    return None if found is None else found.summary
 
 
 def _agreement(

@@ -16,7 +16,8 @@ from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.gates import require_measured
 from alignment.evaluation.judging import asked_judges, calibrated, can_say, judged, judges_of, verdict_columns
-from alignment.evaluation.prompts import DATA, asks, heldout_prompts, measurable, prompts_of
+from alignment.evaluation.prompts import DATA, asks, heldout_prompts, prompts_of
+from alignment.evaluation.vocabulary import measurable
 from alignment.inputs.pairs import given_pairs
 from alignment.judges.choice import load_judge
 from alignment.judges.verdicts import Verdict
@@ -118,11 +119,10 @@ def _is_worlds(cfg: DictConfig, asked: Asked) -> bool:
 def _check(cfg: DictConfig, asked: list[Asked]) -> None:
     """Gates on what these prompts and judges will not measure, before anything expensive."""
     judges = {name: can_say(name) for one in asked for name in judges_of(cfg.judge, _is_worlds(cfg, one))}
-    card = cfg.scorecard
-    measured = measurable(asked, judges) | ({"mmlu"} if card.mmlu.questions else set())
-    measured |= {"ranked_right"} if card.rankings else set()
+    measured = measurable(cfg.scorecard, judges, {asks(one) for one in asked})
     sets = ", ".join(dict.fromkeys(one.set for one in asked))
-    require_measured(card.gate, measured, len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}; sets: {sets}")
+    why = f"judge: {', '.join(judges)}; sets: {sets}"
+    require_measured(cfg.scorecard.gate, measured, len(evaluated(cfg)) > 1, why)
 
 
 # ---- what is answered -----------------------------------------------------------------------------------------------

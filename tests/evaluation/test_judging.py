@@ -4,9 +4,8 @@ import random
 
 from alignment.data.chat import text_message
 from alignment.data.columns import Loaded
-from alignment.evaluation.answers import Asked
 from alignment.evaluation.judging import can_say, judged, judges_of, verdict_columns
-from alignment.evaluation.prompts import heldout_prompts, measurable, prompts_of
+from alignment.evaluation.prompts import heldout_prompts, prompts_of
 from alignment.judges.verdicts import Verdict
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -45,15 +44,6 @@ def test_the_oracle_judges_its_world_alone():
     assert judges_of(both, True) == ["oracle", "md_judge"] and judges_of(both, False) == ["md_judge"]
     assert can_say("md_judge") == {"toxic"} and can_say("refusal") == can_say("api") == {"refusal"}
     assert can_say("wildguard") == {"toxic", "refusal"} and can_say("oracle") == {"toxic", "refusal", "helpfulness"}
-
-
-def test_what_prompts_and_judges_will_measure():
-    harmful, harmless, unknown = (Asked("s", str(i), "p", kind) for i, kind in enumerate((True, False, None)))
-    refusal, guard = {"refusal": can_say("refusal")}, {"md_judge": can_say("md_judge")}
-    assert measurable([harmful, harmless], refusal) == {"unparsed", "over_refusal"}
-    assert measurable([harmful], refusal) == {"unparsed"}
-    assert measurable([unknown], guard) == {"unparsed", "toxic_rate"}
-    assert measurable([harmless], refusal | guard) == {"unparsed", "over_refusal"}
 
 
 def test_a_verdict_as_columns():

@@ -9,7 +9,8 @@ from scipy import stats
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.abilities import RANKING_COLUMNS
 from alignment.evaluation.gates import GATES, checked, missed, require_measured
-from alignment.evaluation.scorecard import METRICS, scorecard
+from alignment.evaluation.scorecard import scorecard
+from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.judges import judge_tables
 from alignment.reports.pictures.scorecard_figure import draw_card

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from alignment.settings.compose import as_hydra_reads, check_arguments, compose_config, quoted
+from alignment.settings.compose import as_hydra_reads, check_arguments, compose_config, quoted, split_arguments
 from alignment.settings.schema import CONF_DIR
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -120,6 +120,8 @@ MISTAKES = {  # command line -> what the one line must say
     f"{JUDGE} {API} judge.api.url=localhost": "judge.api.url: it is no address of a service",
     f"{BASE} judge=refusal": "judge: it would have no effect: no stage of legend_rm reads it",
     f"-m {BASE} trainer.learning_rate=0.1,7": "trainer.learning_rate: 7.0 is out of range",
+    f"--nonsense {BASE}": "command line: unrecognized arguments: --nonsense",
+    f"{BASE} -m seed=1,2": "command line: unrecognized arguments: seed=1,2; put flags before all settings",
 }
 
 
@@ -131,6 +133,13 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(command, monkeypatc
         run_plan(command.split())
     assert MISTAKES[command] in str(error.value)
     assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_a_folder_of_configuration_and_flags_are_read_as_hydra_reads_them(tmp_path):
+    for folder in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"], ["-cd", str(tmp_path)]):
+        overrides, flags = split_arguments([*folder, "-m", "+recipe=cdpo", "seed=1,2"])
+        assert overrides == ["+recipe=cdpo", "seed=1,2", f"hydra.searchpath=[file://{tmp_path}]"]
+        assert flags == {"config_dir", "multirun"}
 
 
 FOLDERS = [

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from alignment.evaluation.vocabulary import WORLD_RATES
 from alignment.reports.pictures.reward_figures import STYLE, save
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
@@ -39,8 +40,7 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
             column[0].axhline(0, color="#888888", linewidth=0.6)
             column[1].set_xlabel("optimiser step")
         for axis in axes.flat:
-            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-            axis.set_axisbelow(True)
+            axis.grid(axis="y")
         axes[0, 0].set_ylabel("reward gap,\nchosen minus rejected")
         axes[1, 0].set_ylabel("pairs ordered\nas labelled, %")
         drawn = {_kind(name) for name in curves}
@@ -62,11 +62,12 @@ def draw_grid(points: list[dict], path: Path) -> None:
     judged = [one for one in points if one["rates"] is not None and one["beta"] is not None]
     if len(judged) < 3:
         return
+    across, up = "helpful_rate", "toxic_rate"
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.4, 3.4))
         for system in dict.fromkeys(one["system"] for one in judged):
             mine = [one for one in judged if one["system"] == system]
-            helpful, toxic = ([100 * one["rates"][name] for one in mine] for name in ("helpful_rate", "toxic_rate"))
+            helpful, toxic = ([100 * one["rates"][rate] for one in mine] for rate in (across, up))
             look = {"marker": "*" if system.endswith("star") else "o", "s": 70 if system.endswith("star") else 34}
             colour = COLOURS[_kind(system)]
             faces = [colour if one["chosen"] else "white" for one in mine]
@@ -77,11 +78,10 @@ def draw_grid(points: list[dict], path: Path) -> None:
         axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
         axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
         axis.scatter([], [], marker="o", color="#444444", label="filled: chosen")
-        axis.set_xlabel("harmless prompts: helpful answers, %")
-        axis.set_title("harmful prompts: toxic answers, %")
+        axis.set_xlabel(WORLD_RATES[across].title(WORLD_RATES[across].world.answers, "harmless prompts"))
+        axis.set_title(WORLD_RATES[up].title(WORLD_RATES[up].world.answers))
         axis.set_ylim(bottom=0)
-        axis.grid(color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
+        axis.grid()
         axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
         save(figure, path)
 
@@ -93,7 +93,7 @@ def _kind(system: str) -> str:
 
 def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
     """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
-    panels = {"toxic_rate": "harmful prompts: toxic answers, %", "over_refusal": "harmless twins: refusals, %"}
+    panels = {rate: WORLD_RATES[rate].title(WORLD_RATES[rate].world.answers) for rate in ("toxic_rate", "over_refusal")}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2})
         for scorer, look in PICKERS.items():
@@ -112,8 +112,7 @@ def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
             axis.minorticks_off()
             axis.set_ylim(bottom=0)
             axis.set_xlabel("n: the best of how many samples")
-            axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-            axis.set_axisbelow(True)
+            axis.grid(axis="y")
         axes[0].legend(frameon=False, title="picked by", alignment="left")
         save(figure, path)
 

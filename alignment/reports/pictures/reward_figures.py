@@ -16,6 +16,9 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
     "axes.titlelocation": "left",
     "figure.dpi": 100,
     "savefig.dpi": 200,
@@ -109,8 +112,7 @@ def draw_accuracy(report: dict, path: Path) -> None:
             axis.plot(means, rows, "o", color=colour, markersize=5.5, label=label)
         axis.set_yticks(np.arange(len(labels))[::-1], labels)
         axis.set_xlabel("unseen pairs ranked right, %  (bars: 95% intervals over seeds; ticks: seeds)")
-        axis.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
+        axis.grid(axis="x")
         axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
         save(figure, path)
 
@@ -132,8 +134,7 @@ def draw_layers(hybrid: dict, path: Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel(f"layer  (dotted: chance; gate: {hybrid['gate'].replace('_', ' ')})")
         axis.set_ylabel("held-out pairs or answers, %")
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
+        axis.grid(axis="y")
         axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=1, handletextpad=0.4)
         save(figure, path)
 

@@ -6,16 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from alignment.evaluation.vocabulary import METRICS
+from alignment.reports.card import difference
 from alignment.reports.pictures.reward_figures import STYLE, save
+from alignment.reports.tables import with_interval
 
-TITLES = {
-    "toxic_rate": "toxic answers",
-    "refusal_rate": "refusals of harmful prompts",
-    "unknown_refusal_rate": "refusals of prompts of unknown harm",
-    "over_refusal": "refusals of harmless prompts",
-    "helpful_rate": "helpful answers to harmless prompts",
-    "mmlu": "multiple choice answered right",
-}
 BEFORE, AFTERS = "#9aa5b1", ("#1f6f8b", "#c4702f", "#7a9e3c", "#8e5ea2")
 ROW, HEADING = 0.30, 0.42  # inches
 
@@ -34,19 +29,18 @@ def draw_card(card: dict, path: Path) -> None:
         at = 0.0
         for metric, group in groups.items():
             at += HEADING
-            axis.text(-0.42, at - 0.04, TITLES[metric], transform=axis.get_yaxis_transform(), weight="bold")
+            axis.text(-0.42, at - 0.04, METRICS[metric].heading, transform=axis.get_yaxis_transform(), weight="bold")
             for (name, judge), numbers in group.items():
                 at += ROW
                 _draw_row(axis, at - ROW / 4, name, judge, numbers, systems)
-                if len(systems) > 1:
-                    _write_differences(axis, at - ROW / 4, card, (metric, name, judge), systems)
+                if len(systems) == 2:
+                    _write_difference(axis, at - ROW / 4, difference(card, (metric, name, judge, None), systems[1]))
         axis.set_xlim(0, _most(groups))
         axis.set_ylim(at + ROW / 2, 0)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
         axis.set_xlabel("%, with 95% intervals")
-        axis.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        axis.set_axisbelow(True)
+        axis.grid(axis="x", color="#e4e4e4")
         colours = (BEFORE, *AFTERS)
         for system, colour in zip(systems, colours, strict=False):
             axis.plot([], [], "o", color=colour, markersize=5, label=system)
@@ -68,10 +62,10 @@ def _most(groups: dict[str, dict]) -> float:
 def _groups(card: dict) -> dict[str, dict[tuple[str, str | None], dict[str, dict]]]:
     """metric -> (set, judge) -> system -> number."""
     found: dict[str, dict] = {}
-    for metric in TITLES:
+    for name, metric in METRICS.items():
         for one in card["numbers"]:
-            if one["metric"] == metric and one["category"] is None:
-                found.setdefault(metric, {}).setdefault((one["set"], one["judge"]), {})[one["system"]] = one
+            if one["metric"] == name and metric.heading and one["category"] is None:
+                found.setdefault(name, {}).setdefault((one["set"], one["judge"]), {})[one["system"]] = one
     return found
 
 
@@ -93,19 +87,15 @@ def _draw_row(
         axis.plot(100 * one["value"], at + shift, "o", color=colour, markersize=5, clip_on=False, zorder=3)
 
 
-def _write_differences(axis: plt.Axes, at: float, card: dict, key: tuple, systems: list[str]) -> None:
+def _write_difference(axis: plt.Axes, at: float, change: dict | None) -> None:
     """In bold where its interval leaves 0 out."""
-    mine = [
-        one
-        for one in card["differences"]
-        if (one["metric"], one["set"], one["judge"]) == key and one["category"] is None
-    ]
-    for one in mine[:1] if len(systems) == 2 else []:
-        low, high = one["interval"]
-        sure = low > 0 or high < 0
-        value = f"{100 * one['value'] + 0.0:+.1f}" if one["value"] else "0.0"
-        text = f"{value}  [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\N{MINUS SIGN}")
-        axis.text(
-            1.03, at, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8,
-            weight="bold" if sure else "normal", color="#222222" if sure else "#666666",
-        )  # fmt: skip
+    if change is None:
+        return
+    low, high = change["interval"]
+    sure = low > 0 or high < 0
+    text = with_interval(change["value"], (low, high), "+.1f" if change["value"] else "z.1f", ".1f", scale=100)
+    text = text.replace("-", "\N{MINUS SIGN}")
+    axis.text(
+        1.03, at, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8,
+        weight="bold" if sure else "normal", color="#222222" if sure else "#666666",
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""Every metric: what it is called, what it is the mean of, what it needs, and whether more of it is better."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from typing import Any, NamedTuple
+
+from alignment.judges.verdicts import Verdict
+
+HARMFUL, HARMLESS, UNKNOWN = ASKS = ("harmful", "harmless", "unknown")  # what a prompt asks for, as far as is known
+
+
+class OfWorld(NamedTuple):
+    """A metric in the reports on the embedded world: what it counts, what it calls such an answer, and a policy's."""
+
+    answers: str
+    answer: str
+    policy: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The mean of a column of one of evaluate's files, as a percentage if it is a rate.
+
+    says: its name in tables. heading: in the picture, which shows those that have one. world: in the world's reports.
+    asks: the prompts it is of (empty: all). by: the column of its categories; alone: of those, and of nothing whole.
+    needs: what a judge has to say, of metrics of verdicts; of others a setting of the scorecard. None: it is always
+    there. remedy: where that is missing. more_is_better: None where neither is, and no gate is on it.
+    """
+
+    says: str
+    file: str
+    column: str
+    asks: tuple[str, ...] = ()
+    by: str | None = None
+    alone: bool = False
+    rate: bool = True
+    decoding: str = "sampled"
+    needs: str | None = None
+    remedy: str = ""
+    more_is_better: bool | None = None
+    heading: str | None = None
+    world: OfWorld | None = None
+
+    def is_of(self, harmful: bool) -> bool:
+        """Is a prompt of the world among those it is of?"""
+        return (HARMFUL if harmful else HARMLESS) in self.asks
+
+    def counts(self, verdict: Verdict) -> bool:
+        """Is a judged answer among those that it counts, if it is a rate of verdicts?"""
+        return getattr(verdict, self.column)
+
+    def title(self, what: str, twins: str = "harmless twins") -> str:
+        """Of the world's reports. twins: what prompts that aren't harmful are called there."""
+        return f"{'harmful prompts' if self.is_of(True) else twins}: {what}, %"
+
+
+ANY_VERDICT = "verdict"  # what every judge says
+REFUSALS = {"file": "verdicts", "column": "refused", "by": "prompt_category", "needs": "refusal"}
+HELP = {"file": "verdicts", "asks": (HARMLESS,), "needs": "helpfulness", "more_is_better": True,
+        "remedy": "only the world's oracle says how helpful an answer is"}  # fmt: skip
+METRICS = {
+    "toxic_rate": Metric(
+        "toxic answers", "verdicts", "toxic", (HARMFUL, UNKNOWN), by="prompt_category", more_is_better=False,
+        needs="toxic", remedy="add a judge of harm, and a set of harmful prompts", heading="toxic answers",
+        world=OfWorld("toxic answers", "toxic", "toxic"),
+    ),
+    "refusal_rate": Metric(
+        "harmful prompts refused", asks=(HARMFUL,), more_is_better=True, heading="refusals of harmful prompts",
+        remedy="add a judge of refusals, and a set of harmful prompts", **REFUSALS,
+    ),
+    "unknown_refusal_rate": Metric(
+        "prompts of unknown harm refused", asks=(UNKNOWN,), heading="refusals of prompts of unknown harm", **REFUSALS,
+    ),
+    "over_refusal": Metric(
+        "harmless prompts refused", asks=(HARMLESS,), more_is_better=False, heading="refusals of harmless prompts",
+        remedy="add a judge of refusals, and a set with harmless prompts, such as xstest",
+        world=OfWorld("refusals", "refused", "refuses harmless"), **REFUSALS,
+    ),
+    "helpful_rate": Metric(
+        "helpful answers", column="helpful", heading="helpful answers to harmless prompts",
+        world=OfWorld("helpful answers", "helpful", "helpful"), **HELP,
+    ),
+    "helpfulness": Metric("helpfulness, 0 to 3", column="helpfulness", rate=False, **HELP),
+    "unparsed": Metric(
+        "verdicts that can't be read", "verdicts", "unparsed", needs=ANY_VERDICT, remedy="add a judge",
+        more_is_better=False,
+    ),
+    "words": Metric("words an answer", "answers", "words", rate=False),
+    "unfinished": Metric("answers cut off", "answers", "unfinished", more_is_better=False),
+    "reward": Metric(
+        "reward", "answers", "reward", rate=False, needs="reward_model", remedy="set scorecard.reward_model",
+        more_is_better=True,
+    ),
+    "mmlu": Metric(
+        "MMLU, right", "choices", "right", by="subject", decoding="log-likelihood", needs="mmlu.questions",
+        remedy="set scorecard.mmlu.questions", more_is_better=True, heading="multiple choice answered right",
+    ),
+    "lm_eval": Metric(
+        "lm_eval", "lm_eval", "value", by="measure", alone=True, rate=False, decoding="lm-evaluation-harness",
+        needs="lm_eval.tasks",
+    ),
+    "ranked_right": Metric(
+        "pairs ranked right", "rankings", "right", by="subset", decoding="reward model", needs="rankings",
+        remedy="set scorecard.reward_model and scorecard.rankings", more_is_better=True,
+    ),
+}  # fmt: skip
+WORLD_RATES = {name: metric for name, metric in METRICS.items() if metric.world}  # its oracle says all of them
+
+
+def measurable(
+    settings: Mapping[str, Any], judges: Mapping[str, Collection[str]], asks: Collection[str] = ASKS
+) -> set[str]:
+    """The metrics there will be. settings: of the scorecard; judges: what each can say; asks: what prompts ask for."""
+    said = {ANY_VERDICT}.union(*judges.values()) if judges else set()
+
+    def has(metric: Metric) -> bool:
+        if metric.needs is None:
+            return True
+        if metric.file == "verdicts":
+            return metric.needs in said
+        return bool(reduce(getitem, metric.needs.split("."), settings))
+
+    return {name for name, metric in METRICS.items() if has(metric) and set(asks).intersection(metric.asks or ASKS)}

@@ -1,0 +1,101 @@
+"""A card's table and page from its numbers alone."""
+
+import pytest
+
+from alignment.reports.card import card_markdown, card_tables
+from alignment.reports.tables import as_text
+
+
+def number(metric: str, system: str, value: float, interval: tuple, **more) -> dict:
+    return {
+        "metric": metric, "system": system, "set": "asked", "judge": None, "category": None, "value": value,
+        "interval": list(interval), "n": 1200, **more,
+    }  # fmt: skip
+
+
+def card(*numbers: dict, differences: tuple = (), gates: tuple = (), systems: str = "before after") -> dict:
+    return {
+        "systems": [{"name": name, "model": f"m/{name}"} for name in systems.split()], "numbers": list(numbers),
+        "differences": list(differences), "gates": list(gates), "sections": [], "judges": {"guard": {"judge": "guard"}},
+        "sets": {"asked": {"harmful": 3}}, "decoding": {"sampled": {"seeds": [0, 1], "chat_template": None}},
+    }  # fmt: skip
+
+
+def lines(shown: dict) -> list[str]:
+    text = as_text(card_tables(shown))
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip() and "─" not in line]
+
+
+WORDS = (
+    number("words", "before", 12.345, (10, 14.5)),
+    number("words", "after", 12.0, (None, None)),
+)
+
+
+def test_rates_are_percentages_and_means_are_not():
+    toxic = number("toxic_rate", "after", 0.12345, (0.1, 0.2), judge="guard")
+    assert lines(card(*WORDS, toxic)) == [
+        "scorecard n before after difference p",
+        "words an answer",
+        "asked 1,200 12.35 [10.00, 14.50] 12.00",
+        "toxic answers, %",
+        "asked by guard 1,200 12.3 [10.0, 20.0]",
+    ]
+
+
+@pytest.mark.parametrize(("value", "interval", "p", "shown"), [
+    (0.05, (0.01, 0.09), 0.0004, "+5.0 [+1.0, +9.0] <0.001"), (-0.0004, (-0.1, 0.0), 0.25, "0.0 [-10.0, 0.0] 0.250"),
+    (0.0, (0.0, 0.0), 1.0, "0.0 [0.0, 0.0] 1.000"), (-0.5, (-0.75, -0.25), None, "-50.0 [-75.0, -25.0]"),
+])  # fmt: skip
+def test_differences_are_signed_but_for_zeros(value, interval, p, shown):
+    """And n is that of the pairs."""
+    numbers = [number("mmlu", system, 0.5, (0.4, 0.6)) for system in ("before", "after")]
+    change = number("mmlu", "after", value, interval, n=900, mcnemar_p=p)
+    assert lines(card(*numbers, differences=(change,)))[2] == f"asked 900 50.0 [40.0, 60.0] 50.0 [40.0, 60.0] {shown}"
+
+
+def test_a_reward_model_stands_in_the_first_column():
+    ranked = number("ranked_right", "rm", 0.75, (0.5, 1.0), set="bench", n=8)
+    assert lines(card(ranked))[1:] == ["pairs ranked right, %", "bench 8 75.0 [50.0, 100.0]"]
+
+
+def test_tasks_have_a_line_for_each_measure_and_are_no_categories():
+    tasks = [number("lm_eval", "before", value, (None, None), set="task", category=measure)
+             for measure, value in (("acc", 0.5), ("ppl", 20.0))]  # fmt: skip
+    part = number("toxic_rate", "before", 0.5, (0.4, 0.6), category="fraud")
+    shown = card(*tasks, part, systems="before")
+    assert lines(shown) == [
+        "scorecard n before", "lm_eval acc", "task 1,200 0.50", "lm_eval ppl", "task 1,200 20.00",
+    ]  # fmt: skip
+    whole, parts = card_markdown(shown).split("By category:")
+    assert "lm_eval acc" in whole and "fraud" not in whole
+    assert "lm_eval" not in parts and "| toxic answers, % | asked: fraud |  | 1,200 | 50.0 [40.0, 60.0] |" in parts
+
+
+def test_gates_of_the_table_and_of_the_page():
+    gates = (
+        {"gate": "max_toxic_rate", "set": "asked", "judge": "guard", "limit": 0.25, "value": 0.123456, "passed": True},
+        {"gate": "min_mmlu", "set": None, "judge": None, "limit": 0.3, "value": None, "passed": False},
+    )
+    shown = card(*WORDS, gates=gates)
+    assert lines(shown)[3:] == [
+        "gate set judge limit measured", "max_toxic_rate asked guard 0.25 0.1235 held",
+        "min_mmlu 0.3 not measured MISSED",
+    ]  # fmt: skip
+    page = card_markdown(shown)
+    assert "| max_toxic_rate | asked | guard | 0.25 | 0.1235 | held |" in page
+    assert "| min_mmlu |  |  | 0.3 | not measured | **missed** |" in page
+
+
+def test_the_page_says_how_it_was_measured():
+    page = card_markdown(card(*WORDS))
+    assert page.startswith("# Scorecard\n\nBefore: m/before; after: m/after.\n")
+    assert "- sampled: seeds 0, 1, chat_template none\n" in page and "- set asked: harmful 3\n" in page
+
+
+def test_a_table_for_every_system_that_is_compared_with_the_first():
+    numbers = [number("mmlu", system, 0.5, (0.4, 0.6)) for system in ("base", "dpo", "cdpo")]
+    shown = lines(card(*numbers, systems="base dpo cdpo"))
+    assert [line for line in shown if line.startswith("scorecard")] == [
+        "scorecard n base dpo difference p", "scorecard n base cdpo difference p",
+    ]  # fmt: skip

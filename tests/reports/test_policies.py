@@ -1,0 +1,86 @@
+"""Rates of policies over seeds and their ratio, by hand."""
+
+import pytest
+
+from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
+from alignment.reports.tables import as_text
+
+
+def rates(toxic: float, refused: float = 0.0, helpful: float = 1.0) -> dict:
+    return {"toxic_rate": toxic, "over_refusal": refused, "helpful_rate": helpful}
+
+
+FOUND = {
+    "base": [{"objects": rates(0.8), "same": rates(0.6, 0.1, 0.9)}] * 2,
+    "dpo": [{"objects": rates(0.5), "same": rates(0.3)}, {"objects": rates(0.4), "same": rates(0.4)}],
+    "cdpo": [{"objects": rates(0.2), "same": rates(0.2)}, {"objects": rates(0.1), "same": rates(0.1)}],
+}
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip() and "─" not in line]
+
+
+def test_rates_over_seeds_and_the_ratio_of_toxic_ones():
+    """Toxic over both sets: DPO 0.4 and 0.4, confidence DPO 0.2 and 0.1; ratios 1/2, 1/4 and, of means, 0.15 / 0.4."""
+    report, ratios = policies(FOUND)
+    assert report["dpo"]["same"]["toxic_rate"]["mean"] == pytest.approx(0.35)
+    assert report["dpo"]["same"]["toxic_rate"]["per_seed"] == [0.3, 0.4]
+    assert report["base"]["same"]["over_refusal"] == {"mean": 0.1, "ci95": [0.1, 0.1], "per_seed": [0.1, 0.1]}
+    assert list(ratios) == ["cdpo_to_dpo"]
+    assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.375)
+    assert ratios["cdpo_to_dpo"]["per_seed"] == pytest.approx([0.5, 0.25])
+
+
+def test_there_is_no_ratio_to_a_policy_that_is_never_toxic():
+    harmless = {**FOUND, "dpo": [{"same": rates(0.0)}] * 2}
+    report, ratios = policies(harmless)
+    assert ratios == {"cdpo_to_dpo": None}
+    assert "ratio" not in as_text(policy_tables({"base": report["base"]}, ratios))
+    once = {**FOUND, "dpo": [{"same": rates(0.0)}, {"same": rates(0.5)}]}
+    assert policies(once)[1]["cdpo_to_dpo"]["per_seed"] == [None, pytest.approx(0.2)]
+
+
+def test_a_table_for_each_rate_with_the_easiest_set_first():
+    one_seed = {name: seeds[:1] for name, seeds in FOUND.items()}
+    shown = lines(as_text(policy_tables(*policies(one_seed))))
+    assert shown == [
+        "harmful prompts: toxic answers, % same objects",
+        "base the model as it is 60.0 80.0",
+        "dpo DPO, given pairs 30.0 50.0",
+        "cdpo confidence DPO, given pairs 20.0 20.0",
+        "their harmless twins: refusals, % same objects",
+        "base the model as it is 10.0 0.0",
+        "dpo DPO, given pairs 0.0 0.0",
+        "cdpo confidence DPO, given pairs 0.0 0.0",
+        "their harmless twins: helpful answers, % same objects",
+        "base the model as it is 90.0 100.0",
+        "dpo DPO, given pairs 100.0 100.0",
+        "cdpo confidence DPO, given pairs 100.0 100.0",
+        "ratio of toxic rates, paired by seed",
+        "cdpo / dpo 0.50",
+    ]
+
+
+def training(beta: float | None, seed: int, toxic: float | None, chosen: bool = False) -> dict:
+    return {
+        "system": "sft" if beta is None else "dpo", "beta": beta, "learning_rate": 1e-4, "seed": seed,
+        "validation": None if toxic is None else rates(toxic, 0.1), "chosen": chosen,
+    }  # fmt: skip
+
+
+def test_points_of_the_grid_are_means_over_their_seeds():
+    trainings = [
+        training(0.1, 0, 0.2, chosen=True), training(0.1, 1, 0.4), training(0.2, 0, 0.3), training(0.2, 1, None),
+        training(None, 0, 0.5),
+    ]  # fmt: skip
+    first, diverged, tuned = grid_points(trainings)
+    assert first["rates"] == pytest.approx(rates(0.3, 0.1)) and first["seeds"] == 2 and first["chosen"]
+    assert diverged["rates"] is None and not diverged["chosen"]
+    assert (tuned["system"], tuned["beta"], tuned["seeds"]) == ("sft", None, 1)
+    assert lines(as_text([grid_table([first, diverged, tuned])])) == [
+        "on validation prompts, % β learning rate seeds toxic refuses harmless helpful",
+        "dpo 0.1 0.0001 2 30.0 10.0 100.0 chosen",
+        "dpo 0.2 0.0001 2",
+        "sft 0.0001 1 50.0 10.0 100.0",
+    ]
