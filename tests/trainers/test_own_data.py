@@ -1,5 +1,7 @@
 """A user's own data, settings and reward: what can't work is one line that names the thing, before work."""
 
+import math
+
 import pytest
 import torch
 from datasets import Dataset
@@ -8,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
+from alignment.trainers.own_data import check_numbers, plain
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.trainers.test_cdpo import CPU, ConfidenceDPOTrainer
@@ -161,3 +164,15 @@ def test_the_callers_settings_stay_as_they_are(tmp_path):
     model = tiny_model("llama", AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
     trainer = MarginRewardTrainer(model, arguments, text(), processing_class=byte_tokenizer("plain"))
     assert trainer.args.max_length == 256 and arguments.max_length == 4096
+
+
+def test_a_column_of_numbers_is_read_in_any_format_of_a_data_set():
+    data = Dataset.from_dict({"confidence": [0.0, 0.5, 1.0]})
+    for given in (data, data.with_format("torch"), data.with_format("numpy")):
+        check_numbers(plain({"one": given}), "eval_dataset", "confidence", 0, 1)
+    check_numbers(None, "eval_dataset", "confidence", 0, 1)
+    check_numbers("one", "eval_dataset", "confidence", 0, 1)
+    with pytest.raises(UserError, match=r"the confidence of row 2 is 1\.0; give numbers from 0 to 0\.5"):
+        check_numbers(data, "eval_dataset", "confidence", 0, 0.5)
+    with pytest.raises(UserError, match="it has no column `margin`"):
+        check_numbers(data, "train_dataset", "margin", -math.inf, math.inf)

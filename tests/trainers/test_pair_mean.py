@@ -1,5 +1,7 @@
 """Every pair counts once, in steps and in evaluations, on one rank or several; settings under which it wouldn't go."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from transformers import TrainingArguments
 from alignment.maths.losses import margin_ranking_loss
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.margin_rm import MarginRewardConfig
-from alignment.trainers.pair_mean import UNWEIGHABLE
+from alignment.trainers.pair_mean import UNWEIGHABLE, PairMean
 from alignment.types import UserError
 from tests.trainers import test_cdpo, test_margin_rm
 from tests.trainers.trl_alone import checks
@@ -38,6 +40,55 @@ def test_settings_under_which_pairs_are_counted_wrongly_are_refused(config, sett
     with pytest.raises(UserError, match=problem):
         config("out", use_cpu=True, report_to="none", bf16=False, **settings)
     config("out", use_cpu=True, report_to="none", bf16=False, train_sampling_strategy="sequential")
+
+
+class Batches:
+    """Of Trainer what PairMean stands on: as many micro-batches as are asked for."""
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        return [{} for _ in range(num_batches)], None
+
+
+class Counted(PairMean, Batches):
+    """11 pairs in batches of 2, dealt to two ranks, two micro-batches to a step."""
+
+    def __init__(self, rank: int, step: int, micro_batches: int) -> None:
+        self.args = SimpleNamespace(
+            per_device_train_batch_size=2, world_size=2, process_index=rank, gradient_accumulation_steps=2
+        )
+        self.train_dataset, self.state = range(11), SimpleNamespace(global_step=step)
+        self.current_gradient_accumulation_steps = micro_batches
+
+
+@pytest.mark.parametrize(
+    "step, counts, total",
+    [(0, [[2, 2], [2, 2]], 8), (1, [[2], [1]], 3), (2, [[2, 2], [2, 2]], 8), (3, [[2], [1]], 3)],
+)
+def test_the_real_pairs_of_a_step_are_counted_over_micro_batches_and_ranks(step, counts, total):
+    """Batches 0 to 5 go to ranks 0 and 1 in turn; the last has one pair. Then the next epoch begins."""
+    for rank, real in enumerate(counts):
+        batches, found = Counted(rank, step, len(real)).get_batch_samples(None, len(real), torch.device("cpu"))
+        assert [batch["real_pairs"] for batch in batches] == real and found == total
+
+
+def test_ranks_average_to_the_mean_over_the_real_pairs_of_the_step():
+    """Losses 2, 4 and 1, beside filler of 100: DDP takes the mean of what its two ranks give."""
+    first, second = (Counted(rank, 1, 1) for rank in (0, 1))
+    found = [
+        first.step_mean(torch.tensor([2.0, 4.0]), 2, 3).item(),
+        second.step_mean(torch.tensor([1.0, 100.0]), 1, 3).item(),
+    ]
+    assert found == pytest.approx([3 * 2 * 2 / 3, 1 * 1 * 2 / 3]) and np.mean(found) == pytest.approx((2 + 4 + 1) / 3)
+
+
+def test_a_full_step_has_the_plain_mean_and_filler_alone_has_none():
+    losses = torch.tensor([0.1, 0.7], requires_grad=True)
+    trainer = Counted(0, 0, 2)
+    assert trainer.step_mean(losses, 2, 8) == losses.mean() == trainer.step_mean(losses, None, None)
+    assert trainer.step_mean(losses, 1, None) == losses[0], "an evaluation's"
+    nothing = trainer.step_mean(losses, 0, 3)
+    (gradient,) = torch.autograd.grad(nothing, losses)
+    assert nothing == 0 and gradient.tolist() == [0.0, 0.0], "a rank with filler alone takes part in the backward pass"
 
 
 def in_ranks(trainer, data, ranks: int, monkeypatch) -> tuple[float, int]:
