@@ -14,9 +14,7 @@ from alignment.types import UserError
 LIVE = ("paper", "released", "calibrated")  # confidences that come from the hybrid reward
 CONFIDENCES = (*LIVE, "column", "fixed")
 REFITS = ("margin", "no_margin", "off")
-OF_REWARD = (
-    "gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay",
-)  # fmt: skip
+OF_REWARD = ("gate", "pooling", "reward_pairs", "refit", "refit_margin", "refit_learning_rate", "refit_weight_decay")
 
 # Fields of DPOConfig that our loss doesn't know: only their default goes.
 REFUSED = {
