@@ -20,7 +20,7 @@ from alignment.trainers.dealing import BalancedSampler, seeded
 
 
 class LaidOutRows:
-    """Mixin for a TRL trainer, whose `read_answers` says what it reads of a micro-batch, by name, one row an answer."""
+    """Mixin for a TRL trainer, whose `read_answers(model, layout, batch)` gives tensors by name, one row an answer."""
 
     layout: Layout
     answers = 2  # to a prompt
@@ -28,13 +28,12 @@ class LaidOutRows:
     def lay_out(self, packing: Packing, pad_id: int, longest: Callable[[], int], multiple: int | None) -> None:
         """Decides for packed or padded rows, once models and data are there."""
         models = [self.inner(model) for model in (self.model, getattr(self, "ref_model", None)) if model is not None]
-        self.layout, line = packing.layout(models, self.args.device, pad_id, longest, multiple or 1)
-        self._rows_said = line
+        self.layout, self._line = packing.layout(models, self.args.device, pad_id, longest, multiple or 1)
         self.add_callback(AtStart(self))
 
     def begin(self) -> None:
         """Before the first step, on every rank: says which path runs and why, and checks the packed one."""
-        self.say(self._rows_said)
+        self.say(self._line)
         if self.layout.packed:
             check(self)
 
@@ -73,9 +72,6 @@ class LaidOutRows:
         with torch.no_grad(), self.compute_loss_context_manager():
             yield model
         model.train(was_training)
-
-    def read_answers(self, model: torch.nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError
 
 
 def longest(item: Callable[[Mapping[str, Any]], Item], *data: Dataset) -> int:

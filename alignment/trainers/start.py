@@ -5,7 +5,7 @@ is log 2 whatever beta and gamma are; the log-ratio difference is therefore shif
 with and without it are the same bit for bit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,10 +34,7 @@ def objective(beta: float, confidence: Confidence) -> str:
 
 @torch.no_grad()
 def fit_reward(
-    pairs: Any,
-    args: ConfidenceDPOConfig,
-    accelerator: Accelerator,
-    states_of: Callable[[Sequence[Mapping[str, Any]], str], Tensor],
+    pairs: Any, args: ConfidenceDPOConfig, accelerator: Accelerator, states_of: Callable[[list[dict], str], Tensor]
 ) -> HybridReward:
     """A hybrid reward on the first training pairs that max_length leaves whole, the same one on every rank.
 
