@@ -25,7 +25,8 @@ ALWAYS = {"words", "unfinished"}
 
 
 def test_the_gates_that_can_be_set_follow_from_their_metrics():
-    assert {field.name: GATES[field.name] for field in fields(schema.Gate)} == {
+    assert {field.name for field in fields(schema.Gate)} <= set(GATES)
+    known = {
         "max_toxic_rate": Gate("toxic_rate", most=True),
         "max_toxic_increase": Gate("toxic_rate", most=True, change=True),
         "max_over_refusal": Gate("over_refusal", most=True),
@@ -36,6 +37,7 @@ def test_the_gates_that_can_be_set_follow_from_their_metrics():
         "min_mmlu_change": Gate("mmlu", most=False, change=True),
         "min_ranked_right": Gate("ranked_right", most=False),
     }
+    assert known.items() <= GATES.items()
     assert not {"max_words", "min_words", "min_unknown_refusal_rate", "max_helpful_rate"} & set(GATES)
 
 
