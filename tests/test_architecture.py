@@ -60,6 +60,12 @@ def test_the_root_is_small_and_every_name_occurs_once():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_file_is_long():
+    """300 lines at most; longer, it is two things."""
+    counts = {path.name: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: count for name, count in counts.items() if count > 300} == {}
+
+
 def test_the_readme_has_a_line_for_every_package():
     house = (REPOSITORY / "README.md").read_text().split("## The house")[1].split("\n## ")[0]
     assert [name for name in layers() if f"\n  {name}" not in house] == []

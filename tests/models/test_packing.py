@@ -23,7 +23,8 @@ from alignment.models.completions import (
     token_log_probs,
     trl_log_probs,
 )
-from alignment.models.packing import Item, Layout, Packing, answer_order, fill_rows, packed_mask, why_padded
+from alignment.models.packing import Item, Layout, Packing, answer_order, packed_mask, why_padded
+from alignment.models.row_filling import fill_rows
 from alignment.types import StageFailed, UserError
 from tests import conftest
 from tests.conftest import HEADS, SIZES, tiny_model
