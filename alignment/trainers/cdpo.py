@@ -31,10 +31,10 @@ from alignment.trainers.arguments import adapters_in_float32, keep_dropout, refu
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.checkpoints import seal_checkpoints
-from alignment.trainers.confidence import Judged, confidence_of
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.one_device import on_one_device
 from alignment.trainers.own_data import check_numbers, given_pairs, refuse_changed, require_room
+from alignment.trainers.pair_confidence import Judged, confidence_of
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import REFERENCES, TOKENS, reference_of, with_reference_columns
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest

@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from alignment.maths.confidence import saturated_share
-from alignment.trainers.confidence import Judged
+from alignment.trainers.pair_confidence import Judged
 
 QUANTILES = (0.05, 0.5, 0.95)
 

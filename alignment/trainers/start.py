@@ -15,7 +15,7 @@ from torch import Tensor
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.confidence import Confidence, Judged
+from alignment.trainers.pair_confidence import Confidence, Judged
 from alignment.types import StageFailed, UserError
 
 SAME_POLICY = 1e-2  # nats a log-ratio may be off at step 0; in half precision for every token of an answer

@@ -13,7 +13,7 @@ from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.pictures.scorecard_figure import _groups, draw_card
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
-from alignment.settings import schema
+from alignment.settings import evaluation_schema
 from alignment.types import UserError
 
 RECORD = {
@@ -25,7 +25,7 @@ ALWAYS = {"words", "unfinished"}
 
 
 def test_the_gates_that_can_be_set_follow_from_their_metrics():
-    assert {field.name for field in fields(schema.Gate)} <= set(GATES)
+    assert {field.name for field in fields(evaluation_schema.Gate)} <= set(GATES)
     known = {
         "max_toxic_rate": Gate("toxic_rate", most=True),
         "max_toxic_increase": Gate("toxic_rate", most=True, change=True),

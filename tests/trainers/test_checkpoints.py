@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from alignment.runs import artifacts
+from alignment.runs import artifacts, manifest
 from alignment.trainers.checkpoints import newest_intact, seal, seal_checkpoints
 from tests.conftest import tiny_model
 from tests.trainers import test_cdpo, test_margin_rm
@@ -21,8 +21,8 @@ class Copies(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self.problems.append(artifacts.damage(folder))
-        self.files = set(artifacts.read_json(folder / artifacts.MANIFEST)["files"])
+        self.problems.append(manifest.damage(folder))
+        self.files = set(artifacts.read_json(folder / manifest.MANIFEST)["files"])
 
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
@@ -63,7 +63,7 @@ def test_what_is_kept_beside_is_written_by_the_main_process_between_two_barriers
     arguments = SimpleNamespace(output_dir=str(tmp_path), should_save=main)
     first.on_save(arguments, SimpleNamespace(global_step=3), None)
     assert happened == (["all wait", "checkpoint-3", "all wait"] if main else ["all wait", "all wait"])
-    assert (artifacts.damage(folder) is None) is main
+    assert (manifest.damage(folder) is None) is main
 
 
 def test_a_checkpoint_that_changed_or_was_never_sealed_is_passed_over_and_removed(tmp_path):

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from alignment.maths.losses import confidence_dpo_loss
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
-from alignment.trainers.confidence import Judged
+from alignment.trainers.pair_confidence import Judged
 from alignment.trainers.start import check_objective, check_reference, fit_reward
 from alignment.types import StageFailed, UserError
 

@@ -10,7 +10,7 @@ from alignment.maths.hybrid import Head
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
-from alignment.trainers.confidence import Confidence, Judged, confidence_of
+from alignment.trainers.pair_confidence import Confidence, Judged, confidence_of
 from alignment.types import StageFailed, UserError
 
 POLICY = SimpleNamespace(num_hidden_layers=1, hidden_size=2)
