@@ -7,7 +7,7 @@ import torch
 
 from alignment.trainers.live_reward import FILE, LiveReward
 from alignment.types import StageFailed
-from tests.trainers.test_confidence import first_number
+from tests.trainers.test_pair_confidence import first_number
 
 CHOSEN, REJECTED = torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
 GAPS = (2.0, -1.0)
