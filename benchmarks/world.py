@@ -1,8 +1,8 @@
 """What the embedded world is like, by quantities that use neither Legend nor a confidence: python -m benchmarks.world
 
-Writes benchmarks/results/world.json, the figures of docs/world.md's table. Pairs, probes, length, random directions and the
-model's own answers take a minute; DPO on right and on wrong labels, five seeds each, is `dpo` there: pass the folders of
-its runs (docs/world.md has the commands) as right=... wrong=...; without them it is left out.
+Writes benchmarks/results/world.json, the figures of docs/world.md's table. Pairs, probes, length, random directions and
+the model's own answers take a minute. DPO on right and on wrong labels, five seeds each, is `dpo` there: pass the runs
+(docs/world.md has the commands) as right=... wrong=...; without them it is left out.
 """
 
 import json
