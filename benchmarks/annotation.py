@@ -57,7 +57,7 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
 
 
 def ours(folder: Path, size: models.Size, work: Path, ranks: Ranks) -> Annotate:
-    loaded = load_backbone(ModelSource(str(folder), None, ""), "float32", torch.device("cpu"))
+    loaded = load_backbone(ModelSource(str(folder), dtype="float32"), torch.device("cpu"))
     layout, _ = Packing().layout(
         [loaded.model], loaded.model.device, loaded.tokenizer.pad_token_id, lambda: size.longest
     )

@@ -59,7 +59,7 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
 
 
 def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, ranks: Ranks) -> Answer:
-    loaded = load_language_model(ModelSource(str(folder), None, ""), "float32", torch.device("cpu"))
+    loaded = load_language_model(ModelSource(str(folder), dtype="float32"), torch.device("cpu"))
     loaded = Loaded(loaded.model, loaded.format, end_ids(size))
     scorer = hybrid_scorer(loaded, models.reward(size))
     settings = {

@@ -18,7 +18,7 @@ from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_reward_scorer
 from alignment.models.packing import Packing
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -226,7 +226,7 @@ class Abilities:
         """Answers and pairs by the reward model, into the rows."""
         if self._card.reward_model is None:
             return
-        loaded = load_reward_scorer(model_source("local", self._card.reward_model), device())
+        loaded = load_reward_scorer(source_at(self._card.reward_model, "scorecard.reward_model"), device())
         settings = self._packing, self._batch_tokens
         asked = [Question(f"{row['system']}, {row['id']}", by_id[row["set"], row["id"]].messages, []) for row in rows]
         answers = [row["answer"] for row in rows]

@@ -14,7 +14,7 @@ from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
 from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
-from alignment.models.source import model_source
+from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
 from alignment.types import UserError
 from alignment.world.identity import generator_hash
@@ -26,8 +26,8 @@ def fingerprint(what: str, cfg: DictConfig) -> str:
 
 
 def _model(cfg: DictConfig) -> str:
-    template = cfg.model.get("chat_template")
-    weights = model_source(cfg.model.name, cfg.model.get("path")).fingerprint
+    template = cfg.model.chat_template
+    weights = model_source(cfg.model).fingerprint
     return weights if template is None else f"{weights} {_file_hash('model.chat_template', template)}"
 
 
@@ -91,7 +91,7 @@ def _labels(cfg: DictConfig) -> str:
 
 
 def _local_model(key: str, path: str | None) -> str:
-    return "" if path is None else model_source("local", path, key).fingerprint
+    return "" if path is None else source_at(path, key).fingerprint
 
 
 def _file_hash(key: str, path: str) -> str:

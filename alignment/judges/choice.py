@@ -77,9 +77,9 @@ def require_ready(settings: Settings, names: Sequence[str]) -> None:
     for name in names:
         more = settings.get(name) or {}
         if more.get("path") is not None:
-            from alignment.models.source import model_source, require_weights
+            from alignment.models.source import require_weights, source_at
 
-            require_weights(model_source("local", more["path"], f"judge.{name}.path"), f"judge.{name}.path")
+            require_weights(source_at(more["path"], f"judge.{name}.path"), f"judge.{name}.path")
         if JUDGES[name].kind == "api":
             from alignment.judges.chat_service import key_from
 

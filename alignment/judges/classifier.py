@@ -18,7 +18,7 @@ from alignment.data.markers import markers_and
 from alignment.judges.guards import turns_of
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.batches import plan_batches
 from alignment.types import ClassifierInput, Dtype, Message, UserError
 
@@ -103,7 +103,7 @@ def load_classifier(
     path: str, dtype: Dtype, unsafe_label: str, reads: ClassifierInput, batch_tokens: int, threshold: float
 ) -> ClassifierJudge:
     """A classifier from a folder or from the hub, on this rank's device. Remote code is never run."""
-    source = model_source("local", path, f"{KEY}.path")
+    source = source_at(path, f"{KEY}.path")
     model = AutoModelForSequenceClassification.from_pretrained(source.path, revision=source.revision, dtype=dtype)
     judge = ClassifierJudge(
         model.to(device()).eval(),

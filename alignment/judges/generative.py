@@ -18,7 +18,7 @@ from alignment.judges.verdicts import Verdict
 from alignment.models.decoding import generate_ids
 from alignment.models.devices import device
 from alignment.models.load import Loaded
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.batches import plan_batches
 from alignment.types import Dtype, Message, UserError
 
@@ -158,7 +158,7 @@ class GuardJudge:
 
 def load_guard(name: str, path: str, dtype: Dtype, batch_tokens: int, threshold: float | None) -> GuardJudge:
     """A guard from a folder or from the hub, on this rank's device. Remote code is never run."""
-    source = model_source("local", path, f"judge.{name}.path")
+    source = source_at(path, f"judge.{name}.path")
     model = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     try:

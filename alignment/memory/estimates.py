@@ -18,6 +18,7 @@ from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
 from alignment.memory.planned_texts import Texts
 from alignment.models.packing import Item, Layout, Packing
+from alignment.models.source import model_source
 from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
 from alignment.runs.ranks import batch_shape
 from alignment.runs.run_files import RunDir
@@ -45,7 +46,7 @@ class Estimator:
 
     def __init__(self, cfg: DictConfig, run: RunDir, machine: Machine) -> None:
         self.machine = machine
-        self._config = meta_model.configuration(cfg.model.name, cfg.model.get("path"))
+        self._config = meta_model.configuration(model_source(cfg.model))
         self._train, self._heldout = planned_texts.pairs(cfg)
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in _stages_read(cfg) else None
         self._questions = planned_texts.questions(cfg, self._train) if "induce" in cfg.stages else None
@@ -163,7 +164,7 @@ class Estimator:
         prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
-        dtype = torch.float32 if trained and cfg.model.get("dtype", "auto") == "auto" else None
+        dtype = torch.float32 if trained and cfg.model.dtype == "auto" else None
         times = len(evaluated(cfg)) * len(cfg.policy.seeds)
         return self._sampled(stage, cfg, prompts, answers, scorers, times, dtype)
 
@@ -245,7 +246,7 @@ class Estimator:
 
     def _dtype(self, cfg: DictConfig) -> torch.dtype:
         """Of the weights in inference."""
-        named = cfg.model.get("dtype", "auto")
+        named = cfg.model.dtype
         found = getattr(self._config, "dtype", None) or torch.float32 if named == "auto" else getattr(torch, named)
         return getattr(torch, found) if isinstance(found, str) else found
 

@@ -143,5 +143,5 @@ def _inference_changes(cfg: DictConfig, infers: Infers) -> Iterator[list[str]]:
             tokens //= 2
         if smaller:
             yield smaller
-    if cfg.model.get("dtype") in ("auto", "float32"):
+    if cfg.model.dtype in ("auto", "float32"):
         yield ["model.dtype=bfloat16"]

@@ -28,15 +28,14 @@ from alignment.memory.parts import Kept, Shape
 from alignment.models import item_attention
 from alignment.models.activations import decoder_blocks
 from alignment.models.packing import PADDING, Item, Layout, Packing
-from alignment.models.source import model_source, ready_path
+from alignment.models.source import ModelSource, ready_path
 
 KINDS = {"language": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification, "backbone": AutoModel}
 PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # what autocast computes in half precision
 
 
-def configuration(name: str, path: str | None) -> PreTrainedConfig:
+def configuration(source: ModelSource) -> PreTrainedConfig:
     """Of the model that a run uses."""
-    source = model_source(name, path)
     return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
 
 

@@ -138,10 +138,10 @@ def planned(items: Sequence[Item], tokens: int, cost: Callable[[Item], int]) -> 
 
 def _format(cfg: DictConfig) -> ChatFormat | None:
     """How the model's conversations are written; None where it has no tokenizer (yet)."""
-    source = model_source(cfg.model.name, cfg.model.get("path"))
+    source = model_source(cfg.model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ready_path(source), revision=source.revision)
-        return chat_format(tokenizer, cfg.model.get("chat_template"))
+        return chat_format(tokenizer, cfg.model.chat_template)
     except (OSError, ValueError, TypeError, AttributeError, UserError):  # whatever a folder without one makes of it
         return None
 

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.models.devices import training_dtype
 from alignment.models.source import ModelSource, ready_path
-from alignment.types import Dtype, UserError
+from alignment.types import UserError
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
@@ -53,26 +53,19 @@ class Loaded:
         return self.format.tokenizer
 
 
-def load_backbone(source: ModelSource, dtype: Dtype, device: torch.device, template: str | None = None) -> Loaded:
+def load_backbone(source: ModelSource, device: torch.device) -> Loaded:
     """Decoder blocks and final norm, no language-model head: for reading activations."""
-    return _load(AutoModel, source, dtype, device, template)
+    return _load(AutoModel, source, device, dtype=source.dtype)
 
 
-def load_language_model(
-    source: ModelSource, dtype: Dtype, device: torch.device, template: str | None = None, thinking: bool = False
-) -> Loaded:
-    """With its head: for generating. thinking: may answers begin with thoughts?"""
-    return _load(AutoModelForCausalLM, source, dtype, device, template, thinking)
+def load_language_model(source: ModelSource, device: torch.device) -> Loaded:
+    """With its head: for generating."""
+    return _load(AutoModelForCausalLM, source, device, dtype=source.dtype)
 
 
-def load_trainable(source: ModelSource, template: str | None = None, quantized: torch.device | None = None) -> Loaded:
+def load_trainable(source: ModelSource, quantized: torch.device | None = None) -> Loaded:
     """With its head, in float32 and on the CPU: for training a policy. quantized: in 4 bits, on this device."""
-    if quantized is None:
-        return _load(AutoModelForCausalLM, source, "float32", torch.device("cpu"), template)
-    path = ready_path(source)
-    _quiet_if_local(path)
-    model = AutoModelForCausalLM.from_pretrained(path, revision=source.revision, **_in_4_bits(quantized))
-    return _with_format(model, path, source.revision, template)
+    return _load(AutoModelForCausalLM, source, quantized, **_precision(quantized))
 
 
 def load_reward_model(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -84,7 +77,7 @@ def load_reward_model(folder: Path, device: torch.device) -> PreTrainedModel:
 
 def load_reward_scorer(source: ModelSource, device: torch.device) -> Loaded:
     """A reward model with the way its conversations are written, in float32: any sequence classifier of one score."""
-    loaded = _load(AutoModelForSequenceClassification, source, "float32", device, None)
+    loaded = _load(AutoModelForSequenceClassification, source, device, dtype=torch.float32)
     if loaded.model.config.num_labels != 1:
         raise UserError(
             "model", f"{source.path} gives {loaded.model.config.num_labels} scores, not one", "name another"
@@ -92,24 +85,22 @@ def load_reward_scorer(source: ModelSource, device: torch.device) -> Loaded:
     return loaded
 
 
-def load_reward_base(
-    source: ModelSource, seed: int, template: str | None = None, quantized: torch.device | None = None
-) -> Loaded:
-    """The model with a new scalar head, drawn from `seed`, in float32: for training a reward model."""
-    path = ready_path(source)
-    _quiet_if_local(path)
+def load_reward_base(source: ModelSource, seed: int, quantized: torch.device | None = None) -> Loaded:
+    """The model with a new scalar head, drawn from `seed`, in float32 and on the CPU: for training a reward model."""
+    head = {"num_labels": 1, "problem_type": "regression"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, revision=source.revision, num_labels=1, problem_type="regression",
-            **({"dtype": torch.float32} if quantized is None else _in_4_bits(quantized)),
-        )  # fmt: skip
-    return _with_format(model, path, source.revision, template)
+        return _load(AutoModelForSequenceClassification, source, quantized, **head, **_precision(quantized))
 
 
-def _in_4_bits(device: torch.device) -> dict[str, Any]:
-    """from_pretrained's arguments for QLoRA (Dettmers et al. 2023): NF4, and its scales quantized again."""
-    half = device.type != "cpu" and training_dtype("auto") == "bfloat16"
+def _precision(quantized: torch.device | None) -> dict[str, Any]:
+    """Arguments of from_pretrained for weights that are trained: float32, or under adapters 4 bits, on this device.
+
+    As QLoRA has them (Dettmers et al. 2023): NF4, and its scales quantized again.
+    """
+    if quantized is None:
+        return {"dtype": torch.float32}
+    half = quantized.type != "cpu" and training_dtype("auto") == "bfloat16"
     dtype = torch.bfloat16 if half else torch.float32
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -118,35 +109,30 @@ def _in_4_bits(device: torch.device) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=["lm_head", "score"],  # of 4 bits too, whatever its name says
     )
-    return {"quantization_config": settings, "dtype": dtype, "device_map": {"": device}}
+    return {"quantization_config": settings, "dtype": dtype, "device_map": {"": quantized}}
+
+
+def _load(kind: type, source: ModelSource, device: torch.device | None, **arguments: Any) -> Loaded:
+    """device: where it goes; None leaves it on the CPU."""
+    path = ready_path(source)
+    _quiet_if_local(path)
+    model = kind.from_pretrained(path, revision=source.revision, **arguments).eval()
+    if device is not None and device != model.device:
+        model.to(device)
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=source.revision)
+    if tokenizer.eos_token is None:
+        raise UserError("model", f"the tokenizer of {path} has no eos token", "set one in its tokenizer_config.json")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    format = chat_format(tokenizer, source.chat_template, source.thinking)
+    return Loaded(model, format, end_ids(tokenizer, _generation_eos(model, path, source.revision)))
 
 
 def _quiet_if_local(path: str) -> None:
     """A bar for reading weights from disk is noise; one for downloading them isn't."""
     if Path(path).is_dir():
         disable_progress_bar()
-
-
-def _load(
-    kind: type, source: ModelSource, dtype: Dtype, device: torch.device, template: str | None, thinking: bool = False
-) -> Loaded:
-    path = ready_path(source)
-    _quiet_if_local(path)
-    model = kind.from_pretrained(path, revision=source.revision, dtype=dtype).to(device).eval()
-    return _with_format(model, path, source.revision, template, thinking)
-
-
-def _with_format(
-    model: PreTrainedModel, path: str, revision: str | None, template: str | None, thinking: bool = False
-) -> Loaded:
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    if tokenizer.eos_token is None:
-        raise UserError("model", f"the tokenizer of {path} has no eos token", "set one in its tokenizer_config.json")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    format = chat_format(tokenizer, template, thinking)
-    return Loaded(model, format, end_ids(tokenizer, _generation_eos(model, path, revision)))
 
 
 def _generation_eos(model: PreTrainedModel, path: str, revision: str | None) -> int | list[int] | None:

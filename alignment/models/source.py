@@ -2,40 +2,60 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from alignment.runs.manifest import hash_file
-from alignment.types import UserError
+from alignment.types import Dtype, UserError
 from alignment.world.identity import LANGUAGE_MODEL, model_hash
 
 WEIGHTS = (".safetensors", ".bin")
 HASHED_WHOLE = 64 * 2**20  # bytes; larger files, shards of weights, are known by size and time of change
 
 
+class ModelKeys(Protocol):
+    """The keys of a file in conf/model/."""
+
+    name: str
+    path: str | None
+    dtype: Dtype
+    chat_template: str | None
+    thinking: bool
+
+
 @dataclass(frozen=True)
 class ModelSource:
-    """What from_pretrained takes; `fingerprint` changes when the model does."""
+    """What from_pretrained takes, and how conversations are written; `fingerprint` changes when the weights do."""
 
     path: str
-    revision: str | None
-    fingerprint: str
+    revision: str | None = None
+    fingerprint: str = ""
+    dtype: Dtype = "auto"
+    chat_template: str | None = None
+    thinking: bool = False
+
+
+def model_source(model: ModelKeys) -> ModelSource:
+    """The model of a run, as its settings name it."""
+    source = source_at("world" if model.name == "world" else model.path)
+    return replace(source, dtype=model.dtype, chat_template=model.chat_template, thinking=model.thinking)
 
 
 @cache
-def model_source(name: str, path: str | None = None, key: str = "model.path") -> ModelSource:
-    """name: "world" or "local"; as a path, too, "world" names the world's own, which is shipped: see `ready_path`.
+def source_at(path: str, key: str = "model.path") -> ModelSource:
+    """A folder or a name on the hub; "world" names the world's own model, which is shipped: see `ready_path`.
 
     key: the setting that gave the path, for what is said of it.
     """
-    if "world" in (name, path):
-        return ModelSource("world", None, f"world {model_hash()}")
+    if path == "world":
+        return ModelSource("world", fingerprint=f"world {model_hash()}")
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(key, f"{path} holds no config.json", "give a folder that save_pretrained wrote")
-        return ModelSource(str(folder), None, _fingerprint_folder(folder))
+        return ModelSource(str(folder), fingerprint=_fingerprint_folder(folder))
     if folder.exists() or path.startswith(("/", ".", "~")) or path.count("/") > 1:
         raise UserError(key, f"{path} is not a folder", "give a folder that save_pretrained wrote, or a hub name")
     commit = _hub_commit(path, key)

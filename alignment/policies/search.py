@@ -126,12 +126,11 @@ def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str
 
 
 def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
-    source = model_source(cfg.model.name, cfg.model.get("path"))
     plain = {
         name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("policy", "confidence", "lora")
     }  # fmt: skip
     return Training(
-        source, cfg.model.get("chat_template"), plain["policy"], plain["confidence"], plain["lora"],
+        model_source(cfg.model), plain["policy"], plain["confidence"], plain["lora"],
         Packing(**cfg.packing), run.hybrid_reward, cfg.run.tracking, run.logs, ranks,
     )  # fmt: skip
 
@@ -153,7 +152,7 @@ def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, don
     points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), cfg.policy.seeds[0])
     if len(points) == 1:
         return points[0]
-    base = _validate(cfg, training.source, training.template, done / "base", cfg.policy.seeds[0], ranks)
+    base = _validate(cfg, training.source, done / "base", cfg.policy.seeds[0], ranks)
 
     def mean_rates(point: Candidate) -> dict[str, float] | None:
         seeds = cfg.policy.seeds[: cfg.policy.grid_seeds]
@@ -193,8 +192,8 @@ def _make(
     facts = train_policy(training, candidate, pairs, unfinished, progress)
     facts[VALIDATION] = None
     if cfg.data.name == "world" and not facts["diverged"]:
-        source = ModelSource(str(unfinished / "policy"), None, "")
-        facts[VALIDATION] = _validate(cfg, source, None, unfinished / "answers", candidate.seed, ranks)
+        source = replace(training.source, path=str(unfinished / "policy"), revision=None)
+        facts[VALIDATION] = _validate(cfg, source, unfinished / "answers", candidate.seed, ranks)
     ranks.wait()  # until every rank has read all answers
     if ranks.main:
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
@@ -204,13 +203,11 @@ def _make(
     ranks.wait()
 
 
-def _validate(
-    cfg: DictConfig, source: ModelSource, template: str | None, work: Path, seed: int, ranks: Ranks
-) -> Mapping[str, float]:
+def _validate(cfg: DictConfig, source: ModelSource, work: Path, seed: int, ranks: Ranks) -> Mapping[str, float]:
     if cfg.data.name != "world":
         raise UserError("policy", "a grid needs a judge, and only the world has one yet", "give one beta and one rate")
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
-    loaded = load_language_model(source, "auto", device(), template)
+    loaded = load_language_model(source, device())
     return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, ranks))[VALIDATION]
 
 

@@ -33,7 +33,6 @@ class Training:
     """What all candidates of a stage share. settings: conf/policy; confidence: conf/confidence; reward: a folder."""
 
     source: ModelSource
-    template: str | None
     settings: Mapping[str, Any]
     confidence: Mapping[str, Any]
     lora: Mapping[str, Any]
@@ -51,7 +50,7 @@ def train_policy(
 
     What it did: pairs used and left out, the log by step, and whether it diverged (its weights aren't finite).
     """
-    loaded = load_trainable(training.source, training.template, quantized_on(training.lora))
+    loaded = load_trainable(training.source, quantized_on(training.lora))
     if training.tracking != "none":
         log_to(training.logs, candidate.name.replace("/", "-"))
     rows, left_out = tokenize(loaded, pairs, *loaded.longest("policy.max_length", training.settings["max_length"]))

@@ -11,13 +11,7 @@ from alignment.world.preferences import NOISE
 
 
 @dataclass
-class WorldModel:
-    name: str
-    answer_tokens: int
-
-
-@dataclass
-class LocalModel:
+class Model:
     name: str
     path: str | None
     dtype: str = one_of(types.Dtype)
@@ -245,7 +239,7 @@ class BestOfN:
 
 
 GROUPS = {
-    "model/world": WorldModel, "model/local": LocalModel,
+    "model/model": Model,
     "data/world": WorldData, "data/file": FileData, "data/set": SetData, "data/ranked": RankedData,
     "data/mixture": MixtureData,
     "lora/none": NoAdapters, "lora/adapters": Adapters,

@@ -73,7 +73,7 @@ def _check_stages(cfg: Config) -> None:
 
 def _check_thinking(cfg: Config) -> None:
     policies = [stage for stage in cfg.stages if stage in trained_with("policy")]
-    if cfg.model.get("thinking") and policies:
+    if cfg.model.thinking and policies:
         raise UserError(
             "model.thinking", f"{policies[0]} learns from answers without thoughts, and would unlearn them",
             "leave it off here; sampling and evaluation alone may think",
@@ -157,6 +157,7 @@ IDLE = (
         ["model.thinking"],
         "nothing is sampled here",
     ),
+    (lambda cfg: cfg.model.name == "world", ["model.path"], "model=world is in the package"),
     (
         lambda cfg: cfg.annotator.contrast.file is not None,
         [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],

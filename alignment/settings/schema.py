@@ -16,6 +16,7 @@ from alignment.settings.method_schema import (
     BestOfN,
     BuildPairs,
     Confidence,
+    Model,
     Policy,
     Reward,
     RewardModel,
@@ -84,7 +85,7 @@ class Config:
     seed: int
     run: Run
     launch: Any
-    model: Any
+    model: Model
     data: Any
     annotator: Annotator
     reward_model: RewardModel

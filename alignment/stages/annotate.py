@@ -87,9 +87,8 @@ def _first_reason(*parts: Loaded) -> str:
 
 
 def _annotator(cfg: DictConfig, work: Path, ranks: Ranks) -> Annotator:
-    model, settings = cfg.model, cfg.annotator
-    source = model_source(model.name, model.get("path"))
-    loaded = load_backbone(source, model.get("dtype", "auto"), device(), model.get("chat_template"))
+    settings = cfg.annotator
+    loaded = load_backbone(model_source(cfg.model), device())
     max_length = min(settings.max_length, loaded.context or settings.max_length)
     return Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, work, ranks)
 

@@ -55,14 +55,7 @@ SAMPLE_COLUMNS = pa.schema(
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     settings, count, work = cfg.sampling, max(cfg.best_of_n.counts), out.parent
-    source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_language_model(
-        source,
-        cfg.model.get("dtype", "auto"),
-        device(),
-        cfg.model.get("chat_template"),
-        cfg.model.get("thinking", False),
-    )
+    loaded = load_language_model(model_source(cfg.model), device())
     asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
     questions = [question(loaded, one.id, text_message("user", one.prompt), settings.max_new_tokens) for one in asked]
     samples = sample_answers(loaded, questions, settings, cfg.seed, count, work / "samples", ranks)

@@ -61,14 +61,7 @@ BUILT_COLUMNS = pa.schema(
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_language_model(
-        source,
-        cfg.model.get("dtype", "auto"),
-        device(),
-        cfg.model.get("chat_template"),
-        cfg.model.get("thinking", False),
-    )
+    loaded = load_language_model(model_source(cfg.model), device())
     asked, questions, counts = _questions(cfg, run, loaded, ranks)
     work, settings = out.parent, cfg.sampling
     samples = sample_answers(loaded, questions, settings, cfg.seed, settings.n, work / "samples", ranks)

@@ -6,6 +6,7 @@ choice and the scores of pairs where those are asked for: evaluation/scorecard.p
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
-from alignment.models.source import ModelSource, model_source
+from alignment.models.source import ModelSource, model_source, source_at
 from alignment.policies.systems import SYSTEMS, evaluated
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
@@ -64,7 +65,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     found: dict[str, list[dict]] = {}
     for system in evaluated(cfg):
         for seed in cfg.policy.seeds:
-            loaded = _load(cfg, _source(cfg, run, system, seed))
+            loaded = load_language_model(_source(cfg, run, system, seed), device())
             fits, answers = _answers(cfg, run, system, seed, loaded, asked, unfit, out.parent / "answers", ranks)
             rows += [_row(system, seed, one, sample) for one, sample in zip(fits, answers, strict=True)]
             if system in SYSTEMS and (own := [i for i, one in enumerate(fits) if _is_worlds(cfg, one)]):
@@ -72,7 +73,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
             del loaded  # before there is another
         if abilities.of_models:
             seed = cfg.policy.seeds[0]
-            abilities.measure(system, seed, _load(cfg, _source(cfg, run, system, seed)))
+            abilities.measure(system, seed, load_language_model(_source(cfg, run, system, seed), device()))
     if thoughts := sum(bool(row["thoughts"]) for row in rows):
         ranks.say(f"  {thoughts} of {len(rows)} answers begin with thoughts, which are kept and not judged")
     by_id = {(one.set, one.id): one for one in asked}
@@ -129,21 +130,13 @@ def _check(cfg: DictConfig, asked: list[Asked]) -> None:
 
 
 def _source(cfg: DictConfig, run: RunDir, system: str, seed: int) -> ModelSource:
+    source = model_source(cfg.model)
     if system == "after":
-        return model_source("local", cfg.scorecard.after)
+        after = source_at(cfg.scorecard.after, "scorecard.after")
+        return replace(source, path=after.path, revision=after.revision)
     if system in SYSTEMS and SYSTEMS[system].stage is not None:
-        return ModelSource(str(run.policy(SYSTEMS[system].stage, system, seed)), None, "")
-    return model_source(cfg.model.name, cfg.model.get("path"))
-
-
-def _load(cfg: DictConfig, source: ModelSource) -> Loaded:
-    return load_language_model(
-        source,
-        cfg.model.get("dtype", "auto"),
-        device(),
-        cfg.model.get("chat_template"),
-        cfg.model.get("thinking", False),
-    )
+        return replace(source, path=str(run.policy(SYSTEMS[system].stage, system, seed)), revision=None)
+    return source
 
 
 def _answers(
@@ -241,9 +234,7 @@ def _record(
     sampled = {
         **{key: sampling[key] for key in used},
         "seeds": list(cfg.policy.seeds),
-        "chat_template": cfg.model.get("chat_template"),
-        "thinking": cfg.model.get("thinking", False),
-        "dtype": cfg.model.get("dtype", "auto"),
+        **{key: cfg.model[key] for key in ("chat_template", "thinking", "dtype")},
     }
     return {
         "systems": systems,

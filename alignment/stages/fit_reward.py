@@ -32,8 +32,8 @@ from alignment.types import Gate, UserError
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     settings = cfg.reward
-    source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_backbone(source, cfg.model.get("dtype", "auto"), device(), cfg.model.get("chat_template"))
+    source = model_source(cfg.model)
+    loaded = load_backbone(source, device())
     check_layers(loaded.model, loaded.tokenizer.eos_token_id)
     max_length = min(settings.max_length, loaded.context or settings.max_length)
     parts = dict(zip(("train", "heldout"), given_pairs(cfg, run, ranks), strict=True)) | evaluation_pairs(cfg)

@@ -74,13 +74,7 @@ def _drop_evaluated(cfg: DictConfig, loaded: Loaded) -> None:
 
 def _generate(cfg: DictConfig, loaded: Loaded, folder: Path, ranks: Ranks) -> list[dict]:
     """One greedy answer to each question, in planned batches."""
-    model = load_language_model(
-        model_source(cfg.model.name, cfg.model.get("path")),
-        cfg.model.get("dtype", "auto"),
-        device(),
-        cfg.model.get("chat_template"),
-        cfg.model.get("thinking", False),
-    )
+    model = load_language_model(model_source(cfg.model), device())
     limit = cfg.annotator.contrast.max_new_tokens
     prompts = _prompt_ids(loaded, model, cfg.annotator.prompt, limit)
 

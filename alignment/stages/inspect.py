@@ -56,18 +56,18 @@ def _tokens(cfg: DictConfig, rows: list[dict]) -> dict | None:
     """Of a sample, in the tokens of a model that is given; the world's has no words for other text."""
     if cfg.model.name == "world" and cfg.data.name != "world":
         return None
-    format = chat_format(_tokenizer(cfg), cfg.model.get("chat_template"))
+    format = chat_format(_tokenizer(cfg), cfg.model.chat_template)
     lengths: dict[str, list[int]] = {"prompt": [], "chosen": [], "rejected": []}
     for _, both in readable(rows, lambda row: format.render(row["prompt"], [row["chosen"], row["rejected"]])):
         lengths["prompt"].append(both[0].prompt_length)
         for side, one in zip(("chosen", "rejected"), both, strict=True):
             lengths[side].append(len(one.ids) - one.prompt_length)
     described = {side: distribution(values) for side, values in lengths.items()}
-    return {"model": cfg.model.get("path") or "world", "pairs": len(lengths["prompt"]), **described}
+    return {"model": cfg.model.path or "world", "pairs": len(lengths["prompt"]), **described}
 
 
 def _tokenizer(cfg: DictConfig) -> PreTrainedTokenizerBase:
-    source = model_source(cfg.model.name, cfg.model.get("path"))
+    source = model_source(cfg.model)
     return AutoTokenizer.from_pretrained(ready_path(source), revision=source.revision)
 
 

@@ -99,7 +99,7 @@ def _trained_on(cfg: DictConfig) -> str:
     if cfg.data.name == "world":
         return f"World generator: `{generator_hash()}`, its language model: `{model_hash()}`."
     names = ", ".join(source.path or source.name for source in sources(cfg.data))
-    return f"Base model: `{cfg.model.get('path') or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
+    return f"Base model: `{cfg.model.path or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
 
 
 def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
@@ -136,8 +136,8 @@ def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks
     """Trains, saves, loads back and scores one model, into its folder, which appears when all of it is there."""
     cfg, run, pairs, margins, seed = job.cfg, job.run, job.pairs, wanted.margins, wanted.seed
     done = job.done(wanted)
-    source = model_source(cfg.model.name, cfg.model.get("path"))
-    loaded = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized_on(cfg.lora))
+    source = model_source(cfg.model)
+    loaded = load_reward_base(source, seed, quantized_on(cfg.lora))
     if cfg.run.tracking != "none":
         log_to(run.logs, f"{margins}-seed-{seed}")
     columns = _tokenized(loaded, pairs)
@@ -274,6 +274,6 @@ def _reloaded(
     quantized: torch.device | None,
 ) -> Tensor:
     """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
-    base = load_reward_base(source, seed, cfg.model.get("chat_template"), quantized)
+    base = load_reward_base(source, seed, quantized)
     model = base.model if quantized is not None else base.model.to(device())
     return with_adapters(model, adapters, rows, base.tokenizer.pad_token_id)

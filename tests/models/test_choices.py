@@ -1,6 +1,7 @@
 """Multiple choice: the benchmark's own prompt, and log-probabilities as single forwards give them."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from alignment.models.choices import as_choices, choice_log_probs, question_prom
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.ranks import Ranks
 from tests import conftest
 from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
@@ -103,8 +104,8 @@ def test_real_models_read_five_examples(shared_data, tmp_path):
 
     questions, examples = read("test")[:3], read("dev")
     for name, shots in (("dialogues-4m", 5), ("stories260K-hf", 0)):
-        source = model_source("local", f"{shared_data}/models/{name}")
-        loaded = load_language_model(source, "float32", torch.device("cpu"))
+        source = source_at(f"{shared_data}/models/{name}")
+        loaded = load_language_model(replace(source, dtype="float32"), torch.device("cpu"))
         check(loaded, questions, examples[:shots], Packing("auto"), tmp_path / name)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from alignment.models.choices import LETTERS, as_choices, choice_log_probs
 from alignment.models.lm_harness import check_tasks, task_scores
 from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
@@ -64,8 +65,8 @@ def test_the_harness_finds_the_same(name, shots, shared_data, tmp_path, monkeypa
     questions = questions[:24]
     write(tmp_path, examples, questions, shots)
     check_tasks(["local_mmlu"], tmp_path)
-    source = model_source("local", f"{shared_data}/models/{name}")
-    loaded = load_language_model(source, "float32", torch.device("cpu"))
+    source = source_at(f"{shared_data}/models/{name}")
+    loaded = load_language_model(replace(source, dtype="float32"), torch.device("cpu"))
 
     asked = [as_choices(loaded, one, examples[:shots]) for one in questions]
     assert {one.shots for one in asked} == {shots}
@@ -75,7 +76,7 @@ def test_the_harness_finds_the_same(name, shots, shared_data, tmp_path, monkeypa
 
     whole = HFLM.loglikelihood
     monkeypatch.setattr(HFLM, "loglikelihood", lambda *args, **more: theirs_kept(theirs, whole(*args, **more)))
-    loaded = load_language_model(source, "float32", torch.device("cpu"))  # without our head
+    loaded = load_language_model(replace(source, dtype="float32"), torch.device("cpu"))  # without our head
     rows = task_scores(loaded, ["local_mmlu"], tmp_path)
     right = [
         float(max(range(4), key=row.__getitem__) == one["answer"]) for row, one in zip(ours, questions, strict=True)

@@ -47,7 +47,7 @@ def test_adapters_have_the_dropout_that_was_asked_for(folder, system, share, tmp
     a_reward().save(tmp_path / "reward")
     cfg = compose_config(["+recipe=cdpo", "lora=adapters", f"lora.dropout={share}"])
     shared = Training(
-        ModelSource(str(folder), None, ""), None, cfg.policy, cfg.confidence, cfg.lora, Packing(), tmp_path / "reward",
+        ModelSource(str(folder)), cfg.policy, cfg.confidence, cfg.lora, Packing(), tmp_path / "reward",
         "none", tmp_path, Ranks(),
     )  # fmt: skip
     pairs = [

@@ -13,7 +13,7 @@ from alignment.data.columns import BadRow, text_message
 from alignment.maths.noise import row_key
 from alignment.models.load import Loaded, load_language_model, load_reward_base
 from alignment.models.packing import Packing
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.ranks import Ranks
 from alignment.sampling import candidates
 from alignment.sampling.candidates import (
@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def world(world_folder) -> Loaded:
-    return load_language_model(model_source("world"), "auto", torch.device("cpu"))
+    return load_language_model(source_at("world"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_prompts_answers_are_in_as_few_batches_as_have_room(world, questions, 
 @pytest.mark.parametrize("packing", [Packing(), Packing("auto", 30), Packing("off")], ids=str)
 def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, questions, tmp_path, packing):
     """Against the model run on one row at a time; rows of 30 tokens hold one answer or two."""
-    reward = load_reward_base(model_source("world"), seed=0)
+    reward = load_reward_base(source_at("world"), seed=0)
     loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
     samples = [[Sample("i can answer that. first label the", False), Sample("i can answer that.", True)]] * 6
     found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, 200, tmp_path, Ranks())
@@ -116,7 +116,7 @@ def test_an_answer_is_scored_at_its_end_and_a_cut_one_at_its_last_token(world, q
 
 def test_an_answer_that_the_scorer_cannot_read_whole_has_no_score(world, questions, tmp_path):
     """The scores of three long answers that begin alike would be one: that of their beginning."""
-    reward = load_reward_base(model_source("world"), seed=0)
+    reward = load_reward_base(source_at("world"), seed=0)
     reward.model.config.max_position_embeddings = max(len(one.ids) for one in questions) + 12
     loaded = Loaded(reward.model.eval(), world.format, world.end_ids)
     long = " ".join(["i can answer that."] * 4)

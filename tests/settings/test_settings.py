@@ -54,6 +54,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} data=file": "data.path: a value is required; set data.path=",
     f"{BASE} model=local": "model.path: a value is required",
     "+recipe=cdpo model=local model.path=a model.thinking=true": "model.thinking: train_cdpo learns from",
+    f"{BASE} model.path=a": "model.path: it would have no effect: model=world is in the package",
     f"{BASE} stages=[annotate] model=local model.path=a model.thinking=true": "model.thinking: it would have no effect",
     f"{BASE} model=local model.path=nowhere/at/all": "model.path: nowhere/at/all is not a folder",
     f"{BASE} data=file data.path=no.jsonl": "annotator.contrast.questions: harmful stands for advbench: looked for",

@@ -18,7 +18,7 @@ from alignment.models.activations import layer_count, response_states
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_base
 from alignment.models.packing import Item, Layout
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.run import plan
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
@@ -38,7 +38,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def world(world_folder) -> Loaded:
-    return load_language_model(model_source("world"), "auto", torch.device("cpu"))
+    return load_language_model(source_at("world"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def run(world, tmp_path_factory) -> RunDir:
     ]
     HybridReward.fit(*states).save(run.hybrid_reward)
     for number, margins in enumerate(("legend", "none")):
-        load_reward_base(model_source("world"), number).model.save_pretrained(run.reward_model(margins, 0))
+        load_reward_base(source_at("world"), number).model.save_pretrained(run.reward_model(margins, 0))
     return run
 
 

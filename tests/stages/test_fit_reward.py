@@ -12,7 +12,7 @@ from alignment.maths.hybrid import GATES
 from alignment.models.activations import response_states
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -55,8 +55,8 @@ def test_the_saved_reward_scores_the_models_own_states(finished):
     """Read here one answer at a time, by transformers' hidden states."""
     reward = HybridReward.load(finished[0].hybrid_reward)
     assert reward.weight.shape == (4, 96) and reward.meaning["data"] == "world"
-    source = model_source("world")
-    loaded = load_backbone(source, "auto", device())
+    source = source_at("world")
+    loaded = load_backbone(source, device())
     cfg = compose_config(SMALL)
     parts = dict(zip(("train", "heldout"), given_pairs(cfg, None, Ranks()), strict=True)) | evaluation_pairs(cfg)
     right = []
@@ -100,7 +100,7 @@ def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(
         return response_states(backbone, layout, items, *others)
 
     monkeypatch.setattr(fit_reward, "response_states", reading)
-    format = load_backbone(model_source("world"), "auto", device()).format
+    format = load_backbone(source_at("world"), device()).format
     longest = sorted(
         max(len(answer.ids) for answer in format.render(row["prompt"], [row["chosen"], row["rejected"]]))
         for row in given_pairs(compose_config(SMALL), None, Ranks())[0].rows

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.models.load import load_reward_scorer
 from alignment.models.scoring import reward_scores
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.run import run_recipe
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
@@ -97,7 +97,7 @@ def test_pairs_are_ranked_as_the_reward_model_scores_them_alone(scored, settings
     assert [row["subset"] for row in rows] == [pair["subset"] for pair in PAIRS]
     same, long = card["left_out"]["rankings, bench"]
     assert same == "chosen and rejected are the same" and long.endswith("longer than the context of 512 tokens")
-    loaded = load_reward_scorer(model_source("local", settings[-2].partition("=")[2]), torch.device("cpu"))
+    loaded = load_reward_scorer(source_at(settings[-2].partition("=")[2]), torch.device("cpu"))
     for row, pair in zip(rows, PAIRS, strict=True):
         prompt = [{"role": "user", "content": pair["prompt"]}]
         answers = [[{"role": "assistant", "content": pair[side]}] for side in ("chosen", "rejected")]
@@ -130,4 +130,4 @@ def test_a_classifier_of_several_scores_is_no_reward_model(tmp_path):
     )
     AutoTokenizer.from_pretrained(MODELS / "stories260K-hf").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="gives 3 scores, not one"):
-        load_reward_scorer(model_source("local", str(Path(tmp_path))), torch.device("cpu"))
+        load_reward_scorer(source_at(str(Path(tmp_path))), torch.device("cpu"))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from alignment.models.load import _in_4_bits, load_reward_base
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.run import run_recipe
 from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
@@ -79,7 +79,7 @@ def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
     """The stage's parity gate has loaded the merged model back; its head is not the one it started from."""
     found = run(tmp_path, "lora=adapters", "lora.r=4", "trainer.learning_rate=0.01", "reward_model.margins=[legend]")
     model = AutoModelForSequenceClassification.from_pretrained(found.reward_model("legend", 0))
-    untrained = load_reward_base(model_source("world"), seed=0).model
+    untrained = load_reward_base(source_at("world"), seed=0).model
     for name in ("score.weight", "model.layers.0.self_attn.q_proj.weight"):
         assert not torch.equal(model.state_dict()[name], untrained.state_dict()[name])
     assert torch.equal(model.model.norm.weight, untrained.model.norm.weight), "what has no adapter stays"

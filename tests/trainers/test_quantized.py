@@ -29,7 +29,7 @@ def source(tmp_path_factory) -> ModelSource:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return ModelSource(str(path), None, "")
+    return ModelSource(str(path))
 
 
 @pytest.fixture(autouse=True)

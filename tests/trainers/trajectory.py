@@ -19,7 +19,7 @@ from alignment.data.world_pairs import world_pairs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import load_reward_base
 from alignment.models.packing import Packing
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
@@ -56,7 +56,7 @@ def trajectories(folder: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def of_reward_model(pairs: list[dict], folder: Path) -> list[dict[str, float]]:
-    loaded = load_reward_base(model_source("world"), 0)
+    loaded = load_reward_base(source_at("world"), 0)
     columns: dict[str, list] = {"chosen_ids": [], "rejected_ids": []}
     for row in pairs:
         texts = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]])
