@@ -6,7 +6,8 @@ import tests.environment  # noqa: F401 (first: libraries read it when they are i
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 
@@ -30,6 +31,8 @@ from transformers import (
 from alignment.runs import ranks as ranks_module
 from alignment.runs.ranks import Ranks
 from alignment.world.identity import LANGUAGE_MODEL
+from tests import small_recipe
+from tests.small_recipe import Undisturbed
 
 torch.set_num_threads(1)
 
@@ -113,6 +116,13 @@ def _started_nowhere(_nowhere, monkeypatch) -> Iterator[None]:
     monkeypatch.chdir(_nowhere)
     yield
     assert not (left := os.listdir(_nowhere)), f"the test left {left} in the folder it was started in"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Callable[..., Undisturbed]:
+    """undisturbed(*overrides): a run in small, one for all processes of the tests."""
+    own = tmp_path_factory.getbasetemp()
+    return partial(small_recipe.undisturbed, own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
 
 
 @pytest.fixture(scope="session")

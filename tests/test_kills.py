@@ -6,15 +6,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from alignment.stages import STAGES
 from tests import small_recipe
-from tests.small_recipe import different
+from tests.small_recipe import Undisturbed, different
 
 
 @dataclass(frozen=True)
@@ -38,37 +36,6 @@ CDPO = Recipe(
 )
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A run never disturbed; what all others are compared with. seconds: of each stage, its imports included."""
-
-    run: Path
-    seconds: dict[str, float]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, world_folder) -> Callable[[Recipe], Whole]:
-    """One of each recipe, made when it is first asked for."""
-    known: dict[Recipe, Whole] = {}
-
-    def made(recipe: Recipe) -> Whole:
-        if recipe not in known:
-            folder = tmp_path_factory.mktemp(recipe.name)
-            started = time.perf_counter()
-            process, moments = start(recipe, folder), []
-            for line in process.stdout:
-                if line.partition(":")[0] in (*STAGES, "done"):
-                    moments.append((line.partition(":")[0], time.perf_counter()))
-            assert process.wait() == 0, process.stderr.read()
-            assert time.perf_counter() - started < 60
-            seconds = {stage: end - begin for (stage, begin), (_, end) in itertools.pairwise(moments)}
-            assert set(recipe.kills) <= seconds.keys()
-            known[recipe] = Whole(folder / "run", seconds)
-        return known[recipe]
-
-    return made
-
-
 def start(recipe: Recipe, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         small_recipe.command(*recipe.settings, "run.dir=run"), cwd=folder, env=small_recipe.environment(), text=True,
@@ -86,9 +53,9 @@ def start(recipe: Recipe, folder: Path) -> subprocess.Popen:
     ],
     ids=["annotate", "build_pairs", "train_cdpo"],
 )
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, before, tmp_path, whole):
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, before, tmp_path, undisturbed):
     """Pressed as soon as the stage has a batch or a checkpoint to go on from."""
-    undisturbed = whole(recipe).run
+    whole = undisturbed(*recipe.settings).run
     process = start(recipe, tmp_path)
     work = tmp_path / "run" / ".work"
     while not any(path for folder in work.glob(f"{stage}-*") for path in folder.rglob(made)):
@@ -100,16 +67,17 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, be
     assert errors.strip().splitlines()[-1] == "repalign: interrupted; the same command goes on in run"
     assert "Traceback" not in errors
     assert f"{before}: up to date" in small_recipe.run(tmp_path, *recipe.settings).stdout
-    assert not different(tmp_path / "run", undisturbed)
+    assert not different(tmp_path / "run", whole)
 
 
-def kill_and_finish(recipe: Recipe, whole: Whole, folder: Path, kills: int, seed: int) -> list[str]:
+def kill_and_finish(recipe: Recipe, whole: Undisturbed, folder: Path, kills: int, seed: int) -> list[str]:
     """Kills a run at random moments, a third of them while a file is being written; then lets it finish.
 
     Every third run starts over published stages with another setting, so that old files are replaced when it is killed.
     A run that ended before its moment came is no kill, and another is tried. Returns what was killed where.
     """
     chance = random.Random(seed)
+    first = chance.randrange(len(recipe.kills))
     moments: list[str] = []
     for number in itertools.count():
         if len(moments) == kills:
@@ -123,7 +91,7 @@ def kill_and_finish(recipe: Recipe, whole: Whole, folder: Path, kills: int, seed
             kept = {name for name in different(folder / "run", whole.run) if name.endswith("manifest.json")}
             assert {f"{stage}/manifest.json" for stage in recipe.kills} <= kept, "every stage has something to replace"
         process = start(recipe, folder)
-        stage = recipe.kills[len(moments) % len(recipe.kills)]
+        stage = recipe.kills[(first + len(moments)) % len(recipe.kills)]
         in_write, delay = number % 3 == 0, chance.uniform(0, whole.seconds[stage])
         for line in process.stdout:
             if line.startswith(f"{stage}: "):
@@ -162,15 +130,17 @@ def _wait_for_a_write(work: Path, process: subprocess.Popen, chance: random.Rand
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 5), (CDPO, 4)], ids=["legend_rm", "cdpo"])
-def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(recipe, kills, tmp_path, whole):
-    kill_and_finish(recipe, whole(recipe), tmp_path / "killed", kills, seed=random.randrange(10**6))
+@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 3), (CDPO, 3)], ids=["legend_rm", "cdpo"])
+def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(recipe, kills, tmp_path, undisturbed):
+    """Of one killed in a write, one at any moment, and one over published stages; beginning with a random stage."""
+    kill_and_finish(recipe, undisturbed(*recipe.settings), tmp_path / "killed", kills, seed=random.randrange(10**6))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 40), (CDPO, 30)], ids=["legend_rm", "cdpo"])
-def test_many_kills(recipe, kills, tmp_path, whole):
-    moments = kill_and_finish(recipe, whole(recipe), tmp_path / "killed", kills, seed=random.randrange(10**6))
+def test_many_kills(recipe, kills, tmp_path, undisturbed):
+    whole = undisturbed(*recipe.settings)
+    moments = kill_and_finish(recipe, whole, tmp_path / "killed", kills, seed=random.randrange(10**6))
     for stage in recipe.kills:
         assert sum(moment.startswith(f"{stage},") for moment in moments) >= 2
     assert sum("inside a write" in moment for moment in moments) >= 5

@@ -1,4 +1,4 @@
-"""The policy recipes as users start them on several devices: all stages in one process group under DeepSpeed and DDP.
+"""A recipe as users start it on several devices: all stages in one process group, under DeepSpeed.
 
 What one process computes from the same files is the measure: the same samples and pairs bit by bit, and the same policy
 up to the order in which ranks sum gradients. So nothing that a stage leaves behind in the process group (batch sizes,
@@ -32,16 +32,15 @@ END_TO_END = [
     "trainer.num_train_epochs=1", "trainer.batch_size=16", "trainer.per_device_batch_size=2", "policy.batch_size=8",
     "policy.max_steps=6", "policy.logging_steps=1", "policy.save_steps=3", "evaluation.prompts=20", "sampling.n=4",
 ]  # fmt: skip
-SETTINGS = {"end_to_end": END_TO_END, "cdpo": small_recipe.CDPO[1:]}
 # What two ranks compute bit by bit as one does. All that is trained is not: ranks sum gradients in another order.
 SAME_BYTES = {"induce", "annotate", "fit_reward", "build_pairs"}
 
 
-def in_ranks(folder: Path, launcher: str, recipe: str) -> RunDir:
-    """The recipe under accelerate on two CPU ranks."""
-    config = REPOSITORY / f"launch/accelerate/{launcher}.yaml"
+def in_ranks(folder: Path) -> RunDir:
+    """The recipe under accelerate on two CPU ranks, and ZeRO-3, which splits what ZeRO-2 splits and the weights too."""
+    config = REPOSITORY / "launch/accelerate/zero3_cpu.yaml"
     accelerate = ["accelerate.commands.launch", "--main_process_port", "0", "--config_file", str(config)]
-    return launched(folder, *accelerate, str(REPOSITORY / f"recipes/{recipe}.py"), *SETTINGS[recipe])
+    return launched(folder, *accelerate, str(REPOSITORY / "recipes/end_to_end.py"), *END_TO_END)
 
 
 def launched(folder: Path, *command: str) -> RunDir:
@@ -55,32 +54,26 @@ def launched(folder: Path, *command: str) -> RunDir:
     return RunDir(folder / "run")
 
 
-def alone(folder: Path, recipe: str, *overrides: str) -> RunDir:
+def alone(folder: Path, *overrides: str) -> RunDir:
     """The same in one process."""
-    small_recipe.run(folder, f"+recipe={recipe}", *SETTINGS[recipe], *overrides)
+    small_recipe.run(folder, "+recipe=end_to_end", *END_TO_END, *overrides)
     return RunDir(folder / "run")
 
 
-@pytest.fixture(scope="module", params=["zero2_cpu", "zero3_cpu"])
-def end_to_end(request, tmp_path_factory, world_folder) -> tuple[RunDir, RunDir]:
-    """In ranks; and in one process on the reward model of the ranks, since another one would rank samples otherwise."""
-    folder = tmp_path_factory.mktemp(request.param)
-    ranks = in_ranks(folder / "ranks", request.param, "end_to_end")
-    shutil.copytree(ranks.stage("train_rm"), folder / "alone/run/train_rm")
-    return ranks, alone(folder / "alone", "end_to_end")
-
-
 @pytest.fixture(scope="module")
-def cdpo(tmp_path_factory, world_folder) -> tuple[RunDir, RunDir]:
-    folder = tmp_path_factory.mktemp("cdpo")
-    return in_ranks(folder / "ranks", "ddp", "cdpo"), alone(folder / "alone", "cdpo")
+def end_to_end(tmp_path_factory, world_folder) -> tuple[RunDir, RunDir]:
+    """In ranks; and in one process on the reward model of the ranks, since another one would rank samples otherwise."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    ranks = in_ranks(folder / "ranks")
+    shutil.copytree(ranks.stage("train_rm"), folder / "alone/run/train_rm")
+    return ranks, alone(folder / "alone")
 
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory, world_folder) -> RunDir:
     """In one process: the reward model that all ranks should have trained together."""
     stages = "stages=[induce,annotate,train_rm]"
-    return alone(tmp_path_factory.mktemp("reward_model"), "end_to_end", stages)
+    return alone(tmp_path_factory.mktemp("reward_model"), stages)
 
 
 def check_report(run: RunDir, parts: set[str], systems: set[str]) -> None:
@@ -173,17 +166,7 @@ def test_the_reward_model_of_the_chain_is_that_of_one_process(end_to_end, reward
             assert row[side] == pytest.approx(expected[side], abs=1e-4)
 
 
-# ---- confidence DPO under DDP ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_cdpo_under_ddp_is_that_of_one_process(cdpo, world_folder):
-    """A grid of two points, and the best of several samples, shared by the ranks."""
-    ranks, one = cdpo
-    check_report(ranks, {"hybrid", "policy"}, {"base", "rs_star", "cdpo_star"})
-    check_policy(ranks, world_folder)
-    assert not {name for name in different(ranks.root, one.root) if name.split("/")[0] in SAME_BYTES}
-    check_same_training(ranks, one, world_folder)
+# ---- a rank that is late --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -140,9 +140,8 @@ def test_a_signal_that_comes_when_all_is_done_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", stopping.SIGNALS)
-def test_a_recipe_asked_to_stop_again_and_again_ends_as_if_it_had_not_been(number, tmp_path, world_folder):
-    small_recipe.run(tmp_path / "whole", *small_recipe.CDPO)
+def test_a_recipe_asked_to_stop_again_and_again_ends_as_if_it_had_not_been(tmp_path, undisturbed):
+    whole = undisturbed(*small_recipe.CDPO).run
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     moments, stopped = random.Random(seed), 0
@@ -151,6 +150,7 @@ def test_a_recipe_asked_to_stop_again_and_again_ends_as_if_it_had_not_been(numbe
             small_recipe.command(*small_recipe.CDPO, "run.dir=run"), cwd=tmp_path, env=small_recipe.environment(),
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        number = stopping.SIGNALS[stopped % len(stopping.SIGNALS)]
         if stopped < 4:
             wait_until_it_listens(process.pid, number)
             time.sleep(0 if stopped == 0 else moments.uniform(0, 8))
@@ -162,4 +162,4 @@ def test_a_recipe_asked_to_stop_again_and_again_ends_as_if_it_had_not_been(numbe
         assert "asked to stop; saving" in error and "the same command goes on in run" in error
         stopped += 1
     assert process.returncode == 0 and stopped
-    assert "done: run" in said and not different(tmp_path / "run", tmp_path / "whole/run")
+    assert "done: run" in said and not different(tmp_path / "run", whole)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from alignment.models.load import _in_4_bits, load_reward_base
+from alignment.models.load import _precision, load_reward_base
 from alignment.models.source import source_at
 from alignment.run import run_recipe
 from alignment.runs import artifacts
@@ -132,12 +132,14 @@ def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monk
     """They are published on whole weights, whose scores are others; what is compared is each with its like. On GPUs the
     base computes in bfloat16, and what is learned is in float32."""
 
-    def in_4_bits(device) -> dict:
-        settings = _in_4_bits(device)
-        settings["quantization_config"].bnb_4bit_compute_dtype = dtype
-        return {**settings, "dtype": dtype}
+    def of_compute_dtype(quantized: torch.device | None) -> dict:
+        settings = _precision(quantized)
+        if quantized is not None:
+            settings["quantization_config"].bnb_4bit_compute_dtype = dtype
+            settings["dtype"] = dtype
+        return settings
 
-    monkeypatch.setattr("alignment.models.load._in_4_bits", in_4_bits)
+    monkeypatch.setattr("alignment.models.load._precision", of_compute_dtype)
     precision = f"trainer.precision={str(dtype).removeprefix('torch.')}"
     monkeypatch.setattr("alignment.run.engines.check", lambda cfg: None)  # it wants a GPU
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)  # as on a GPU: one kernel for all
