@@ -4,15 +4,18 @@ import tests.environment  # noqa: F401 (first: libraries read it when they are i
 
 # isort: split
 
+import hashlib
 import itertools
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from torch.distributed import HashStore
@@ -119,10 +122,35 @@ def _started_nowhere(_nowhere, monkeypatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory) -> Callable[..., Undisturbed]:
-    """undisturbed(*overrides): a run in small, one for all processes of the tests."""
-    own = tmp_path_factory.getbasetemp()
-    return partial(small_recipe.undisturbed, own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """once(name, make): a folder that the first worker to ask for it makes, for all of them; nobody may change it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = base / name, base / f"{name}.made"
+        with FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def undisturbed(once) -> Callable[..., Undisturbed]:
+    """undisturbed(*overrides): a recipe run in small, by the command line."""
+
+    def run(*overrides: str) -> Undisturbed:
+        name = f"undisturbed-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
+        folder = once(name, lambda folder: small_recipe.undisturbed(folder, *overrides))
+        return Undisturbed(folder / "run", *json.loads((folder / "facts.json").read_text()))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """legend_rm and cdpo in under twenty seconds, as a user would run them: in a process of their own."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -9,8 +8,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from alignment.stages import STAGES
 
@@ -58,28 +55,25 @@ class Undisturbed:
     """A run that nothing happened to: what others are compared with. seconds: of each stage, its imports included."""
 
     run: Path
+    output: str
     seconds: dict[str, float]
 
 
-def undisturbed(base: Path, *overrides: str) -> Undisturbed:
-    """Made by the first of the tests' processes that asks for it, for all of them; nobody may change it."""
-    folder = base / f"undisturbed-{hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]}"
-    seconds = folder / "seconds.json"
-    with FileLock(f"{folder}.lock"):
-        if not seconds.exists():
-            folder.mkdir(exist_ok=True)
-            moments = []
-            process = subprocess.Popen(
-                command(*overrides, "run.dir=run"), cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE,
-                stderr=(folder / "errors").open("w"),
-            )  # fmt: skip
-            for line in process.stdout:
-                if line.partition(":")[0] in (*STAGES, "done"):
-                    moments.append((line.partition(":")[0], time.perf_counter()))
-            assert process.wait() == 0, (folder / "errors").read_text()
-            passed = {stage: end - begin for (stage, begin), (_, end) in itertools.pairwise(moments)}
-            seconds.write_text(json.dumps(passed))
-    return Undisturbed(folder / "run", json.loads(seconds.read_text()))
+def undisturbed(folder: Path, *overrides: str) -> None:
+    """The recipe in `folder`, as `run` has it, and what `Undisturbed` holds."""
+    output, moments = "", []
+    with (folder / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            command(*overrides, "run.dir=run"), cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE,
+            stderr=errors,
+        )  # fmt: skip
+        for line in process.stdout:
+            output += line
+            if line.partition(":")[0] in (*STAGES, "done"):
+                moments.append((line.partition(":")[0], time.perf_counter()))
+    assert process.wait() == 0, (folder / "errors").read_text()
+    seconds = {stage: end - begin for (stage, begin), (_, end) in itertools.pairwise(moments)}
+    (folder / "facts.json").write_text(json.dumps([output, seconds]))
 
 
 def artefacts(root: Path) -> dict[str, bytes]:

@@ -282,6 +282,7 @@ def test_gpu_benchmarks_say_where_they_belong(capsys):
 # ---- end to end -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_comparison_from_beginning_to_end(folder, tmp_path):
     """Both processes, in turn: the cheapest to start."""
     plan = Plan(folder, TOY, 1e9, rounds=2, more=SHORT)

@@ -20,10 +20,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, world_folder) -> RunDir:
-    folder = tmp_path_factory.mktemp("best_of_n")
-    run_recipe(compose_config([*SMALL, f"run.dir={folder}"]))
-    return RunDir(folder)
+def run(once) -> RunDir:
+    return RunDir(once("best_of_n", lambda folder: run_recipe(compose_config([*SMALL, f"run.dir={folder}"]))))
 
 
 def test_every_figure_is_the_mean_over_all_subsets_of_the_samples(run):

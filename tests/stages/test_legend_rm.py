@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 
 import jsonschema
 import numpy as np
@@ -14,30 +15,45 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from alignment.data.chat import chat_format
+from alignment.run import run_recipe
 from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
+from alignment.types import UserError
 from alignment.world.identity import generator_hash, model_hash
 from alignment.world.preferences import Drawing
 from tests import small_recipe
 from tests.conftest import REPOSITORY
+from tests.small_recipe import Undisturbed
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, world_folder):
-    """Folder and output of one run; tests that change files work on copies."""
-    folder = tmp_path_factory.mktemp("legend_rm")
-    return folder, small_recipe.run(folder).stdout
+@pytest.fixture
+def finished(undisturbed) -> Undisturbed:
+    """One run; tests that change files work on copies."""
+    return undisturbed(*small_recipe.SMALL)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(finished) -> RunDir:
-    return RunDir(finished[0] / "run")
+    return RunDir(finished.run)
 
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    shutil.copytree(finished.run, tmp_path / "run")
     return tmp_path
+
+
+@pytest.fixture
+def again(copy, capsys) -> Callable[..., str]:
+    """again(*overrides): the recipe once more over the copy, in this process, which saves the imports; what it says."""
+
+    def run(*overrides: str) -> str:
+        capsys.readouterr()
+        run_recipe(compose_config([*small_recipe.SMALL, f"run.dir={copy / 'run'}", *overrides]))
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_the_report_keeps_its_schema_and_names_the_world(run):
@@ -129,7 +145,7 @@ def test_nothing_published_is_a_pickle(run):
 
 
 def test_the_terminal_shows_stages_and_tables(finished):
-    out = finished[1]
+    out = finished.output
     for line in ("induce: answers to contrastive questions", "annotate: ", "train_rm: ", "unseen pairs ranked right"):
         assert line in out
     assert "severity gap 1" in out and "gain" in out and "done: run" in out
@@ -142,19 +158,18 @@ def test_a_second_call_runs_nothing(copy):
     assert small_recipe.artefacts(copy / "run") == before
 
 
-def test_reward_models_are_the_same_bytes_with_any_number_of_workers(copy):
-    """The run had one, on one thread; here one where torch would take two, and two or more side by side."""
+def test_reward_models_are_the_same_bytes_trained_side_by_side(copy):
+    """The run had one worker, on one thread; here are two, where torch would take two threads."""
     before = small_recipe.artefacts(copy / "run")
-    for workers, threads in ((1, "2"), (2, "2")):
-        shutil.rmtree(copy / "run" / "train_rm")
-        out = small_recipe.run(copy, f"run.workers={workers}", OMP_NUM_THREADS=threads).stdout
-        assert out.count(": up to date") == 3 and "train_rm: reward models" in out
-        assert small_recipe.artefacts(copy / "run") == before
+    shutil.rmtree(copy / "run" / "train_rm")
+    out = small_recipe.run(copy, "run.workers=2", OMP_NUM_THREADS="2").stdout
+    assert out.count(": up to date") == 3 and "train_rm: reward models" in out
+    assert small_recipe.artefacts(copy / "run") == before
 
 
-def test_margins_beside_legends(copy):
+def test_margins_beside_legends(copy, again):
     """Shuffled and constant ones stand beside it in report and picture, each trained on the same pairs."""
-    small_recipe.run(copy, "reward_model.margins=[none,legend,constant,shuffled]")
+    again("reward_model.margins=[none,legend,constant,shuffled]")
     report = json.loads(RunDir(copy / "run").report.read_text())
     jsonschema.validate(report, json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text()))
     rewards = report["reward_model"]
@@ -167,53 +182,53 @@ def test_margins_beside_legends(copy):
     assert "over shuffled margins" in (copy / "run" / "report" / "table.txt").read_text()
 
 
-def test_a_damaged_artefact_is_reported_and_rebuilt(copy):
+def test_a_damaged_artefact_is_reported_and_rebuilt(copy, again):
     before = small_recipe.artefacts(copy / "run")
     damaged = copy / "run" / "annotate" / "calibration.json"
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    out = small_recipe.run(copy).stdout
+    out = again()
     assert "rebuilding: calibration.json is damaged" in out
     assert out.count(": up to date") == 3  # rebuilt to the same bytes, so what was made from it still holds
     assert small_recipe.artefacts(copy / "run") == before
 
 
-def test_a_plan_says_what_would_run_and_runs_nothing(copy):
+def test_a_plan_says_what_would_run_and_runs_nothing(copy, again):
     before = small_recipe.artefacts(copy / "run")
-    out = small_recipe.run(copy, "run.plan=true", "trainer.learning_rate=0.01").stdout
+    out = again("run.plan=true", "trainer.learning_rate=0.01")
     assert "annotate  cached" in out
     assert "train_rm  run     rebuilding: trainer.learning_rate was " in out and ", is 0.01" in out
     assert "report    run" in out
     assert small_recipe.artefacts(copy / "run") == before
 
 
-def test_one_stage_alone_needs_those_before_it(tmp_path, copy):
-    alone = small_recipe.run(tmp_path / "empty", "stages=[annotate]", check=False)
-    assert alone.returncode == 2 and "annotate needs what induce makes" in alone.stderr
-    out = small_recipe.run(copy, "stages=[annotate]", "annotator.layer=2", "annotator.binning.bins=3").stdout
+def test_one_stage_alone_needs_those_before_it(tmp_path, copy, again):
+    with pytest.raises(UserError, match="annotate needs what induce makes"):
+        run_recipe(compose_config([*small_recipe.SMALL, f"run.dir={tmp_path / 'empty'}", "stages=[annotate]"]))
+    out = again("stages=[annotate]", "annotator.layer=2", "annotator.binning.bins=3")
     assert "rebuilding: annotator.binning.bins was 4, is 3" in out and "train_rm" not in out
     rows = artifacts.read_rows(copy / "run" / "annotate" / "pairs.parquet")
     assert {row["margin"] for row in rows} == {-2.0, 0.0, 2.0}
 
 
-def test_a_damaged_artefact_is_never_read(copy):
+def test_a_damaged_artefact_is_never_read(copy, again):
     """Not by a later stage, and not by a report of its own."""
     damaged = copy / "run" / "annotate" / "calibration.json"
     damaged.write_text(damaged.read_text().replace('"spearman": 0.', '"spearman": 0.1'))
-    out = small_recipe.run(copy, "stages=[report]").stdout
+    out = again("stages=[report]")
     assert "annotate is left out: calibration.json is damaged" in out and "Spearman" not in out
-    alone = small_recipe.run(copy, "stages=[train_rm]", "reward_model.seeds=[3]", check=False)
-    assert alone.returncode == 2 and "no intact annotate" in alone.stderr
+    with pytest.raises(UserError, match="no intact annotate"):
+        again("stages=[train_rm]", "reward_model.seeds=[3]")
 
 
-def test_a_stage_made_from_others_is_not_reported_beside_them(copy):
-    out = small_recipe.run(copy, "stages=[annotate,report]", "annotator.layer=2").stdout
+def test_a_stage_made_from_others_is_not_reported_beside_them(copy, again):
+    out = again("stages=[annotate,report]", "annotator.layer=2")
     assert "train_rm is left out: it was made from another annotate" in out
     assert "reward_model" not in json.loads((copy / "run/report.json").read_text())
 
 
-def test_a_report_survives_the_loss_of_its_timings(copy):
+def test_a_report_survives_the_loss_of_its_timings(copy, again):
     (copy / "run" / "timings.json").unlink()
-    small_recipe.run(copy)
+    again()
     assert json.loads((copy / "run/report.json").read_text())["annotation"]["seconds"] is None
 
 
@@ -234,8 +249,8 @@ def test_the_readmes_python_snippet(run, world_folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stages", ["stages=[train_rm]", "stages=[report]", "stages=[report] run.plan=true"])
-def test_a_stage_made_with_other_settings_is_not_taken_for_this_call(copy, stages):
+def test_a_stage_made_with_other_settings_is_not_taken_for_this_call(copy, again, stages):
     before = (copy / "run/config.yaml").read_text()
-    done = small_recipe.run(copy, *stages.split(), "annotator.layer=3", check=False)
-    assert done.returncode == 2 and "annotate was made with other settings: annotator.layer was" in done.stderr
+    with pytest.raises(UserError, match=r"annotate was made with other settings: annotator\.layer was"):
+        again(*stages.split(), "annotator.layer=3")
     assert (copy / "run/config.yaml").read_text() == before

@@ -48,10 +48,8 @@ TABLE_1 = [
 
 
 @pytest.fixture(scope="module")
-def table1(tmp_path_factory, world_folder) -> RunDir:
-    folder = tmp_path_factory.mktemp("table1")
-    run_recipe(compose_config([*TABLE_1, f"run.dir={folder}"]))
-    return RunDir(folder)
+def table1(once) -> RunDir:
+    return RunDir(once("table1", lambda folder: run_recipe(compose_config([*TABLE_1, f"run.dir={folder}"]))))
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +126,12 @@ def test_policies_are_the_same_bytes_trained_side_by_side(table1, tmp_path):
     """From their own pairs and from the given ones, a grid and its best point."""
     shutil.copytree(table1.root, tmp_path / "run")
     again = RunDir(tmp_path / "run")
-    for stage in ("train_dpo", "train_cdpo"):
-        shutil.rmtree(again.stage(stage))
+    shutil.rmtree(again.stage("train_cdpo"))
     run_recipe(compose_config([*TABLE_1, "run.workers=2", f"run.dir={again.root}"]))
-    for stage in ("train_dpo", "train_cdpo"):
-        files = [path for path in table1.stage(stage).rglob("*") if path.is_file()]
-        assert len(files) > 20
-        for path in files:
-            assert path.read_bytes() == (again.stage(stage) / path.relative_to(table1.stage(stage))).read_bytes()
+    files = [path for path in table1.stage("train_cdpo").rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        assert path.read_bytes() == (again.root / path.relative_to(table1.root)).read_bytes()
 
 
 def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
@@ -176,10 +172,8 @@ END_TO_END = [
 
 
 @pytest.fixture(scope="module")
-def end_to_end(tmp_path_factory, world_folder) -> RunDir:
-    folder = tmp_path_factory.mktemp("end_to_end")
-    run_recipe(compose_config([*END_TO_END, f"run.dir={folder}"]))
-    return RunDir(folder)
+def end_to_end(once) -> RunDir:
+    return RunDir(once("end_to_end", lambda folder: run_recipe(compose_config([*END_TO_END, f"run.dir={folder}"]))))
 
 
 def test_the_whole_chain_runs_and_its_pairs_are_the_reward_models(end_to_end):

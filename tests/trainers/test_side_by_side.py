@@ -88,6 +88,7 @@ def test_a_request_to_stop_reaches_every_worker(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2, "none was begun after it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_die_with_the_process_that_started_them(tmp_path, how):
     code = (

@@ -116,6 +116,7 @@ language_model.pretrain(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_training_gives_the_same_weights_however_it_is_launched(tmp_path):
     for threads in ("1", "2"):
         command = [sys.executable, "-c", TRAINING, str(tmp_path / threads)]
