@@ -20,6 +20,7 @@ from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import STAGES, Estimate, Infers, Stage, Trains, trained_with
+from alignment.types import UserError
 
 COUNTING = Stage("letters of a recipe's name, counted", config=("recipe", "seed"))
 
@@ -95,6 +96,25 @@ def test_memory_is_estimated_as_the_stage_says_and_of_no_other_one(toy, tmp_path
     text, refusal = table.report(cfg, run, plan(cfg, run), 1)
     assert text.endswith("memory is not estimated of toy") and refusal is None
     assert [line.split()[0] for line in text.splitlines() if line.strip()].count("annotate") == 2
+
+
+def test_the_estimate_of_another_stage_holds_where_that_one_does_not_run(toy, tmp_path):
+    """That of induce knew no questions."""
+    toy(Stage("", config=("annotator",), inputs=("model",), model=Infers("induce", "annotator.batch_tokens")))
+    estimates = []
+    for stages in ("toy", "induce,toy"):
+        cfg = planned(tmp_path, stages=stages)
+        estimator = Estimator(cfg, RunDir(tmp_path), Machine(1, False, False, 10**12))
+        estimates.append(estimator.estimate("toy", cfg))
+    assert estimates[0] == estimates[1]
+
+
+def test_one_that_samples_may_think(toy, tmp_path):
+    thinks = ("model=local", "model.path=a", "model.thinking=true")
+    with pytest.raises(UserError, match=r"model.thinking: it would have no effect: nothing is sampled here"):
+        planned(tmp_path, *thinks)
+    toy(Stage("", config=("model",), inputs=("model",), model=Infers(None, None, samples=True)))
+    assert planned(tmp_path, *thinks).model.thinking
 
 
 def test_one_that_trains_is_launched_and_planned_as_such(toy, tmp_path):
