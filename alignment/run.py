@@ -44,9 +44,11 @@ NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 def main(recipe: str | None = None) -> None:
     """Runs a command line; `recipe` fixes the recipe, as the scripts in recipes/ do."""
-    if recipe is not None:
-        sys.argv[1:1] = [f"+recipe={recipe}"]
-    sys.argv[1:] = as_hydra_reads(sys.argv[1:])
+    given = sys.argv[1:]
+    if recipe is not None:  # behind the flags: Hydra wants them before all settings
+        first = next((i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given))
+        given.insert(first, f"+recipe={recipe}")
+    sys.argv[1:] = as_hydra_reads(given)
     try:
         check_arguments(sys.argv[1:])
     except UserError as error:

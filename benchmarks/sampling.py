@@ -21,12 +21,12 @@ from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.runs.ranks import Ranks
 from alignment.sampling.candidates import Question, hybrid_scorer, sample_answers, score_answers
+from alignment.settings.compose import compose_config
 from benchmarks import arguments, lengths, models
 from benchmarks.operations import forward_operations
 from benchmarks.turns import Turns
 
 DEFAULTS = {"side": "ours", "folder": "", "size": "{}", "batch": 8, "rows": 512, "count": 8, "longest_answer": 128}
-BATCH_TOKENS = 16384  # as in conf/sampling
 END_EVERY = 60
 
 Lengths = list[list[int]]  # of each prompt: the tokens of its answers
@@ -62,10 +62,7 @@ def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, rank
     loaded = load_language_model(ModelSource(str(folder), dtype="float32"), torch.device("cpu"))
     loaded = Loaded(loaded.model, loaded.format, end_ids(size))
     scorer = hybrid_scorer(loaded, models.reward(size))
-    settings = {
-        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "max_new_tokens": new,
-        "batch_tokens": BATCH_TOKENS,
-    }  # fmt: skip
+    settings = compose_config(["+recipe=cdpo", f"sampling.max_new_tokens={new}"]).sampling
 
     def answer(pairs: range, prompts: list[list[int]]) -> Lengths:
         questions = [
@@ -74,7 +71,7 @@ def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, rank
         ]
         here = work / f"{pairs.start}"
         samples = sample_answers(loaded, questions, settings, 0, count, here / "samples", ranks)
-        score_answers(scorer, loaded, questions, samples, Packing(), BATCH_TOKENS, here / "scores", ranks)
+        score_answers(scorer, loaded, questions, samples, Packing(), settings.batch_tokens, here / "scores", ranks)
         return [[len(sample.text.split()) + sample.finished for sample in many] for many in samples]
 
     return answer

@@ -13,7 +13,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
 from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
-from alignment.settings.compose import compose_config
+from alignment.run import main
+from alignment.settings.compose import compose_config, split_arguments
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from tests.conftest import REPOSITORY, tiny_model
 
@@ -111,3 +112,13 @@ def test_every_recipe_has_a_script_and_composes():
     for recipe in scripts:
         assert f'main(recipe="{recipe}")' in (REPOSITORY / f"recipes/{recipe}.py").read_text()
         assert compose_config([f"+recipe={recipe}", *NEEDED.get(recipe, [])]).recipe == recipe
+
+
+@pytest.mark.parametrize("given", ["seed=3", "-m seed=3,4", "--cfg job seed=3", "seed=3 --cfg job", "--cfg job"])
+def test_a_recipes_script_takes_flags_where_alignment_run_does(given, monkeypatch):
+    monkeypatch.setattr("alignment.run.quiet_libraries", lambda: None)
+    monkeypatch.setattr("alignment.run._hydra_main", lambda: None)
+    monkeypatch.setattr("sys.argv", ["a=b/recipes/cdpo.py", *given.split()])
+    main(recipe="cdpo")
+    settings, flags = split_arguments(given.split())
+    assert split_arguments(sys.argv[1:]) == (["+recipe=cdpo", *settings], flags)

@@ -49,7 +49,6 @@ class Estimator:
         self._config = meta_model.configuration(model_source(cfg.model))
         self._train, self._heldout = planned_texts.pairs(cfg)
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in _stages_read(cfg) else None
-        self._questions = planned_texts.questions(cfg, self._train) if "induce" in cfg.stages else None
         self._known: dict[str, Any] = {}
 
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
@@ -128,7 +127,7 @@ class Estimator:
 
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
-        texts = self._questions
+        texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
         if contrast.file is not None:  # ready-made: no model is loaded
             nothing = Memory(other=parts.allowance(self.machine.gpu))
             return self._estimate(stage, cfg, "language", nothing, texts, 0, 0)

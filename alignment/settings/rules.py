@@ -153,7 +153,7 @@ def _check_samples(cfg: Config) -> None:
 IDLE = (
     *evaluation_rules.IDLE,
     (
-        lambda cfg: not {"induce", "build_pairs", "evaluate", "best_of_n"} & set(cfg.stages),
+        lambda cfg: not any(STAGES[stage].samples for stage in cfg.stages),
         ["model.thinking"],
         "nothing is sampled here",
     ),

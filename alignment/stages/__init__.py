@@ -40,10 +40,12 @@ class Infers:
     estimate: which estimate of memory/estimates.py holds for it; each has the name of the stage that it was written
     for. With None none does, and a plan says so.
     batch_tokens: the key that says how many tokens a batch has, the fewer the less memory; None if there is none.
+    samples: does the model write answers, so that it may think before them?
     """
 
     estimate: Estimate | None
     batch_tokens: str | None
+    samples: bool = False
 
     def __post_init__(self) -> None:
         if self.estimate not in (None, *get_args(Estimate)):
@@ -86,6 +88,11 @@ class Stage:
         """How it trains; None if it doesn't."""
         return self.model if isinstance(self.model, Trains) else None
 
+    @property
+    def samples(self) -> bool:
+        """Does it let the model write answers?"""
+        return isinstance(self.model, Infers) and self.model.samples
+
     def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
         """The stages it reads under these settings."""
         return self.reads if self.only is None else tuple(name for name in self.reads if name in self.only(cfg))
@@ -118,7 +125,6 @@ def _evaluated(cfg: DictConfig) -> set[str]:
     return trained | ({"fit_reward"} if "rs_star" in systems else set())
 
 
-BEFORE_POLICIES = ("induce", "annotate", "train_rm", "fit_reward", "build_pairs")
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 POLICY_CONFIG = ("model", "data", "policy", "lora", *EVALUATED, "sampling", "packing")
 
@@ -140,7 +146,7 @@ STAGES: dict[str, Stage] = {
             "evaluation.sets",
         ),
         inputs=("model", "questions"),
-        model=Infers("induce", "annotator.batch_tokens"),
+        model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
     "annotate": Stage(
         "direction, margins of all pairs, and how good they are",
@@ -167,7 +173,7 @@ STAGES: dict[str, Stage] = {
         config=("seed", "model", "data", "sampling", "build_pairs", *EVALUATED, "packing"),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
-        model=Infers("build_pairs", "sampling.batch_tokens"),
+        model=Infers("build_pairs", "sampling.batch_tokens", samples=True),
         only=lambda cfg: _needed_by(cfg.build_pairs.scorer),
     ),
     "train_sft": Stage(
@@ -214,7 +220,7 @@ STAGES: dict[str, Stage] = {
         ),
         reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
-        model=Infers("evaluate", "sampling.batch_tokens"),
+        model=Infers("evaluate", "sampling.batch_tokens", samples=True),
         only=_evaluated,
     ),
     "best_of_n": Stage(
@@ -232,7 +238,7 @@ STAGES: dict[str, Stage] = {
         ),
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
-        model=Infers("best_of_n", "sampling.batch_tokens"),
+        model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
         only=lambda cfg: _needed_by(*cfg.best_of_n.scorers),
     ),
     "judge": Stage(
@@ -240,10 +246,5 @@ STAGES: dict[str, Stage] = {
         config=("seed", "judge"),
         inputs=("judges", "answers", "labels"),
     ),
-    "report": Stage(
-        "tables and figures",
-        config=("recipe", "scorecard.gate"),
-        reads=("inspect", *BEFORE_POLICIES, "train_sft", "train_dpo", "train_cdpo", "evaluate", "best_of_n", "judge"),
-        alone=True,
-    ),
 }
+STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

@@ -53,6 +53,7 @@ VERDICT_COLUMNS = pa.schema(
         ("helpful", pa.bool_()), ("unparsed", pa.bool_()),
     ]
 )  # fmt: skip
+NOT_OF_AN_ANSWER = ("name", "n", "batch_tokens")  # settings of sampling that don't say how one answer is drawn
 
 
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
@@ -230,9 +231,8 @@ def _record(
         counts[asks(one)] += 1
         counts["not_answered"] += one.id in unfit
     sampling = OmegaConf.to_container(cfg.sampling, resolve=True)
-    used = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
     sampled = {
-        **{key: sampling[key] for key in used},
+        **{key: value for key, value in sampling.items() if key not in NOT_OF_AN_ANSWER},
         "seeds": list(cfg.policy.seeds),
         **{key: cfg.model[key] for key in ("chat_template", "thinking", "dtype")},
     }

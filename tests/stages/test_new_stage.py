@@ -1,10 +1,9 @@
-"""A stage that nobody wrote about elsewhere: what it must say of itself, and that saying it is enough."""
+"""What a stage must say of itself, and that saying it is enough: a name in the table that no other file knows.
 
-import json
-import sys
-from dataclasses import replace
+tests/test_additions.py makes a whole one, with what it computes and reports.
+"""
+
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -15,27 +14,15 @@ from alignment.memory import fitting, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine
 from alignment.plan import plan
-from alignment.run import run_recipe
-from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import STAGES, Estimate, Infers, Stage, Trains, trained_with
-
-COUNTING = Stage("letters of a recipe's name, counted", config=("recipe", "seed"))
+from alignment.types import UserError
 
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Stage `toy`, as the table and a module of its name would have it."""
-
-    def run(cfg, run, out: Path, ranks) -> Rows:
-        (out / "count.json").write_text(json.dumps(len(cfg.recipe)))
-        return Rows(1, 1, 0)
-
-    module = ModuleType("alignment.stages.toy")
-    module.run = run
-    monkeypatch.setitem(sys.modules, "alignment.stages.toy", module)
-    monkeypatch.setitem(STAGES, "toy", COUNTING)
+    """Makes this the stage `toy` of the table."""
     return lambda stage: monkeypatch.setitem(STAGES, "toy", stage)
 
 
@@ -43,24 +30,11 @@ def planned(folder: Path, *more: str, stages: str = "toy"):
     return compose_config(["+recipe=cdpo", f"stages=[{stages}]", f"run.dir={folder}", *more])
 
 
-def test_a_new_stage_is_planned_run_published_and_then_up_to_date(toy, tmp_path, capsys):
-    cfg, run = planned(tmp_path), RunDir(tmp_path)
-    (step,) = plan(cfg, run)
-    assert (step.stage, step.cached, step.why) == ("toy", False, "not there yet")
-    assert step.manifest.config == {"recipe": "cdpo", "seed": 0} and step.manifest.inputs == {}
-    run_recipe(cfg)
-    assert "toy: letters of a recipe's name, counted (not there yet)" in capsys.readouterr().out
-    assert json.loads((run.stage("toy") / "count.json").read_text()) == 4 and damage(run.stage("toy")) is None
-    assert Manifest.read(run.stage("toy")).rows == Rows(1, 1, 0)
-    assert plan(cfg, run)[0].cached
-    (step,) = plan(planned(tmp_path, "seed=1"), run)
-    assert step.why == "rebuilding: seed was 0, is 1"
-
-
 def test_its_inputs_and_the_stages_it_reads_make_it_anew(toy, tmp_path):
-    toy(replace(COUNTING, inputs=("data",), reads=("fit_reward",)))
+    toy(Stage("", config=("recipe", "seed"), inputs=("data",), reads=("fit_reward",)))
     (step,) = plan(planned(tmp_path), RunDir(tmp_path))
     cfg = planned(tmp_path)
+    assert step.manifest.config == {"recipe": "cdpo", "seed": 0}
     assert step.manifest.inputs == {"data": FINGERPRINTS["data"](cfg), "stage fit_reward": ""}
 
 
@@ -95,6 +69,26 @@ def test_memory_is_estimated_as_the_stage_says_and_of_no_other_one(toy, tmp_path
     text, refusal = table.report(cfg, run, plan(cfg, run), 1)
     assert text.endswith("memory is not estimated of toy") and refusal is None
     assert [line.split()[0] for line in text.splitlines() if line.strip()].count("annotate") == 2
+
+
+def test_the_estimate_of_another_stage_holds_where_that_one_does_not_run(toy, tmp_path):
+    """That of induce knew no questions."""
+    toy(Stage("", config=("annotator",), inputs=("model",), model=Infers("induce", "annotator.batch_tokens")))
+    estimates = []
+    for stages in ("toy", "induce,toy"):
+        cfg = planned(tmp_path, stages=stages)
+        estimator = Estimator(cfg, RunDir(tmp_path), Machine(1, False, False, 10**12))
+        estimates.append(estimator.estimate("toy", cfg))
+    assert estimates[0] == estimates[1]
+
+
+def test_one_that_samples_may_think(toy, tmp_path):
+    thinks = ("model=local", "model.path=a", "model.thinking=true")
+    toy(Stage("", config=("model",), inputs=("model",), model=Infers(None, None)))
+    with pytest.raises(UserError, match=r"model.thinking: it would have no effect: nothing is sampled here"):
+        planned(tmp_path, *thinks)
+    toy(Stage("", config=("model",), inputs=("model",), model=Infers(None, None, samples=True)))
+    assert planned(tmp_path, *thinks).model.thinking
 
 
 def test_one_that_trains_is_launched_and_planned_as_such(toy, tmp_path):
