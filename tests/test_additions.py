@@ -22,7 +22,7 @@ GUARD = """        Guard(
             new_tokens=4, markers=(), line_markers=("U:", "A:"), published=(Published("tides", 0.5, None, "a card"),),
         ),
 """
-READER = """def tides(lines: Iterator[Line]) -> Iterator[Made]:
+READER = """def tides(lines: Iterator[Line]) -> Iterator[RawPair]:
     for number, row in lines:
         yield (number,), {"prompt": row["ask"], "chosen": row["good"], "rejected": row["bad"]}
 
