@@ -284,7 +284,7 @@ run_recipe(cfg)
 
 # ---- data and judges ------------------------------------------------------------------------------------------------
 
-READER = """def tides(lines: Iterator[Line]) -> Iterator[Made]:
+READER = """def tides(lines: Iterator[Line]) -> Iterator[RawPair]:
     for number, row in lines:
         yield (number,), {"prompt": row["ask"], "chosen": row["good"], "rejected": row["bad"]}
 

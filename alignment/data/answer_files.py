@@ -1,6 +1,6 @@
-"""Files of prompts and responses, read to be judged and written again with what was said of them.
+"""Files of prompts and responses: read to be judged, and written again with columns for the verdicts.
 
-The rows keep their columns and their order. The kind of the written file follows its name, like that of the read one.
+The rows keep their columns and their order. The suffix of a file's name says of what kind it is.
 """
 
 import csv
@@ -22,7 +22,7 @@ from alignment.types import Message, UserError
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of a file as it is, and what is judged of it, without thoughts; of an empty response ("") nothing is."""
+    """One row of a file. response: what is judged, without thoughts; an empty one ("") is not judged."""
 
     line: int
     row: dict
@@ -32,7 +32,7 @@ class Answer:
 
 
 def read_answers(key: str, path: str) -> tuple[list[Answer], Loaded]:
-    """The rows that can be judged, and the count of all with those that can't."""
+    """The rows that can be judged, and the counts, with the rows that can't."""
     loaded = usable_lines(path, read_file(key, path), _answer)
     return loaded.rows, loaded
 
@@ -52,7 +52,7 @@ def _answer(line: int, row: dict) -> Answer:
 
 
 def _is_empty(response: object) -> bool:
-    """Null in any of its ways, blank text, no message, or a last message of the assistant that says nothing."""
+    """Is it null in any of the ways to write that, blank, no message, or an assistant's message that says nothing?"""
     if isinstance(response, list):
         last = response[-1] if response else {"role": "assistant", "content": ""}
         response = last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else response
@@ -60,9 +60,9 @@ def _is_empty(response: object) -> bool:
 
 
 def refuse_columns(key: str, path: str, answers: Sequence[Answer], added: Sequence[str]) -> None:
-    """UserError if a column that is to be added is there."""
+    """UserError if the file has one of the columns that are to be added."""
     for column in added:
-        if any(column in one.row for one in answers):
+        if any(column in answer.row for answer in answers):
             raise UserError(key, f"{path} has a column {column} already", f"rename it: {column} is what is added")
 
 
@@ -73,64 +73,51 @@ def refuse_kind(suffix: str, source: Path, rows: Sequence[dict], added: pa.Schem
 
 
 def write_answers(path: Path, suffix: str, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:
-    """Rows of `source` with the columns of `added` at their end, as a file of the kind that `suffix` names."""
-    writers = {".jsonl": _write_lines, ".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}
-    writers[suffix](path, source, rows, added)
-
-
-def _write_lines(file: Path, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:
-    with open(file, "w", encoding="utf-8", newline="\n") as lines:
-        for row in rows:
-            lines.write(_json(row) + "\n")
-
-
-def _write_json(file: Path, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:
-    file.write_text(_json(list(rows), indent=1) + "\n", encoding="utf-8")
-
-
-def _json(value: object, indent: int | None = None) -> str:
-    """NaN and infinite numbers, which JSON hasn't, are null."""
-    try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, default=str, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, indent=indent, default=str)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _write_csv(file: Path, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:
-    columns = _columns(rows, added)
-    with open(file, "w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    """Writes rows of `source`, with the columns of `added` last, as a file of the kind that `suffix` names."""
+    if suffix == ".parquet":
+        table = pa.Table.from_pylist(list(rows), schema=_parquet_schema(source, rows, added))
+        pq.write_table(table, path)
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        if suffix == ".csv":
+            columns = _columns(rows, added)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+        elif suffix == ".json":
+            file.write(_json(list(rows), indent=1) + "\n")
+        else:
+            file.writelines(_json(row) + "\n" for row in rows)
 
 
 def _cell(value: object) -> object:
     return _json(value) if isinstance(value, list | dict) else value
 
 
-def _write_parquet(file: Path, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=_parquet_schema(source, rows, added)), file)
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, indent=indent, default=str)
+
+
+def _finite(value: object) -> object:
+    """NaN and infinite numbers, which JSON hasn't, are null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _parquet_schema(source: Path, rows: Sequence[dict], added: pa.Schema) -> pa.Schema:
-    """The types of a parquet file stay what they were; those of others are what their values are."""
+    """The columns of a parquet file keep their types; columns of other files have the types of their values."""
     if source.suffix == ".parquet":
         schema = pq.read_schema(source)
         for field in added:
             schema = schema.append(field)
         return schema
-    columns = [name for name in _columns(rows, added) if name not in added.names]
-    found = {name: [row.get(name) for row in rows] for name in columns}
+    names = [name for name in _columns(rows, added) if name not in added.names]
     try:
-        schema = pa.schema([*((name, pa.array(values).type) for name, values in found.items()), *added])
+        types = [(name, pa.array([row.get(name) for row in rows]).type) for name in names]
+        schema = pa.schema([*types, *added])
         pq.write_table(schema.empty_table(), io.BytesIO())  # there are types that it can't hold: {} has no column
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         raise UserError(
@@ -140,6 +127,6 @@ def _parquet_schema(source: Path, rows: Sequence[dict], added: pa.Schema) -> pa.
 
 
 def _columns(rows: Sequence[dict], added: pa.Schema) -> list[str]:
-    """All there are, in the order in which they first come up; what is added comes last."""
+    """All columns in the order in which they first come up; those of `added` come last."""
     names = dict.fromkeys(name for row in rows for name in row if name not in added.names)
     return [*names, *added.names]

@@ -4,8 +4,8 @@ Text in data is text: before a template sees it, anything in it that the templat
 role marker or a special token ("<|im_start|>", "</s>", "[INST]") is broken up by a space, and counted. The ids are
 checked all the same: a conversation holds the special tokens its template writes and no others, or it is a bad row.
 
-An answer goes on from the same text whether it is read or to be sampled: thoughts are off (thinking.py), unless a model
-is to think while it is sampled.
+The same text stands before an answer whether it is read or sampled: thoughts are off (thinking.py), unless a model is
+to think while it is sampled.
 """
 
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
-OPENING_TOKENS = 32  # more than any template has behind the last message
-PLAIN_STOP = "\n\nHuman:"  # where a model without a notion of turns has gone on to write the user's
+OPENING_TOKENS = 32  # more than any template writes after the last message
+PLAIN_STOP = "\n\nHuman:"  # here a model that knows no turns has begun to write the user's next one
 # The no-input form of Alpaca's prompt, which Legend's code uses.
 ALPACA_PROMPT = (
     "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
@@ -50,11 +50,12 @@ class Rendered:
 
 @dataclass
 class ChatFormat:
-    """How one model's conversations are written. `broken` counts texts in which a marker had to be broken up.
+    """Writes one model's conversations.
 
-    tags, opening: how the template writes thoughts, and what stands before an answer, if it isn't the same everywhere.
-    ending: what ends an answer that nothing follows, where the template leaves that to the turn to come.
+    tags: how the template writes thoughts. opening: what stands before an answer, if it isn't the same everywhere.
+    ending: what ends an answer that nothing follows, where the template leaves that to the next turn.
     thinking: may a sampled answer begin with thoughts?
+    broken: the number of texts in which a marker had to be broken up.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -67,17 +68,17 @@ class ChatFormat:
     _written: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def prompt_ids(self, prompt: list[Message]) -> list[int]:
-        """The conversation so far, and the start of the answer to come: of its thoughts, if it may have some."""
+        """The conversation up to where the next answer begins, or its thoughts, if it may have some."""
         return self._ids(self._safe(prompt), waiting=True, thinking=self.thinking)
 
     def opens_thoughts(self, prompt_ids: list[int]) -> bool:
-        """Does a prompt itself begin the thoughts of the answer to come?"""
+        """Does the prompt itself begin the thoughts of its answer?"""
         return self.thinking and self.tags.opened(self.tokenizer.decode(prompt_ids[-OPENING_TOKENS:]))
 
     def render(
         self, prompt: list[Message], answers: list[list[Message]], max_length: int | None = None
     ) -> list[Rendered]:
-        """A prompt with each of its answers; longer than `max_length` tokens, it is cut at the end."""
+        """A prompt with each of its answers, cut at the end where that is longer than `max_length` tokens."""
         prompt = self._safe(prompt)
         before = self._ids(prompt, waiting=True)
         return [
@@ -89,26 +90,25 @@ class ChatFormat:
     ) -> list[Rendered]:
         """Legend's own format: Alpaca's prompt, the joiner, the answer, no end token."""
         head = self.alpaca_prompt(prompt)
-        before = self._alpaca_ids(head)
+        before = self._text_ids(head)
         texts = [head + joiner + self._safe(answer, self._alpaca_markers)[-1]["content"] for answer in answers]
-        return [rendered(before, self._alpaca_ids(text), max_length) for text in texts]
+        return [rendered(before, self._text_ids(text), max_length) for text in texts]
 
     def alpaca_prompt(self, prompt: list[Message]) -> str:
-        """Up to "### Response:"."""
+        """Alpaca's prompt, up to "### Response:"."""
         return ALPACA_PROMPT.format(input=_dialogue(self._safe(prompt, self._alpaca_markers)))
 
     def plain_ids(self, text: str) -> list[int]:
-        """Text outside any template, with what the tokenizer adds to any text."""
-        return self._checked(self.tokenizer(self.safe_text(text)).input_ids, self._special_alone)
+        """Text outside any template, with the tokens that the tokenizer adds to any text."""
+        return self._text_ids(self.safe_text(text))
 
     def without_end(self, answer: Rendered, ends: set[int]) -> Rendered:
-        """An answer that was cut off while it was written has no end of turn, whatever the template writes: some write
-        two end tokens."""
-        written = sum(i in ends for i in self._ids_after)
+        """An answer without the end of turn that the template wrote, for one that was cut off while it was sampled."""
         positions = [i for i in range(answer.prompt_length, len(answer.ids)) if int(answer.ids[i]) in ends]
-        if not (left := positions[-written:] if written else []):
+        count = sum(i in ends for i in self._ids_after)  # some templates write two end tokens
+        if not count or not positions:
             return answer
-        return Rendered(answer.ids[: left[0]], answer.prompt_length, answer.truncated)
+        return Rendered(answer.ids[: positions[-count:][0]], answer.prompt_length, answer.truncated)
 
     @cached_property
     def _ids_after(self) -> list[int]:
@@ -116,15 +116,15 @@ class ChatFormat:
 
     @property
     def stop(self) -> str | None:
-        """Text at which a generated answer is over although no token says so."""
+        """The text at which a generated answer is over although no token says so."""
         return PLAIN_STOP if self.tokenizer.chat_template == PLAIN_TEMPLATE else None
 
     def text(self, prompt: list[Message], answer: list[Message]) -> str:
-        """Prompt and answer as the text a pipeline takes: without the BOS that tokenizing adds by itself."""
+        """Prompt and answer as a pipeline takes them: without the BOS that tokenizing adds by itself."""
         return self._without_bos(self._text(self._safe(prompt) + self._safe(answer), waiting=False))
 
     def template_text(self, prompt: list[Message], answer: list[Message]) -> str:
-        """What the template itself writes of them, today: the same but of models that think, and of dates."""
+        """Prompt and answer as the template itself writes them today: other thoughts and dates, all else as `text`."""
         messages = self._safe(prompt) + self._safe(answer)
         return self._without_bos(self.tokenizer.apply_chat_template(messages, tokenize=False))
 
@@ -145,20 +145,17 @@ class ChatFormat:
         return self.tokenizer(self._text(messages, waiting, thinking), add_special_tokens=False).input_ids
 
     def _text(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
-        """As the template writes it, but for what stands before the answer: that is the same everywhere."""
-        text = self._write(messages, waiting, thinking)
+        """The conversation as the template writes it, but with the same text before every answer (`opening`)."""
+        text = write(self.tokenizer, messages, waiting, thinking)
         if waiting:
             return text if self.opening is None or thinking else self.opening.prompt(text)
         if messages[-1]["role"] != "assistant":
             return text
         if self.opening is not None:
-            text = self.opening.conversation(self._write(messages[:-1], True), text)
+            text = self.opening.conversation(write(self.tokenizer, messages[:-1], waiting=True), text)
         return text + self.ending
 
-    def _write(self, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
-        return write(self.tokenizer, messages, waiting, thinking)
-
-    def _alpaca_ids(self, text: str) -> list[int]:
+    def _text_ids(self, text: str) -> list[int]:
         return self._checked(self.tokenizer(text).input_ids, self._special_alone)
 
     def _checked(self, ids: list[int], written: tuple[int, ...]) -> list[int]:
@@ -195,9 +192,9 @@ class ChatFormat:
 def chat_format(
     tokenizer: PreTrainedTokenizerBase, template_file: str | None = None, thinking: bool = False
 ) -> ChatFormat:
-    """The model's own format, or the one of a Jinja file, or the plain one if the model has none.
+    """The format of a Jinja file, or the model's own, or the plain one if the model has none.
 
-    thinking: may sampled answers begin with thoughts, as far as the template can do something about it?
+    thinking: may sampled answers begin with thoughts, as far as that is for the template to say?
     """
     if template_file is not None:
         if not Path(template_file).is_file():
@@ -231,7 +228,7 @@ def _agree_on_bos(format: ChatFormat) -> None:
 
 
 def rendered(prompt_ids: list[int], ids: list[int], max_length: int | None) -> Rendered:
-    """The answer starts where the ids leave the prompt's (a template or a merge of tokens may blur the border)."""
+    """The answer starts where `ids` first differ from the prompt's (a merge of tokens may blur the border)."""
     shared = 0
     while shared < min(len(prompt_ids), len(ids)) and prompt_ids[shared] == ids[shared]:
         shared += 1
@@ -243,27 +240,28 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | list[int] 
     """Every token that ends a turn: the generation configuration's, the tokenizer's, and the template's."""
     ids = set(generation_eos if isinstance(generation_eos, list) else [generation_eos]) | {tokenizer.eos_token_id}
     if tokenizer.chat_template is not None:
-        ids |= set(_ids_after_an_answer(tokenizer)[:1]) & _special(tokenizer)
+        ids |= set(_ids_after_an_answer(tokenizer)[:1]) & _added_ids(tokenizer)
     return ids - {None}
 
 
-def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def _added_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Special tokens, and all others that were added to the vocabulary."""
     return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
 
 def _ids_after_an_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the template writes there, or leaves to the next turn."""
+    """The tokens that the template writes after an answer, or leaves to the next turn."""
     after = _after_an_answer(tokenizer) + _ending_of(tokenizer)
     return tokenizer(after, add_special_tokens=False).input_ids
 
 
 def _ending_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """GLM 4 writes nothing after an answer: it ends where the next turn begins, with <|user|>."""
+    """The end of an answer where the template leaves it to the next turn, as GLM 4's does with <|user|>; or ""."""
     if _after_an_answer(tokenizer).strip():
         return ""
     following = _after_an_answer(tokenizer, {"role": "user", "content": SENTINELS[2]}).lstrip()
     first = tokenizer(following, add_special_tokens=False).input_ids[:1]
-    return tokenizer.convert_ids_to_tokens(first)[0] if set(first) & _special(tokenizer) else ""
+    return tokenizer.convert_ids_to_tokens(first)[0] if set(first) & _added_ids(tokenizer) else ""
 
 
 def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *following: Message) -> str:
@@ -272,7 +270,7 @@ def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *following: Message) ->
 
 
 def _dialogue(prompt: list[Message]) -> str:
-    """One turn as it is; several as hh-rlhf writes them, up to the answer to come."""
+    """A single turn as it is; several turns as hh-rlhf writes them, up to where the answer begins."""
     if len(prompt) == 1:
         return prompt[0]["content"]
     names = {"user": "Human", "assistant": "Assistant", "system": "System"}

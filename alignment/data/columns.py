@@ -1,8 +1,8 @@
 """The columns every preference data set is brought to, and what makes a row unusable.
 
-TRL's explicit-prompt conversational form, so that what one stage writes, TRL and load_dataset("parquet") read as it is.
-`harmful` says whether the prompt asks for something harmful; it and everything after it is null where unknown.
-`confidence` is how sure the preference is, from 0 to 1; `given_margin` is a margin that came with the data.
+They have TRL's explicit-prompt conversational form, so that TRL and load_dataset("parquet") read a stage's files as
+they are. `harmful` says whether the prompt asks for something harmful; it and every column after it is null where
+unknown. `confidence` is how sure the preference is, from 0 to 1; `given_margin` is a margin that came with the data.
 """
 
 import re
@@ -54,9 +54,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class Loaded:
-    """Usable rows, and the others with source, line and reason; used + quarantined = read."""
+    """The usable rows of a data set; the others, with source, line and reason, are quarantined."""
 
-    rows: Any = field(default_factory=list)  # a list, or a RowTable of as many as there may be
+    rows: Any = field(default_factory=list)  # a list, or a RowTable of rows on disk
     quarantined: list[dict] = field(default_factory=list)
 
     @property
@@ -64,41 +64,40 @@ class Loaded:
         return len(self.rows) + len(self.quarantined)
 
     def keep(self, numbers: list[int]) -> None:
-        """Of the rows these, in this order."""
+        """Keeps the rows with these numbers alone, in this order."""
         if len(numbers) < len(self.rows):
             rows = self.rows
             self.rows = [rows[i] for i in numbers] if isinstance(rows, list) else rows.take(numbers)
 
     def quarantine(self, source: str, line: int | None, reason: str) -> None:
-        """`line` is None for a row that turned out unusable later; the reason then names its id."""
+        """Notes an unusable row. line: None if that came out after it was read; the reason then names the row's id."""
         self.quarantined.append({"source": source, "line": line, "reason": reason})
 
     def readable(self, make: Callable[[dict], Item], source: str = "", most: int | None = None) -> list[Item]:
-        """What `make` makes of the first rows, at most so many, that it can use; only these stay, the others are set
-        aside. `source` is of rows that don't name one.
+        """What `make` makes of the first rows that it can use, at most `most`. Only these rows stay; those on which
+        `make` raises BadRow are quarantined. source: where rows come from that don't name their source.
         """
-
-        def set_aside(numbered: tuple[int, dict], why: str) -> None:
-            row = numbered[1]
-            self.quarantine(row.get("source", source), None, f"{row['id']}: {why}")
-
-        kept, items = [], []  # no rows: a table makes its rows when they are looked at
-        made = readable(enumerate(self.rows), lambda numbered: make(numbered[1]), set_aside)
-        for (number, _), item in islice(made, most):
-            kept.append(number)
-            items.append(item)
+        kept, items = [], []  # numbers, not rows: a table makes its rows when they are looked at
+        for number, row in enumerate(self.rows):
+            if len(items) == most:
+                break
+            try:
+                items.append(make(row))
+                kept.append(number)
+            except BadRow as error:
+                self.quarantine(row.get("source", source), None, f"{row['id']}: {error}")
         self.keep(kept)
         return items
 
 
 class BadRow(ValueError):
-    """Why a row can't be used."""
+    """A row can't be used; the message says why."""
 
 
 def readable(
     rows: Iterable[Row], make: Callable[[Row], Item], set_aside: Callable[[Row, str], object] = lambda row, why: None
 ) -> Iterator[tuple[Row, Item]]:
-    """Each row with what `make` makes of it. Where it raises BadRow, `set_aside` is given the row and the reason."""
+    """Each row with what `make` makes of it. Where `make` raises BadRow, `set_aside` gets the row and the reason."""
     for row in rows:
         try:
             item = make(row)
@@ -111,17 +110,17 @@ def readable(
 def usable_lines(
     file: str, lines: Iterable[tuple[int, dict | str]], make: Callable[[int, dict], Any], most: int | None = None
 ) -> Loaded:
-    """What `make` makes of the first lines of a file, at most so many, that it can use; the others are set aside."""
+    """What `make` makes of the first lines of a file that it can use, at most `most`; bad lines are quarantined."""
     loaded = Loaded()
-    made = readable(
+    usable = readable(
         lines, lambda line: make(line[0], intact(line[1])), lambda line, why: loaded.quarantine(file, line[0], why)
     )
-    loaded.rows = [item for _, item in islice(made, most)]
+    loaded.rows = [row for _, row in islice(usable, most)]
     return loaded
 
 
 def intact(row: dict | str) -> dict:
-    """A row that could be read; text in its place says why it couldn't."""
+    """The row, if it could be read; text in its place says why it couldn't, and BadRow is raised with it."""
     if isinstance(row, str):
         raise BadRow(row)
     return row
@@ -134,7 +133,7 @@ def text_message(role: str, content: str) -> list[Message]:
 def messages(value: object, column: str, role: str) -> list[Message]:
     """Text becomes one message; messages are checked to be what chat templates take."""
     if isinstance(value, str):
-        value = [{"role": role, "content": value}]
+        value = text_message(role, value)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{column} is {'empty' if value in (None, '', []) else 'neither text nor messages'}")
     value = [_without_nulls(message) for message in value]
@@ -149,7 +148,7 @@ def messages(value: object, column: str, role: str) -> list[Message]:
 
 
 def _without_nulls(message: object) -> object:
-    """Tables give every message the fields of any, as tool_calls: null."""
+    """The message without empty fields: tables give every message the fields that any has, as tool_calls: null."""
     if not isinstance(message, dict) or len(message) == 2:
         return message
     return {name: value for name, value in message.items() if value is not None}
@@ -168,37 +167,37 @@ def pair(row: dict, name: str, source: str) -> dict:
         if column not in row:
             raise BadRow(f"has no column {column}")
     prompt = messages(row["prompt"], "prompt", "user")
-    made = {
+    columns = {
         "id": _name(row.get("id"), "id") or name,
         "source": source,
         "prompt": prompt,
         "chosen": answer(row.get("chosen"), "chosen", prompt),
         "rejected": answer(row.get("rejected"), "rejected", prompt),
     }
-    if made["chosen"] == made["rejected"]:
+    if columns["chosen"] == columns["rejected"]:
         raise BadRow("chosen and rejected are the same")
-    made["category"] = _name(row.get("category"), "category")
-    made["harmful"] = true_or_false(row.get("harmful"), "harmful")
+    columns["category"] = _name(row.get("category"), "category")
+    columns["harmful"] = true_or_false(row.get("harmful"), "harmful")
     for column in ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness"):
-        made[column] = _level(row.get(column), column)
+        columns[column] = _level(row.get(column), column)
     for side in ("chosen", "rejected"):
-        safe, severity = true_or_false(row.get(f"{side}_safe"), f"{side}_safe"), made[f"{side}_severity"]
+        safe, severity = true_or_false(row.get(f"{side}_safe"), f"{side}_safe"), columns[f"{side}_severity"]
         if safe is not None and severity is not None and safe != (severity == 0):
             raise BadRow(f"{side}_safe is {safe}, and {side}_severity {severity}")
-        made[f"{side}_safe"] = safe if severity is None else severity == 0
-    made["confidence"] = _share(row.get("confidence"), "confidence")
-    made["given_margin"] = _number(row.get("margin"), "margin")
-    return made
+        columns[f"{side}_safe"] = safe if severity is None else severity == 0
+    columns["confidence"] = _share(row.get("confidence"), "confidence")
+    columns["given_margin"] = _number(row.get("margin"), "margin")
+    return columns
 
 
 def answer(value: object, column: str, prompt: list[Message]) -> list[Message]:
-    """The assistant's message; of a conversation that begins with the prompt, what comes after it."""
-    found = messages(value, column, "assistant")
-    if len(found) > len(prompt) and found[: len(prompt)] == prompt:
-        found = found[len(prompt) :]
-    if len(found) != 1 or found[0]["role"] != "assistant":
+    """The assistant's message; of a conversation that begins with the prompt, the message after the prompt."""
+    turns = messages(value, column, "assistant")
+    if len(turns) > len(prompt) and turns[: len(prompt)] == prompt:
+        turns = turns[len(prompt) :]
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
         raise BadRow(f"{column} is not one message of the assistant (after the prompt)")
-    return found
+    return turns
 
 
 def _name(value: object, column: str) -> str | None:
@@ -215,7 +214,7 @@ def _name(value: object, column: str) -> str | None:
 
 
 def _empty(value: object) -> bool:
-    """null, a csv's empty field, or the NaN that pandas writes for null."""
+    """Is it null, a csv's empty field, or the NaN that pandas writes for null?"""
     return value is None or (value != value or value == "")
 
 
@@ -248,7 +247,7 @@ def _share(value: object, column: str) -> float | None:
 
 
 def _number(value: object, column: str) -> float | None:
-    """NaN is no margin, and not the same as none."""
+    """A finite number. NaN is a bad margin here, not a missing one."""
     if value is None or value == "":
         return None
     number = as_float(value)
@@ -258,7 +257,7 @@ def _number(value: object, column: str) -> float | None:
 
 
 def as_float(value: object) -> float:
-    """NaN of what is no number; true and false are none."""
+    """The value as a number; NaN if it isn't one, as true and false are not."""
     try:
         return nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,5 +1,5 @@
 """Rows of a local file, one after the other, however large it is: json lines, json, csv (each also as .gz or .xz),
-parquet, arrow. A line that can't be read is handed on as such, never skipped; a file that isn't whole is refused."""
+parquet, arrow. A line that can't be read is replaced by the reason; a file that isn't whole is refused."""
 
 import codecs
 import csv
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 from alignment.data.packed_files import PACKED, in_one_line, unpacked
 from alignment.types import UserError
 
-Line = tuple[int, dict | str]  # its number, and the row or what is wrong with it
-BATCH = 1000
+Line = tuple[int, dict | str]  # a line's number, and its row or what is wrong with it
+BATCH = 1000  # rows of a table that are turned into Python's objects at once
+UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError)  # what broken values in a table raise
 
 
 def read_file(key: str, path: str, columns: Sequence[str] | None = None) -> Iterator[Line]:
-    """Number and content of every line. `key` is the setting that named the file; `columns` are the names of those of a
-    csv that has no heading."""
+    """Number and content of every line. key: the setting that named the file. columns: the names of a csv's columns,
+    where it has no heading."""
     file = Path(path)
     reader = _reader(key, file)
     if columns is not None:
@@ -34,16 +35,16 @@ def read_file(key: str, path: str, columns: Sequence[str] | None = None) -> Iter
 
 
 def files_at(key: str, path: str) -> list[Path]:
-    """The file of this name, or the files that a pattern finds, in the order of their names."""
-    found = [Path(path)]
+    """The file of this name, or the files that a pattern names, in the order of their names."""
+    files = [Path(path)]
     if "*" in path:
         folder, _, pattern = path.rpartition("/")
-        found = sorted(Path(folder or ".").glob(pattern))
-        if not found:
+        files = sorted(Path(folder or ".").glob(pattern))
+        if not files:
             raise UserError(key, f"no file is named like {path}", "check the pattern")
-    for file in found:
+    for file in files:
         _reader(key, file)
-    return found
+    return files
 
 
 def _reader(key: str, file: Path) -> Callable[[str, Path], Iterator[Line]]:
@@ -60,7 +61,7 @@ def _reader(key: str, file: Path) -> Callable[[str, Path], Iterator[Line]]:
 
 
 def _watched(key: str, file: Path, reader: Callable[[str, Path], Iterator[Line]]) -> Iterator[Line]:
-    """What was read is one state of the file, or it is refused."""
+    """The lines of a file; one that changes while it is read is refused."""
     before = _state(file)
     try:
         yield from reader(key, file)
@@ -73,10 +74,10 @@ def _watched(key: str, file: Path, reader: Callable[[str, Path], Iterator[Line]]
 
 def _state(file: Path) -> tuple[int, ...] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------
@@ -86,23 +87,23 @@ def _jsonl(key: str, file: Path) -> Iterator[Line]:
     """An object a line. Some published files of this name hold one list instead."""
     with unpacked(key, file) as content:
         lines = _lines(content)
-        opening = list(islice(lines, 2))
-        lines = chain(opening, lines)
-        if opening and opening[0][1].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        first = next(lines, None)
+        if first is None:
+            return
+        if first[1].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             lines = list(lines)
+            whole = b"\n".join([first[1], *(line for _, line in lines)])
             try:
-                found = _listed(key, file, b"\n".join(line for _, line in lines), "write an object a line")
-            except UserError:
-                if len(lines) == 1 or isinstance(_json_row(lines[1][1]), str):
-                    raise  # else only the first line is wrong
-            else:
-                yield from found
+                yield from _listed(key, file, whole, "write an object a line")
                 return
-        yield from ((number, _json_row(line)) for number, line in lines)
+            except UserError:
+                if not lines or isinstance(_json_row(lines[0][1]), str):
+                    raise  # else only the first line is wrong
+        yield from ((number, _json_row(line)) for number, line in chain([first], lines))
 
 
 def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Those that aren't blank, however they end."""
+    """The lines that aren't blank, whatever ends them."""
     number = 0
     for line in content:
         for part in line.replace(b"\r\n", b"\n").split(b"\r") if b"\r" in line else (line,):
@@ -132,7 +133,7 @@ def _json(key: str, file: Path) -> Iterator[Line]:
 
 
 def _listed(key: str, file: Path, content: bytes, remedy: str) -> Iterator[Line]:
-    """The objects of a list, which is read at once; their numbers are places in it."""
+    """The objects of a list, which is read at once; they are numbered by their places in it."""
     try:
         rows = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -143,7 +144,7 @@ def _listed(key: str, file: Path, content: bytes, remedy: str) -> Iterator[Line]
 
 
 def _csv(key: str, file: Path, columns: Sequence[str] | None = None) -> Iterator[Line]:
-    """With the names of the columns in the first line, or these."""
+    """columns: their names, where the first line doesn't have them."""
     csv.field_size_limit(2**31 - 1)
     with unpacked(key, file) as content:
         text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -198,7 +199,7 @@ def _parquet(key: str, file: Path) -> Iterator[Line]:
 
 
 def _arrow(key: str, file: Path) -> Iterator[Line]:
-    """A file, or a stream as datasets writes it."""
+    """An arrow file, or an arrow stream as datasets writes it."""
     with _whole(key, file, "arrow"), pa.OSFile(str(file)) as content:
         try:
             table = pa.ipc.open_file(content)
@@ -206,19 +207,13 @@ def _arrow(key: str, file: Path) -> Iterator[Line]:
         except pa.ArrowInvalid:
             content.seek(0)
             batches = iter(pa.ipc.open_stream(content))
-        yield from _numbered(part for batch in batches for part in _cut(batch))
-
-
-def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    return (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+        yield from _numbered(
+            batch.slice(start, BATCH) for batch in batches for start in range(0, batch.num_rows, BATCH)
+        )
 
 
 def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[Line]:
-    number = 0
-    for batch in batches:
-        for row in _rows(batch):
-            number += 1
-            yield number, row
+    return enumerate((row for batch in batches for row in _rows(batch)), start=1)
 
 
 def _rows(batch: pa.RecordBatch) -> list[dict | str]:
@@ -226,24 +221,18 @@ def _rows(batch: pa.RecordBatch) -> list[dict | str]:
     try:
         batch.validate(full=True)
         return batch.to_pylist()
-    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError):
-        return [_one_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
-
-
-def _one_row(batch: pa.RecordBatch) -> dict | str:
-    try:
-        batch.validate(full=True)
-        return batch.to_pylist()[0]
-    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+    except UNREADABLE as error:
+        if batch.num_rows != 1:
+            return [row for i in range(batch.num_rows) for row in _rows(batch.slice(i, 1))]
         broken_text = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
-        return "not valid UTF-8" if broken_text else f"can't be read: {in_one_line(error)}"
+        return ["not valid UTF-8" if broken_text else f"can't be read: {in_one_line(error)}"]
 
 
 @contextmanager
 def _whole(key: str, file: Path, kind: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:  # the last for a column's name
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:  # the last from a column's name
         raise UserError(key, f"{file} is not a sound {kind} file: {in_one_line(error)}", "write it again") from error
 
 

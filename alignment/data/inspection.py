@@ -1,6 +1,6 @@
-"""What is in a set of preference pairs: how many, how long, what is there twice, and what contradicts itself.
+"""What is in a set of preference pairs: counts, lengths, repetitions and contradictions.
 
-One pass over the rows; of a text only its hash is kept, so that a million pairs take a hundred megabytes.
+The rows are read once, and of a text only its hash is kept: a million pairs take a hundred megabytes.
 """
 
 from array import array
@@ -11,7 +11,7 @@ from heapq import nsmallest
 import numpy as np
 import pyarrow as pa
 
-from alignment.data.columns import PAIR_COLUMNS
+from alignment.data.columns import MESSAGES, PAIR_COLUMNS
 from alignment.data.same_prompts import prompt_text, text_hash
 
 SIDES = ("prompt", "chosen", "rejected")
@@ -19,25 +19,27 @@ MOST_CATEGORIES = 20
 
 
 def inspect(rows: Iterable[dict]) -> dict:
-    """Of pairs in the columns of PAIR_COLUMNS."""
-    found = _Pass()
+    """The summary of pairs that have the columns of PAIR_COLUMNS."""
+    inspection = _Inspection()
     for row in rows:
-        found.see(row)
-    return found.summary()
+        inspection.add(row)
+    return inspection.summary()
 
 
-class _Pass:
+class _Inspection:
+    """Counts and hashes of the pairs so far. swapped: each pair's hash if chosen and rejected changed places."""
+
     def __init__(self) -> None:
         self.words = {side: array("l") for side in SIDES}
         self.characters = {side: array("l") for side in SIDES}
         self.turns = array("l")
-        self.prompts, self.pairs, self.turned = array("Q"), array("Q"), array("Q")
+        self.prompts, self.pairs, self.swapped = array("Q"), array("Q"), array("Q")
         self.safe, self.unsafe = array("Q"), array("Q")
-        self.there: Counter = Counter()
+        self.filled: Counter = Counter()  # rows in which a column isn't null
         self.categories: Counter = Counter()
         self.harmful: Counter = Counter()
 
-    def see(self, row: dict) -> None:
+    def add(self, row: dict) -> None:
         texts = {side: " ".join(message["content"] for message in row[side]) for side in SIDES}
         for side, text in texts.items():
             self.characters[side].append(len(text))
@@ -46,25 +48,25 @@ class _Pass:
         prompt = text_hash(prompt_text(row["prompt"]))
         chosen, rejected = (text_hash(texts[side], prompt % 2**62) for side in ("chosen", "rejected"))
         self.prompts.append(prompt)
-        self.pairs.append(_both(chosen, rejected))
-        self.turned.append(_both(rejected, chosen))
+        self.pairs.append(_pair_hash(chosen, rejected))
+        self.swapped.append(_pair_hash(rejected, chosen))
         for side, answer in (("chosen", chosen), ("rejected", rejected)):
             if row[f"{side}_safe"] is not None:
                 (self.safe if row[f"{side}_safe"] else self.unsafe).append(answer)
-        self.there.update(name for name, value in row.items() if value is not None)
+        self.filled.update(name for name, value in row.items() if value is not None)
         if row["category"] is not None:
             self.categories[row["category"]] += 1
         self.harmful[str(row["harmful"]).lower()] += 1
 
     def summary(self) -> dict:
-        pairs, turned = np.array(self.pairs, dtype=np.uint64), np.array(self.turned, dtype=np.uint64)
-        both_ways = np.isin(np.unique(pairs), turned).sum() // 2
-        safe, unsafe = (np.unique(np.array(one, dtype=np.uint64)) for one in (self.safe, self.unsafe))
+        pairs, swapped = np.array(self.pairs, dtype=np.uint64), np.array(self.swapped, dtype=np.uint64)
+        both_ways = np.isin(np.unique(pairs), swapped).sum() // 2
+        safe, unsafe = (np.unique(np.array(answers, dtype=np.uint64)) for answers in (self.safe, self.unsafe))
         longer = np.sign(np.array(self.words["chosen"]) - np.array(self.words["rejected"]))
         return {
             "pairs": len(pairs),
             "prompts": len(np.unique(np.array(self.prompts, dtype=np.uint64))),
-            "columns": {field.name: self.there[field.name] for field in PAIR_COLUMNS},
+            "columns": {field.name: self.filled[field.name] for field in PAIR_COLUMNS},
             "lengths": {
                 unit: {side: distribution(counts[side]) for side in SIDES}
                 for unit, counts in (("words", self.words), ("characters", self.characters))
@@ -80,35 +82,34 @@ class _Pass:
         }
 
 
-def _both(first: int, second: int) -> int:
+def _pair_hash(first: int, second: int) -> int:
     return (first * 3 + second) % 2**64
 
 
 def distribution(values: Sequence[int]) -> dict | None:
-    """Smallest, median, nine tenths, largest, mean."""
+    """Smallest value, median, 90th percentile, largest value and mean; None if there are no values."""
     if not len(values):
         return None
-    low, median, most, high = np.percentile(values, [0, 50, 90, 100])
-    named = {"min": int(low), "median": float(median), "p90": float(most), "max": int(high)}
-    return {**named, "mean": float(np.mean(values))}
+    low, median, p90, high = np.percentile(values, [0, 50, 90, 100])
+    quantiles = {"min": int(low), "median": float(median), "p90": float(p90), "max": int(high)}
+    return {**quantiles, "mean": float(np.mean(values))}
 
 
 def _histogram(words: Sequence[int]) -> list[int]:
-    """How many texts have from 1, 2, 4, 8, ... words, each up to the next."""
+    """The number of texts of 1 word, of 2 to 3, of 4 to 7, of 8 to 15, ..."""
     powers = np.floor(np.log2(np.maximum(np.array(words, dtype=np.int64), 1))).astype(int)
     return np.bincount(powers).tolist() if len(powers) else []
 
 
 def examples(rows: Iterable[dict], count: int, seed: int) -> list[dict]:
-    """Some rows, the same ones whatever else is there."""
+    """`count` rows, drawn by the hashes of their ids: whether one is drawn doesn't depend on the order of the rows."""
     return nsmallest(count, rows, key=lambda row: text_hash(row["id"], seed))
 
 
 def schema() -> dict[str, str]:
-    """Our columns and their types, in words."""
-    messages = PAIR_COLUMNS.field("prompt").type
-    return {field.name: "messages" if field.type == messages else _kind(field.type) for field in PAIR_COLUMNS}
-
-
-def _kind(kind: pa.DataType) -> str:
-    return {"string": "text", "bool": "true or false", "int8": "0 to 3", "double": "number"}[str(kind)]
+    """The columns of preference pairs and their types, in words."""
+    words = {
+        MESSAGES: "messages", pa.string(): "text", pa.bool_(): "true or false", pa.int8(): "0 to 3",
+        pa.float64(): "number",
+    }  # fmt: skip
+    return {field.name: words[field.type] for field in PAIR_COLUMNS}

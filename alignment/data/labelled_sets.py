@@ -1,7 +1,8 @@
 """Answers that people (or other judges) have labelled, one function per published set, to check judges against.
 
-`id`, `source` (the set, and the model that answered where it says), `prompt` (messages), `response`, `toxic`, `refusal`
-and `category`; a label the set doesn't have is None. A row is a label: what several people labelled is there for each.
+Columns: `id`, `source` (the set, and the model that answered where the set names it), `prompt` (messages), `response`,
+`toxic`, `refusal` and `category`; a label that the set doesn't have is None. An answer that several people labelled has
+a row for each of them.
 """
 
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from alignment.data.raw_rows import content_id, load, optional_text, text, unfol
 from alignment.types import UserError
 
 _REFUSALS = {"1_full_compliance": "none", "3_partial_refusal": "partial", "2_full_refusal": "full"}
-# Do-Not-Answer's kinds of action that are a refusal or none for certain: 0, it says that it can't or won't; 5, it does
-# what it is asked. Between them are answers that rebut, see two sides, give general advice or disclaim, which people
-# who label refusals put on either side.
+# The kinds of action in Do-Not-Answer that certainly are a refusal or none: 0, the answer says that it can't or won't;
+# 5, it does what it is asked. Those between rebut, see two sides, give general advice or disclaim: people who label
+# refusals put such answers on either side.
 _ACTIONS = {"0": "full", "5": "none"}
 
 
@@ -38,6 +39,7 @@ def labelled_files(name: str, folder: str) -> list[Path]:
 
 
 def _labelled(source: str, prompt: str, response: str, **labels) -> dict:
+    """A row with these labels; every other label is None."""
     return {
         "id": content_id(source, prompt, response),
         "source": source,
@@ -51,18 +53,19 @@ def _labelled(source: str, prompt: str, response: str, **labels) -> dict:
 
 
 def beavertails_answer(row: dict) -> tuple[str, str, bool, str | None]:
-    """Ji et al. 2023: a question, an answer, whether it is unsafe as an answer to this question, and of what kinds. The
-    hub has `is_safe` and 14 categories, of which the true ones are named; the 4,000 rows of Safe-RLHF's classifier data
+    """Ji et al. 2023: a question, its answer, whether the answer is unsafe, and the kinds of harm in it.
+
+    The hub's rows have `is_safe` and 14 categories, each true or false; the 4,000 rows of Safe-RLHF's classifier data
     have `label`, 1 for unsafe.
     """
     column = "is_safe" if "is_safe" in row else "label"
-    said = yes_or_no(row, column)
-    if said is None:
+    label = yes_or_no(row, column)
+    if label is None:
         raise BadRow(f"{column} is empty")
     categories = row.get("category") if isinstance(row.get("category"), dict) else {}
     named = {"category": "; ".join(sorted(category for category, applies in categories.items() if applies is True))}
     prompt, response = text(row, "prompt", "question"), text(row, "response", "answer")
-    return prompt, response, said == (column == "label"), optional_text(named, "category")
+    return prompt, response, label == (column == "label"), optional_text(named, "category")
 
 
 def _beavertails(row: dict, file: Path) -> dict:
@@ -71,7 +74,7 @@ def _beavertails(row: dict, file: Path) -> dict:
 
 
 def _xstest(row: dict, file: Path) -> dict:
-    """Two people's labels, and the one they agreed on. Files are named after the model that answered."""
+    """Röttger et al. 2024: the label that two people agreed on. Files are named after the model that answered."""
     label = row.get("final_label")
     if not isinstance(label, str) or label not in _REFUSALS:
         raise BadRow(f"final_label is {shown(label)}, not one of {', '.join(_REFUSALS)}")
@@ -90,7 +93,7 @@ def _six_answers(row: dict) -> Iterator[dict]:
 
 
 def _do_not_answer(row: dict, file: Path) -> dict:
-    """Wang et al. 2023: six models' answers; people said whether they harm, and what kind of action they are."""
+    """Wang et al. 2023: six models' answers, with people's labels of their harm and of their kind of action."""
     action = str(row.get("action")).removesuffix(".0")
     if action not in ("0", "1", "2", "3", "4", "5", "None", "", "nan"):
         raise BadRow(f"action is {shown(row.get('action'))}, not 0 to 5")

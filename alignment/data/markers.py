@@ -1,9 +1,9 @@
-"""Text that a tokenizer or a template would take for a special token or a role, and how it is broken up.
+"""Markers, text that a tokenizer or a template would take for a special token or a role, and how they are broken up.
 
-Special tokens count anywhere. What the template writes around contents counts where it could stand for a turn: anywhere
-if it begins with a bracket or another sign ("[INST]"), at the beginning of a line if it is words ("Assistant:"), after
-any other word if the template itself writes it in the middle of a line (" ASSISTANT:"). A line begins after any
-character that ends one, and blanks and characters of no width before its first word change nothing for a reader.
+Special tokens are markers anywhere. What the template writes around contents is a marker where it could begin a turn:
+anywhere if it begins with a bracket or another sign ("[INST]"), at the beginning of a line if it is words
+("Assistant:"), after any other word if the template itself writes it in the middle of a line (" ASSISTANT:"). A line
+begins after any character that ends one; blanks and characters of no width before its first word don't count.
 """
 
 import re
@@ -17,9 +17,9 @@ from alignment.data.columns import BadRow
 from alignment.data.template import write
 
 SENTINELS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private-use characters no template contains
-_PASSES = 8  # one is enough unless breaking up one marker makes another
+_PASSES = 8  # a single pass is enough unless breaking up a marker makes another
 _NEW_LINE = "\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-_NO_WIDTH = (  # control and format characters, those that are to be ignored, and blanks that count as letters
+_NO_WIDTH = (  # control and format characters, characters to be ignored, and blanks that count as letters
     "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff"
     "\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -31,7 +31,7 @@ _BRACKETED = re.compile(r"(?<!\S)(?:<\S+>|\[\S+\])(?!\S)")  # "[INST]" and "<<SY
 
 @dataclass(frozen=True)
 class Markers:
-    """What is broken up: by a space after the first character, so that a reader still sees what was written."""
+    """The markers of a format. A space after its first character breaks one up, and a reader still sees it."""
 
     anywhere: frozenset[str] = field(default_factory=frozenset)
     in_lines: frozenset[str] = field(default_factory=frozenset)
@@ -43,8 +43,8 @@ class Markers:
         object.__setattr__(self, "_read", self._pattern(lambda marker: {marker, self._normal(marker).strip(" ▁")}))
 
     def broken_up(self, text: str) -> str:
-        """The text, unchanged if there is no marker in it, neither as written nor as the tokenizer normalises it
-        (NFKC makes "＜" a "<", others drop characters of no width).
+        """The text without markers, neither as written nor as the tokenizer normalises it (NFKC makes "＜" a "<", other
+        normalisers drop characters of no width). A text without markers stays as it is.
         """
         for _ in range(_PASSES):
             before = text
@@ -67,8 +67,8 @@ class Markers:
         read = NormalizedString(text)
         self.normalizer.normalize(read)
         for match in reversed(list(self._read.finditer(read.normalized))):
-            start, found = len(read[: match.start()].original), read[match.start() : match.end()].original
-            text = text[:start] + _broken(found) + text[start + len(found) :]
+            start, marker = len(read[: match.start()].original), read[match.start() : match.end()].original
+            text = text[:start] + _broken(marker) + text[start + len(marker) :]
         return text
 
     def _normal(self, marker: str) -> str:
@@ -84,7 +84,7 @@ class Markers:
 
 
 def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers:
-    """Those of a tokenizer that has its chat template."""
+    """The markers of a tokenizer and of its chat template."""
     special = _special_tokens(tokenizer)
     any_special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
     anywhere, in_lines, at_line_start = set(special), set(), set()
@@ -96,19 +96,19 @@ def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers:
                 continue
             words = [word.strip() for word in any_special.split(line)]
             before_content |= {words[-1]} if precedes and i == len(lines) - 1 else set()
-            anywhere |= {found for word in words for found in _BRACKETED.findall(word)}
+            anywhere |= {bracketed for word in words for bracketed in _BRACKETED.findall(word)}
             if words == [line] and line[0].isalnum():
                 (in_lines if follows and i == 0 else at_line_start).add(line)
             else:  # "user" after a special token means nothing without it
                 anywhere |= {word for word in words if len(word) > 1 and not word[0].isalnum()}
                 words_after_special |= {word for word in words[1:] if len(word) > 1}
-    # "</s>USER:" between turns, but "... polite answers. USER:" before the first: then it can do without the token.
+    # "</s>USER:" between turns, but "... polite answers. USER:" before the first: then it is a marker without the token
     in_lines |= {word for word in words_after_special for line in before_content if line.endswith(f" {word}")}
     return Markers(frozenset(anywhere), frozenset(in_lines), frozenset(at_line_start), _normalizer(tokenizer))
 
 
 def markers_and(tokenizer: PreTrainedTokenizerBase, anywhere: set[str], at_line_start: set[str]) -> Markers:
-    """For a format that no template of the tokenizer's writes: that format's markers, and the special tokens."""
+    """The markers of a format that isn't the tokenizer's template, and the tokenizer's special tokens."""
     special = _special_tokens(tokenizer)
     return Markers(frozenset(special | anywhere), frozenset(), frozenset(at_line_start), _normalizer(tokenizer))
 
@@ -125,14 +125,14 @@ def _normalizer(tokenizer: PreTrainedTokenizerBase) -> normalizers.Normalizer | 
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that no ordinary text becomes: an unknown token that characters it doesn't know become is none."""
+    """Special tokens that ordinary text never becomes: so not the token for characters that aren't known."""
     special = set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(special - set(tokenizer("".join(SENTINELS), add_special_tokens=False).input_ids))
 
 
 def _around_contents(tokenizer: PreTrainedTokenizerBase) -> Iterable[tuple[str, bool, bool]]:
-    """What the template writes before, between and after contents: does it follow one, and does one follow it?"""
+    """The texts that the template writes around contents; of each, does it follow a content, does it precede one?"""
     for roles in (("user", "assistant", "user"), ("system", "user", "assistant", "user")):
         turns = [{"role": role, "content": content} for role, content in zip(roles, SENTINELS, strict=False)]
         try:
@@ -145,8 +145,8 @@ def _around_contents(tokenizer: PreTrainedTokenizerBase) -> Iterable[tuple[str, 
         yield from ((piece, i > 0, i < len(pieces) - 1) for i, piece in enumerate(pieces))
 
 
-def _broken(found: str) -> str:
-    """A marker with what may stand before it: a space after its first character."""
-    at = len(re.match(rf"(?:\s|[{_NO_WIDTH}▁])*", found)[0]) + 1
-    at = at if at < len(found) else 1
-    return f"{found[:at]} {found[at:]}"
+def _broken(marker: str) -> str:
+    """The marker with a space after its first character; before that, blanks and characters of no width may stand."""
+    at = len(re.match(rf"(?:\s|[{_NO_WIDTH}▁])*", marker)[0]) + 1
+    at = at if at < len(marker) else 1
+    return f"{marker[:at]} {marker[at:]}"

@@ -13,7 +13,7 @@ _COLUMNS = ("question", *LETTERS, "answer")
 
 
 def questions(folder: str, split: str) -> Loaded:
-    """`dev` (five a subject, for the prompt) or `test`: subject, question, four choices, and which one is right."""
+    """The questions of split `dev` (five a subject, for the prompt) or `test`, each with four choices."""
     return questions_in(files_of("mmlu", folder, split), split)
 
 
@@ -23,7 +23,7 @@ def questions_in(files: list[Path], split: str) -> Loaded:
 
 
 def _question(row: dict, file: Path) -> dict:
-    subject, asked = text(row, "subject"), text(row, "question")
+    subject, question = text(row, "subject"), text(row, "question")
     choices = row.get("choices")
     if not isinstance(choices, list) or len(choices) != 4:
         raise BadRow("choices are not four")
@@ -31,22 +31,22 @@ def _question(row: dict, file: Path) -> dict:
         text({f"choice {letter}": choice}, f"choice {letter}") for letter, choice in zip(LETTERS, choices, strict=True)
     ]
     answer = row.get("answer")
-    if isinstance(answer, str) and answer in tuple(LETTERS):
+    if answer in tuple(LETTERS):
         answer = LETTERS.index(answer)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer <= 3:
         raise BadRow(f"answer is {shown(row.get('answer'))}, not A to D or 0 to 3")
     return {
-        "id": content_id("mmlu", subject, asked, choices),
+        "id": content_id("mmlu", subject, question, choices),
         "source": "mmlu",
         "subject": subject,
-        "question": asked,
+        "question": question,
         "choices": choices,
         "answer": answer,
     }
 
 
 def _read(file: Path, split: str) -> Iterator[tuple[Path, int, dict | str]]:
-    """A csv is a subject's: its name is the subject's, its columns the question, four choices and a letter."""
+    """Rows as the hub's parquet has them. A csv holds question, choices and letter; its file's name is the subject."""
     if file.suffix != ".csv":
         yield from ((file, line, row) for line, row in read_file("mmlu", str(file)))
         return

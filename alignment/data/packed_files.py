@@ -35,8 +35,8 @@ def in_one_line(error: Exception) -> str:
 
 
 class _Xz(io.RawIOBase):
-    """What xz streams, one after the other, unpack to. Python's own reader stops without a word where a stream that
-    isn't the first is broken at its beginning."""
+    """Unpacks xz streams, one after the other. Python's own reader stops without a word where a later stream is broken
+    at its beginning."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._packed = packed
@@ -46,8 +46,8 @@ class _Xz(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = b""
-        while not found:
+        content = b""
+        while not content:
             more = b""
             if self._stream.eof:
                 more = self._stream.unused_data.lstrip(b"\0")  # streams may be padded
@@ -59,9 +59,9 @@ class _Xz(io.RawIOBase):
                 self._stream = lzma.LZMADecompressor()
             elif self._stream.needs_input and not (more := self._packed.read(PIECE)):
                 raise EOFError
-            found = self._stream.decompress(more, len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+            content = self._stream.decompress(more, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 PACKED: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".xz": lambda raw: io.BufferedReader(_Xz(raw))}

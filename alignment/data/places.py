@@ -1,7 +1,8 @@
 """Where a data set's files are: a local copy first, then the hub or its cache.
 
-A local copy lies below one folder (`data.folder`): laid out as on the hub, in a folder of the set's name or of the
-repository's (alpaca_eval/, tatsu-lab/alpaca_eval/), or as `local` says, which is how the sets' authors publish them.
+A local copy lies below one folder (`data.folder`): laid out as on the hub, in a folder with the set's or the
+repository's name (alpaca_eval/, tatsu-lab/alpaca_eval/), or laid out as `local` says, as the sets' authors publish
+them.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from alignment.types import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """File patterns of a set; "{split}" stands for the name of a split, and every pattern must match a file."""
+    """File patterns of a set. "{split}" stands for the name of a split; every pattern must match a file."""
 
-    repository: str | None  # on the hub; None: it is nowhere there
+    repository: str | None  # on the hub; None: the set isn't there
     hub: tuple[str, ...] = ()
     local: tuple[tuple[str, ...], ...] = ()  # other layouts of a local copy; the first that is there is taken
     splits: tuple[str, ...] = ()
@@ -95,35 +96,34 @@ PLACES: dict[str, Place] = {
 
 
 def files_of(name: str, folder: str, split: str | None = None, download: bool = True) -> list[Path]:
-    """The files of a set, or of one split of it; without `split`, of every split that is there.
+    """The files of a set, or of one of its splits; without `split`, the files of every split that is there.
 
-    A local copy that isn't split serves sets asked for as a whole only: it can't be both train and test.
-    download=False: none, if they are neither here nor in the hub's cache.
+    A local copy that isn't split serves only sets asked for as a whole: it can't be both train and test.
+    download=False: no files, if they are neither here nor in the hub's cache.
     """
     place = _place(name, split)
     splits = (split,) if split is not None else place.splits or (None,)
     roots = [] if place.repository is None else [Path(folder, name), Path(folder, place.repository)]
-    own = [patterns for patterns in place.local if split is None or any("{split}" in p for p in patterns)]
-    for root, patterns in [(root, place.hub) for root in roots] + [(Path(folder), patterns) for patterns in own]:
-        if found := _matching(root, patterns, splits):
-            return found
-    looked_for = [f"{' + '.join(_named(patterns, splits))} below {folder}" for patterns in own]
+    local = [patterns for patterns in place.local if split is None or any("{split}" in p for p in patterns)]
+    for root, patterns in [(root, place.hub) for root in roots] + [(Path(folder), patterns) for patterns in local]:
+        if files := _matching(root, patterns, splits):
+            return files
+    looked_for = [f"{' + '.join(_named(patterns, splits))} below {folder}" for patterns in local]
     if place.repository is None:
         if not download:
             return []
         raise UserError(name, f"looked for {', '.join(looked_for)}", "put it there, or set data.folder")
-    wanted = _named(place.hub, splits)
-    why = _download(place, wanted, download)
-    if isinstance(why, Path):
-        if found := _matching(why, place.hub, splits):
-            return found
-        why = "offline, and not in the cache" if _offline() else "which doesn't hold them"
+    names = _named(place.hub, splits)
+    snapshot = _download(place, names, download)
+    if isinstance(snapshot, Path) and (files := _matching(snapshot, place.hub, splits)):
+        return files
     if not download:
         return []
-    looked_for.append(f"{' + '.join(wanted)} below {' or '.join(map(str, roots))} or on the hub in {place.repository}")
+    why_not = snapshot if isinstance(snapshot, str) else _why_not_in_snapshot()
+    looked_for.append(f"{' + '.join(names)} below {' or '.join(map(str, roots))} or on the hub in {place.repository}")
     raise UserError(
         name,
-        f"looked for {', and for '.join(looked_for)} ({why})",
+        f"looked for {', and for '.join(looked_for)} ({why_not})",
         "put them in one of these folders, set data.folder, or run once with a network to fill the cache",
     )
 
@@ -135,11 +135,11 @@ def hub_file(key: str, path: str) -> Path:
         raise UserError(key, f"{path} names no file of a data set", "write hf://datasets/owner/name/file")
     name, _, revision = parts[1].partition("@")
     repository = f"{parts[0]}/{name}"
-    found = _download(Place(repository, revision=revision or None), [parts[2]], allowed=True)
-    if isinstance(found, Path) and (found / parts[2]).is_file():
-        return found / parts[2]
-    why = found if isinstance(found, str) else "it holds no such file"
-    raise UserError(key, f"{parts[2]} of {repository} on the hub: {why}", "check the name, or give a local file")
+    snapshot = _download(Place(repository, revision=revision or None), [parts[2]], allowed=True)
+    if isinstance(snapshot, Path) and (snapshot / parts[2]).is_file():
+        return snapshot / parts[2]
+    why_not = snapshot if isinstance(snapshot, str) else "it holds no such file"
+    raise UserError(key, f"{parts[2]} of {repository} on the hub: {why_not}", "check the name, or give a local file")
 
 
 def _place(name: str, split: str | None) -> Place:
@@ -158,31 +158,31 @@ def _named(patterns: tuple[str, ...], splits: tuple[str | None, ...]) -> list[st
 
 def _matching(root: Path, patterns: tuple[str, ...], splits: tuple[str | None, ...]) -> list[Path]:
     """The files of every split that is whole: each of its patterns matches something."""
-    found: list[Path] = []
+    files: list[Path] = []
     for split in splits:
         matches = [_glob(root, pattern) for pattern in _named(patterns, (split,))]
         if all(matches):
-            found += [file for files in matches for file in files]
-    return list(dict.fromkeys(found))
+            files += [file for match in matches for file in match]
+    return list(dict.fromkeys(files))
 
 
 def _glob(root: Path, pattern: str) -> list[Path]:
-    """As the hub reads patterns: a star at the beginning goes down into folders."""
+    """The files of a pattern, read as the hub reads it: a star at the beginning goes down into folders."""
     folder, _, last = pattern.rpartition("/")
     if last.startswith("*"):
         last = f"**/{last}"
     return sorted(file for file in root.glob(f"{folder}/{last}".lstrip("/")) if file.is_file())
 
 
-def _offline() -> bool:
+def _why_not_in_snapshot() -> str:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    return HF_HUB_OFFLINE
+    return "offline, and not in the cache" if HF_HUB_OFFLINE else "which doesn't hold them"
 
 
 def _download(place: Place, patterns: list[str], allowed: bool) -> Path | str:
-    """The folder of the repository's snapshot, or in a few words why there is none. The hub's library is imported here:
-    local files need none of it."""
+    """The folder of the repository's snapshot, or why there is none. The hub's library is imported here, since local
+    files don't need it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import (

@@ -1,8 +1,7 @@
 """Preference pairs of any origin, read once: brought to the same columns, split by prompt, without evaluation prompts.
 
-A folder is made that holds train.arrow, heldout.arrow, quarantine.jsonl and data.json with the counts. Rows go from the
-source's files to these one after the other, so that a set may be larger than memory. Every line read is used or
-quarantined.
+They go into a folder with train.arrow, heldout.arrow, quarantine.jsonl and, with the counts, data.json. Rows are read
+and written one after the other, so that a set may be larger than memory. Every line read is used or quarantined.
 """
 
 import json
@@ -10,18 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
 import numpy as np
 
 from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, readable, shown
-from alignment.data.files import files_at, read_file
+from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
-from alignment.data.preference_sets import RANKED, SETS, Lines, Made, file
+from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file
 from alignment.data.row_table import RowTable, RowWriter
-from alignment.data.same_prompts import all_asked, asked, share, text_hash
+from alignment.data.same_prompts import prompt_hashes, split_position, text_hash, turn_hashes
 from alignment.runs.run_files import QUARANTINE
 from alignment.types import Preference, UserError
 
@@ -31,21 +29,22 @@ COLUMNS = ("margin", *(name for name in PAIR_COLUMNS.names if name not in ("sour
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, or a file of one's own: what the settings say of it."""
+    """A data set, or a file of the user's, as the settings describe it."""
 
-    name: str  # of preference_sets.SETS, or "file"
-    path: str | None = None  # of a file; "*" stands for several. None: a set's own
+    name: str  # a name in preference_sets.SETS, or "file"
+    path: str | None = None  # of a file, or with "*" of several; None: where the set has its files
     columns: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
-    preference: Preference | None = None  # of sets that are ranked by more than one; None: safety
+    preference: Preference | None = None  # for the sets in RANKED; None: safety
     weight: float = 1.0
 
-    @property
-    def made(self) -> Callable[..., Iterator[Made]]:
+    def raw_pairs(self, lines: Iterator[Line]) -> Iterator[RawPair]:
+        """The pairs that are made of a file's lines."""
         if self.name == "file":
-            return partial(file, columns=self.columns)
-        function = SETS[self.name]
-        return partial(function, preference=self.preference or "safety") if self.name in RANKED else function
+            return file(lines, self.columns)
+        if self.name in RANKED:
+            return SETS[self.name](lines, self.preference or "safety")
+        return SETS[self.name](lines)
 
     def files(self, folder: str) -> list[Path]:
         if self.path is None:
@@ -55,11 +54,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What becomes of the sources: the settings that shape the result."""
+    """What is to be made of the sources."""
 
-    heldout: float
+    heldout: float  # the share of prompts that is kept from training
     seed: int
-    rows: int | None = None  # at most so many training pairs
+    rows: int | None = None  # the largest number of training pairs
 
 
 def prepare(
@@ -70,9 +69,10 @@ def prepare(
     out: Path,
     watch: Callable[[Iterable, str], Iterable] = lambda lines, what: lines,
 ) -> dict:
-    """Reads everything into `out`; the counts, as in data.json. `kept_out`: what evaluation sets ask, by set.
+    """Reads everything into `out`, and returns the counts, as in data.json.
 
-    watch: is given the lines of a file and what they are, and passes them on; for a progress bar.
+    kept_out: the hashes of evaluation prompts, by set. watch: passes a file's lines on, and shows how far it is; its
+    second argument says what they are.
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / QUARANTINE, "w", encoding="utf-8") as quarantine:
@@ -81,14 +81,14 @@ def prepare(
             for number, source in enumerate(sources)
         ]
         counts = _put_together(readings, wanted, out)
-    kept = {name: len(keys) for name, keys in kept_out.items()}
-    described = {"sources": [reading.counts() for reading in readings], "kept_out": kept, **counts}
-    (out / "data.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    return described
+    kept = {name: len(hashes) for name, hashes in kept_out.items()}
+    all_counts = {"sources": [reading.counts() for reading in readings], "kept_out": kept, **counts}
+    (out / "data.json").write_text(json.dumps(all_counts, indent=2, sort_keys=True) + "\n")
+    return all_counts
 
 
 class _Reading:
-    """One source on its way into files of its own."""
+    """Reads one source into files of its own, one for each part."""
 
     def __init__(
         self, source: Source, number: int, folder: str, wanted: Wanted, kept_out: Mapping[str, set[int]],
@@ -96,9 +96,9 @@ class _Reading:
     ) -> None:  # fmt: skip
         self.source, self.files, self.wanted, self.quarantine = source, source.files(folder), wanted, quarantine
         self.asked_in: dict[int, list[str]] = {}
-        for name, keys in kept_out.items():
-            for key in keys:
-                self.asked_in.setdefault(key, []).append(name)
+        for name, hashes in kept_out.items():
+            for asked in hashes:
+                self.asked_in.setdefault(asked, []).append(name)
         self.paths = {part: out / f".{number}-{part}.arrow" for part in PARTS}
         self.read_lines = self.used_lines = self.quarantined = 0
         self.leaked: Counter = Counter()
@@ -119,21 +119,22 @@ class _Reading:
     def _read_file(self, path: Path, writers: dict[str, RowWriter], watch: Callable[[Iterable, str], Iterable]) -> None:
         offset, used, bad = self.read_lines, _Lines(), _Lines()
 
-        def counted() -> Iterator:
+        def counted() -> Iterator[Line]:
             for number, row in watch(read_file("data.path", str(path)), f"reading {path.name}"):
                 self.read_lines += 1
                 yield number, row
 
-        def checked(made: Made) -> dict:
-            row = pair(intact(made[1]), self._name(made[0], offset), self._label(path))
+        def checked(raw: RawPair) -> dict:
+            lines, content = raw
+            row = pair(intact(content), self._name(lines, offset), self._label(path))
             self._check(row)
             return row
 
-        def set_aside(made: Made, why: str) -> None:
-            self._quarantine(path, bad.new(made[0]), why)
+        def set_aside(raw: RawPair, why: str) -> None:
+            self._quarantine(path, bad.new(raw[0]), why)
 
-        for (lines, _), row in readable(self.source.made(counted()), checked, set_aside):
-            part = "heldout" if share(row["prompt"], self.wanted.seed) < self.wanted.heldout else "train"
+        for (lines, _), row in readable(self.source.raw_pairs(counted()), checked, set_aside):
+            part = "heldout" if split_position(row["prompt"], self.wanted.seed) < self.wanted.heldout else "train"
             writers[part].write(row)
             self.used_lines += len(used.new(lines))
 
@@ -145,15 +146,15 @@ class _Reading:
         return str(path) if self.source.name == "file" else self.source.name
 
     def _check(self, row: dict) -> None:
-        key = text_hash(row["id"])
-        if key in self.ids:
+        id_hash = text_hash(row["id"])
+        if id_hash in self.ids:
             raise BadRow(f"id {shown(row['id'])} was there before")
-        self.ids.add(key)
+        self.ids.add(id_hash)
         if self.asked_in:
-            found = sorted({name for turn in asked(row["prompt"]) for name in self.asked_in.get(turn, ())})
-            if found:
-                self.leaked.update(found)
-                raise BadRow(f"its prompt is asked in {', '.join(found)}, kept for evaluation")
+            sets = sorted({name for turn in turn_hashes(row["prompt"]) for name in self.asked_in.get(turn, ())})
+            if sets:
+                self.leaked.update(sets)
+                raise BadRow(f"its prompt is asked in {', '.join(sets)}, kept for evaluation")
 
     def _quarantine(self, path: Path, lines: Lines, reason: str) -> None:
         for line in lines:
@@ -175,25 +176,25 @@ class _Reading:
 
 
 class _Lines:
-    """Lines of a file that pairs were made of; one line may stand in several pairs."""
+    """The lines of a file that pairs were made of; a line may stand in several pairs."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def new(self, lines: Lines) -> Lines:
-        """Those that no pair had yet."""
-        if len(lines) == 1:  # then it stands in this one only
+        """The lines of a pair that stand in no earlier pair."""
+        if len(lines) == 1:  # a single line stands in one pair only
             return lines
-        found = tuple(line for line in lines if line not in self._seen)
-        self._seen.update(found)
-        return found
+        new = tuple(line for line in lines if line not in self._seen)
+        self._seen.update(new)
+        return new
 
 
 # ---- from sources to one data set -----------------------------------------------------------------------------------
 
 
 def _put_together(readings: list[_Reading], wanted: Wanted, out: Path) -> dict:
-    """Of several sources as many pairs as their weights say, none twice: the most for which all have enough."""
+    """Draws pairs from the sources in the shares that their weights say, as many as the sources have; none twice."""
     total = sum(reading.source.weight for reading in readings)
     labels = _labels([reading.source for reading in readings])
     seen: set[int] = set()
@@ -222,7 +223,7 @@ def _put_together(readings: list[_Reading], wanted: Wanted, out: Path) -> dict:
 
 
 def _labels(sources: Sequence[Source]) -> list[str | None]:
-    """What makes ids of several sources different ones."""
+    """What is put before the ids of each source, so that those of several sources differ."""
     if len(sources) == 1:
         return [None]
     names = [source.name if source.path is None else Path(source.path).stem for source in sources]
@@ -230,19 +231,19 @@ def _labels(sources: Sequence[Source]) -> list[str | None]:
 
 
 def _draw(reading: _Reading, part: str, count: int, label: str | None, seen: set[int], writer: RowWriter) -> int:
-    """The pairs whose ids have the lowest hashes: the same ones whatever else is there, in their old order.
+    """Writes the `count` pairs whose ids have the lowest hashes, in their old order.
 
-    How many another source had already, which are left out.
+    Pairs that an earlier source had already are left out; returns how many.
     """
     rows = RowTable.open(reading.paths[part])
-    taken = np.ones(len(rows), dtype=bool)
+    drawn = np.ones(len(rows), dtype=bool)
     if count < len(rows):
-        hashes = np.array([text_hash(one, reading.wanted.seed) for one in rows.column("id")], dtype=np.uint64)
-        taken[np.argsort(hashes, kind="stable")[count:]] = False
+        hashes = np.array([text_hash(name, reading.wanted.seed) for name in rows.column("id")], dtype=np.uint64)
+        drawn[np.argsort(hashes, kind="stable")[count:]] = False
     own: set[int] = set()
     repeated = 0
-    for row, wanted in zip(rows, taken, strict=True):
-        if not wanted:
+    for row, is_drawn in zip(rows, drawn, strict=True):
+        if not is_drawn:
             continue
         if label is not None:
             content = text_hash(json.dumps([row["prompt"], row["chosen"], row["rejected"]]))
@@ -257,7 +258,7 @@ def _draw(reading: _Reading, part: str, count: int, label: str | None, seen: set
 
 
 def check_sources(sources: Sequence[Source]) -> None:
-    """Before anything is read."""
+    """Raises UserError for a source that can't be read as it is described, before anything is read."""
     for source in sources:
         for name in source.columns:
             if name not in COLUMNS:
@@ -286,5 +287,5 @@ def check_sources(sources: Sequence[Source]) -> None:
 
 
 def kept_out_of(prompts: Mapping[str, Sequence[Sequence[dict]]]) -> dict[str, set[int]]:
-    """Evaluation prompts by their sets, as prepare wants them."""
-    return {name: all_asked(many) for name, many in prompts.items()}
+    """The hashes of evaluation prompts by their sets, as `prepare` takes them."""
+    return {name: prompt_hashes(of_set) for name, of_set in prompts.items()}

@@ -1,8 +1,8 @@
-"""Prompts to evaluate on, one function per published set, all to the same columns.
+"""Prompts to evaluate on, one function per published set, all brought to the same columns.
 
 `id`, `source`, `prompt` (messages), `category` in the set's own words, and `harmful`: does the prompt ask for something
-harmful? None where the set mixes both and doesn't say which is which. A row whose prompt is more than the request has
-`also`, the texts that ask for the same without it: they too are to be kept out of training.
+harmful? It is None where the set mixes both and doesn't say which is which. Where the prompt holds more than the
+request, `also` has the texts that ask for the same without it: they too are to be kept out of training.
 docs/data.md has a table of the sets.
 """
 
@@ -24,44 +24,46 @@ def prompt_set(name: str, folder: str) -> Loaded:
 
 def prompts_in(name: str, files: list[Path]) -> Loaded:
     """The prompts of a set in these files of it."""
-    return load(name, rows_of(name, files), lambda row, file: {"source": name, **_ROWS[name](row)}, repeats=False)
+    make, read = _ROWS[name], rows_of(name, files)
+    return load(name, read, lambda row, file: {"source": name, **make(row)}, repeats=False)
 
 
 def rows_of(name: str, files: list[Path]) -> Read:
     return ((file, line, row) for file in files for line, row in read_file(name, str(file)))
 
 
-def _prompt(name: str, said: str, category: str | None, harmful: bool | None) -> dict:
+def _prompt(name: str, request: str, category: str | None, harmful: bool | None) -> dict:
     return {
-        "id": content_id(name, said),
-        "prompt": text_message("user", said),
+        "id": content_id(name, request),
+        "prompt": text_message("user", request),
         "category": category,
         "harmful": harmful,
     }
 
 
 def _red_team(row: dict) -> dict:
-    """Ganguli et al. 2022: what people said first. Later turns answer a model that isn't ours. Many begin harmlessly
-    or never attack ("hi, how are you?"), and ratings judge the whole conversation, so `harmful` is unknown.
+    """Ganguli et al. 2022: the first turn of people's conversations with a model; later turns answer that model. Many
+    begin harmlessly or never attack ("hi, how are you?"), and ratings judge the whole conversation, so `harmful` is
+    unknown.
     """
-    said, _, _ = text(row, "transcript").removeprefix("\n\nHuman:").partition("\n\nAssistant:")
-    said = " ".join(part.strip() for part in said.split("\n\nHuman:")).strip()  # at times two turns of theirs in a row
-    if not said:
+    opening, _, _ = text(row, "transcript").removeprefix("\n\nHuman:").partition("\n\nAssistant:")
+    request = " ".join(part.strip() for part in opening.split("\n\nHuman:")).strip()  # some open with two turns
+    if not request:
         raise BadRow("transcript has no human turn")
     tags = row.get("tags") if isinstance(row.get("tags"), list) else []
     tags = {"tags": ", ".join(tag for tag in tags if isinstance(tag, str))}
-    return _prompt("red_team", said, optional_text(tags, "tags"), None)
+    return _prompt("red_team", request, optional_text(tags, "tags"), None)
 
 
 def _do_not_answer(row: dict) -> dict:
     """Wang et al. 2023: 939 questions a responsible model doesn’t follow. Two are the same; ids tell them apart."""
-    made = _prompt("do_not_answer", text(row, "question"), optional_text(row, "types_of_harm"), True)
+    prompt = _prompt("do_not_answer", text(row, "question"), optional_text(row, "types_of_harm"), True)
     name = row["id"] if isinstance(row.get("id"), int) else optional_text(row, "id")
-    return made if name is None else {**made, "id": f"do_not_answer-{name}"}
+    return prompt if name is None else {**prompt, "id": f"do_not_answer-{name}"}
 
 
 def _salad(row: dict) -> dict:
-    """Li et al. 2024: the base set's questions, or the multiple-choice set's, which asks some up to four times."""
+    """Li et al. 2024: the questions of the base set, or of the multiple-choice set, which has some up to four times."""
     return _prompt("salad", text(row, "question", "query"), optional_text(row, "2-category"), True)
 
 
@@ -73,27 +75,24 @@ def _xstest(row: dict) -> dict:
 
 
 def _advbench(row: dict) -> dict:
-    """Zou et al. 2023: requests, each with the beginning of an answer ("Sure, here is ..."), which isn't the prompt.
-
-    Copies whose two headings are the wrong way round are about; the affirmation is known by how it begins.
-    """
+    """Zou et al. 2023: requests, each with the beginning of an answer ("Sure, here is ..."), which isn't the prompt."""
     return _prompt("advbench", advbench_request(row), None, True)
 
 
 def advbench_request(row: dict) -> str:
-    """Of the two columns the one that isn't an affirmation."""
-    said = text(row, "prompt", "goal")
-    if said.startswith("Sure, here"):
-        said = text(row, "target")
-    if said.startswith("Sure, here"):
+    """The column that doesn't begin an answer: in some copies the headings of the two are swapped."""
+    request = text(row, "prompt", "goal")
+    if request.startswith("Sure, here"):
+        request = text(row, "target")
+    if request.startswith("Sure, here"):
         raise BadRow("both columns hold the beginning of an answer")
-    return said
+    return request
 
 
 def _harmbench(row: dict) -> dict:
-    """Mazeika et al. 2024. Contextual behaviours come with a text; put before the request as the authors' direct
-    request does (the request alone is in `also`). The copyright ones (lyrics, books) are harmful in that an answer
-    would recite a work: the authors judge them by hashes, not by a classifier.
+    """Mazeika et al. 2024. The text of contextual behaviours is put before the request, as the authors' direct request
+    does (the request alone is in `also`). Copyright behaviours (lyrics, books) are harmful in that an answer would
+    recite a work: the authors judge them by hashes, not by a classifier.
     """
     context = optional_text(row, "ContextString", "context")
     request = text(row, "prompt", "Behavior")
@@ -107,12 +106,11 @@ def _harmbench(row: dict) -> dict:
 
 def _simple_safety_tests(row: dict) -> dict:
     """Vidgen et al. 2023; `category` is the harm area."""
-    said = text(row, "prompt", "prompts_final")
-    return _prompt("simple_safety_tests", said, optional_text(row, "harm_area"), True)
+    return _prompt("simple_safety_tests", text(row, "prompt", "prompts_final"), optional_text(row, "harm_area"), True)
 
 
 def _alpaca_eval(row: dict) -> dict:
-    """Li et al. 2023: instructions of five sets (`category`), to see how helpful answers are."""
+    """Li et al. 2023: instructions of five sets (`category`), which measure how helpful answers are."""
     return _prompt("alpaca_eval", text(row, "instruction"), optional_text(row, "dataset"), False)
 
 

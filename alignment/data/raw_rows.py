@@ -1,7 +1,7 @@
-"""Raw rows of a published set to columns: each is used or quarantined.
+"""Raw rows of a published set, brought to columns: each row is used or quarantined.
 
-Where a set gives no ids, one is made of what the row says, not of where a copy has it. Only rows that say the same (an
-answer that several people labelled) are told apart by a number, in the copy's order.
+Where a set has no ids, a row's id is a hash of its content, not its place in a copy of the set. Only rows of the same
+content (an answer that several people labelled) are told apart by a number, in the copy's order.
 """
 
 import hashlib
@@ -12,18 +12,19 @@ from pathlib import Path
 from alignment.data.columns import BadRow, Loaded, as_float, intact, messages, readable, true_or_false
 from alignment.types import UserError
 
-Read = Iterable[tuple[Path, int, dict | str]]  # file, line, and the row or what is wrong with it
+ReadRow = tuple[Path, int, dict | str]  # file, line, and the row or what is wrong with it
+Read = Iterable[ReadRow]
 
 
 def load(name: str, read: Read, make: Callable[[dict, Path], dict], *, repeats: bool) -> Loaded:
-    """`make` turns a raw row into columns or raises BadRow. A row with an id that was there before is one more
-    (`repeats`: another person's label of the same answer), or is set aside.
+    """`make` turns a raw row into columns or raises BadRow. repeats: may an id occur again, as with another person's
+    label of the same answer? If not, its row is quarantined.
     """
     loaded = Loaded()
     times: dict[str, int] = {}
 
-    def once(place: tuple[Path, int, dict | str]) -> dict:
-        file, _, raw = place
+    def make_once(read_row: ReadRow) -> dict:
+        file, _, raw = read_row
         row = make(intact(raw), file)
         times[row["id"]] = times.get(row["id"], 0) + 1
         if times[row["id"]] > 1:
@@ -32,8 +33,8 @@ def load(name: str, read: Read, make: Callable[[dict, Path], dict], *, repeats: 
             row["id"] += f"-{times[row['id']]}"
         return row
 
-    made = readable(read, once, lambda place, why: loaded.quarantine(str(place[0]), place[1], why))
-    loaded.rows = [row for _, row in made]
+    usable = readable(read, make_once, lambda read_row, why: loaded.quarantine(str(read_row[0]), read_row[1], why))
+    loaded.rows = [row for _, row in usable]
     if not loaded.rows:
         first = f" (the first: {loaded.quarantined[0]['reason']})" if loaded.quarantined else ""
         raise UserError(name, f"none of {loaded.read} rows can be used{first}", "docs/data.md names the columns it has")
@@ -41,36 +42,36 @@ def load(name: str, read: Read, make: Callable[[dict, Path], dict], *, repeats: 
 
 
 def text(row: dict, *columns: str) -> str:
-    """The text of the first of these columns that the row has: the hub's name for it, or the authors'."""
-    found = next((column for column in columns if column in row), None)
-    if found is None:
+    """The text of the first of these columns that the row has: the hub names some otherwise than the authors."""
+    column = next((column for column in columns if column in row), None)
+    if column is None:
         raise BadRow(f"has no column {' or '.join(columns)}")
-    if isinstance(row[found], list):
-        raise BadRow(f"{found} is not text")
-    return messages(row[found], found, "user")[0]["content"]
+    if isinstance(row[column], list):
+        raise BadRow(f"{column} is not text")
+    return messages(row[column], column, "user")[0]["content"]
 
 
 def optional_text(row: dict, *columns: str) -> str | None:
-    """None where there is none, or something else than text."""
-    found = next((column for column in columns if column in row), None)
-    if found is None or not isinstance(row[found], str) or row[found].strip() in ("", "null"):
+    """As `text`; None where the row has none of these columns, or the first has no text."""
+    value = next((row[column] for column in columns if column in row), None)
+    if not isinstance(value, str) or value.strip() in ("", "null"):
         return None
-    return text(row, found)
+    return text(row, *columns)
 
 
 def yes_or_no(row: dict, column: str) -> bool | None:
-    """A label: true or false, or 1 or 0, as json, csv and parquet write them; None where there is none."""
+    """A label: true or false, or 1 or 0, as json, csv and parquet write them; None where it is empty."""
     number = as_float(row.get(column))
     return number == 1 if number in (0, 1) else true_or_false(row.get(column), column)
 
 
 def content_id(name: str, *content: str | list[str] | None) -> str:
-    """Named after what it says: the same in every copy of a set, in any order and under any column names."""
+    """An id made of a row's content: the same in every copy of a set, in any order and under any column names."""
     return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
 
 
-def unfolded(read: Read, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[tuple[Path, int, dict | str]]:
-    """Rows that hold several answers, one row an answer; a broken line stays one."""
+def unfolded(read: Read, unfold: Callable[[dict], Iterable[dict]]) -> Iterator[ReadRow]:
+    """A row for each answer of rows that hold several; a broken line stays one."""
     for file, line, raw in read:
         for part in [raw] if isinstance(raw, str) else unfold(raw):
             yield file, line, part

@@ -41,14 +41,14 @@ def pairs(folder: str) -> Loaded:
 
 
 def file_pairs(path: str) -> Loaded:
-    """Another set in its format: prompt, chosen, rejected, and where there are several, subset."""
+    """Another set in RewardBench's format: prompt, chosen, rejected, and subset if there are several."""
     return pairs_in([Path(path)])
 
 
 def section_scores(accuracy: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
-    """Accuracy by subset to accuracy by section: the mean over a section's pairs, with mathematics weighted up.
+    """The accuracy by section, from that by subset: the mean over a section's pairs, with mathematics weighted up.
 
-    `counts` are pairs by subset. A section with none of its subsets is left out, and so are subsets of no section.
+    counts: pairs by subset. A section without pairs is left out, and so are subsets of no section.
     """
     scores = {}
     for section, subsets in SECTIONS.items():
@@ -60,7 +60,7 @@ def section_scores(accuracy: Mapping[str, float], counts: Mapping[str, int]) -> 
 
 
 def overall_score(sections: Mapping[str, float]) -> float | None:
-    """The mean of the four sections, without the prior sets that some leaderboards add; None unless all are there."""
+    """The mean of the four sections, without the prior sets that some leaderboards add; None if one is missing."""
     return sum(sections.values()) / len(SECTIONS) if set(sections) == set(SECTIONS) else None
 
 

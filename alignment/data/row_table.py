@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,24 +11,20 @@ CHUNK = 10_000
 
 
 class RowTable(Sequence[dict]):
-    """Rows of a table as dicts, made when they are looked at."""
+    """Rows of a table; a row becomes a dict when it is looked at."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
 
     @classmethod
     def open(cls, path: Path) -> "RowTable":
-        """The file stays on disk; what is read of it is the system's to keep or let go."""
+        """Maps the file into memory: the system reads what is looked at, and may let go of it again."""
         return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
     def __len__(self) -> int:
         return self.table.num_rows
 
-    @overload
-    def __getitem__(self, index: int) -> dict: ...
-    @overload
-    def __getitem__(self, index: slice) -> "RowTable": ...
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:

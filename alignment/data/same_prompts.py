@@ -1,4 +1,4 @@
-"""When two prompts are the same: for the split, for repetitions, and for keeping evaluation prompts out of training."""
+"""Which prompts count as the same: in the split, as repetitions, and when evaluation prompts are kept from training."""
 
 import re
 import unicodedata
@@ -11,14 +11,14 @@ from alignment.types import Message
 _WORDS = re.compile(r"\w+")
 
 
-@lru_cache(maxsize=16)  # a prompt is looked at more than once in a row
+@lru_cache(maxsize=16)  # a prompt is looked at several times, one after the other
 def normal_text(text: str) -> str:
-    """The words: case, white space, punctuation and the ways to write a character aside. Of signs alone, the signs."""
+    """The words of a text, whatever their case, white space, punctuation and encoding; its signs if it has no words."""
     if text.isascii():
         folded = text.lower()
-    else:  # without characters that nobody sees
-        seen = "".join(character for character in text if unicodedata.category(character) != "Cf")
-        folded = unicodedata.normalize("NFKC", seen).casefold()
+    else:
+        visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
+        folded = unicodedata.normalize("NFKC", visible).casefold()
     return " ".join(_WORDS.findall(folded)) or " ".join(folded.split())
 
 
@@ -28,27 +28,27 @@ def prompt_text(prompt: Sequence[Message]) -> str:
 
 
 def text_hash(text: str, seed: int = 0) -> int:
-    """64 bits that are the same on every machine and in every process."""
+    """A hash of 64 bits, the same on every machine and in every process."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=seed.to_bytes(16, signed=True)).digest()
     return int.from_bytes(digest)
 
 
-def share(prompt: Sequence[Message], seed: int) -> float:
-    """A number in [0, 1) that depends on how a conversation opens alone, so that its later turns fall on its side."""
+def split_position(prompt: Sequence[Message], seed: int) -> float:
+    """Where the split finds a prompt, in [0, 1). Only the user's first turn counts, so that a conversation and its
+    later turns fall into the same part."""
     opening = next((message for message in prompt if message["role"] == "user"), prompt[0])
     return text_hash(normal_text(opening["content"]), seed) / 2**64
 
 
-def asked(prompt: Sequence[Message]) -> set[int]:
-    """What the user asks in it, turn by turn and as a whole, each as a hash of its normal text."""
+def turn_hashes(prompt: Sequence[Message]) -> set[int]:
+    """The hashes of the user's turns and of the whole conversation: what a training prompt asks."""
     turns = {text_hash(normal_text(message["content"])) for message in prompt if message["role"] == "user"}
     return turns if len(prompt) == 1 else turns | {text_hash(prompt_text(prompt))}
 
 
-def all_asked(prompts: Iterable[Sequence[Message]]) -> set[int]:
-    """Of evaluation prompts: each as a whole, and where it is a conversation, its last turn."""
-    found = set()
+def prompt_hashes(prompts: Iterable[Sequence[Message]]) -> set[int]:
+    """The hashes of evaluation prompts: each one as a whole, and the last turn of each."""
+    hashes = set()
     for prompt in prompts:
-        found.add(text_hash(prompt_text(prompt)))
-        found.add(text_hash(normal_text(prompt[-1]["content"])))
-    return found
+        hashes |= {text_hash(prompt_text(prompt)), text_hash(normal_text(prompt[-1]["content"]))}
+    return hashes

@@ -1,4 +1,4 @@
-"""What a chat template writes: the only place that runs one. The same every day, and with thoughts off or on."""
+"""Runs chat templates, and nothing else does: the same text on every day, with thoughts off or on."""
 
 from datetime import datetime
 
@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from alignment.data.columns import BadRow
 from alignment.types import Message
 
-# Some templates write the date: the same every day, or no run could be repeated. They ask for it by one of these.
+# Some templates write the date. They are told the same one every day, or no run could be repeated; they ask for it
+# either by this variable or by strftime_now.
 DAY = datetime(2026, 1, 1)
 TODAY = {"date_string": f"{DAY:%d %b %Y}"}
 _CODES = [*(f"%-{code}" for code in "dmHIMSjy"), *(f"%{code}" for code in "YymdBbhAaHIMSpjeDFTRxXcUWwuVGCZz")]
@@ -17,7 +18,7 @@ STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{{{{ format{_FORMATS} }}}}{{
 
 
 def write(tokenizer: PreTrainedTokenizerBase, messages: list[Message], waiting: bool, thinking: bool = False) -> str:
-    """A conversation. waiting: up to where an answer begins. thinking: may that begin with thoughts?"""
+    """The text of a conversation. waiting: up to where an answer begins. thinking: may that begin with thoughts?"""
     options = {"add_generation_prompt": waiting, "enable_thinking": thinking, "thinking": thinking, **TODAY}
     template = tokenizer.get_chat_template()
     options["chat_template"] = STOPPED_CLOCK + template if "strftime_now" in template else template

@@ -1,7 +1,7 @@
 """Models that think before they answer: how their templates write thoughts, and where an answer begins.
 
 Templates differ in what they write between a prompt and its answer: nothing, an empty block of thoughts, a block that
-is only opened, the name of a channel. What is sampled must go on from the very text that stands before the answer in
+is only opened, the name of a channel. A sampled answer must follow the very text that stands before the answer in
 training, so that text is settled here once for a template (`Opening`), with thoughts switched off.
 """
 
@@ -12,27 +12,30 @@ from dataclasses import dataclass
 from alignment.data.columns import BadRow
 from alignment.types import Message
 
-Write = Callable[..., str]  # messages, and whether the answer is to follow: the template's text
+Write = Callable[..., str]  # gives the template's text of messages; its second argument: is an answer to follow?
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What stands before and after thoughts; both are known only of a template that can write thoughts."""
+    """The texts before and after thoughts."""
 
     start: str
     end: str
 
     def opened(self, text: str) -> bool:
-        """Do thoughts begin in this text that don't end in it?"""
+        """Does a text begin thoughts without ending them?"""
         return text.rfind(self.start) > text.rfind(self.end)
 
 
-ANY = Tags("<think>", "</think>")  # where a template doesn't show its own
-KNOWN = (ANY, Tags("<|channel>thought", "<channel|>"), Tags("[THINK]", "[/THINK]"))  # of those that show none
+ANY = Tags("<think>", "</think>")  # for a template that doesn't write thoughts
+KNOWN = (ANY, Tags("<|channel>thought", "<channel|>"), Tags("[THINK]", "[/THINK]"))  # looked for in such a template
 
 
 def tags_of(write: Write, source: str, question: str, answer: str, thoughts: str) -> Tags | None:
-    """Those of a template, None if it knows no thoughts. source: the template; the others: texts it doesn't hold."""
+    """The tags of a template; None if it knows no thoughts.
+
+    source: the template itself. question, answer, thoughts: texts that it doesn't hold.
+    """
     turns = [{"role": "user", "content": question}]
     waiting = write(turns, True)
     turns.append({"role": "assistant", "content": answer, "reasoning_content": thoughts})
@@ -46,9 +49,10 @@ def tags_of(write: Write, source: str, question: str, answer: str, thoughts: str
 
 @dataclass(frozen=True)
 class Opening:
-    """What stands between a prompt and its answer, as ends of texts that begin alike.
+    """The texts between a prompt and its answer, after what all of them begin with.
 
-    waiting: where the template waits for an answer; written: where it writes one; ours: what we put in both places.
+    waiting: the template's where it waits for an answer; written: the template's where it writes an answer; ours: what
+    we write in both places.
     """
 
     waiting: str
@@ -56,13 +60,13 @@ class Opening:
     ours: str
 
     def prompt(self, waiting: str) -> str:
-        """The prompt to go on from, for the template's own."""
+        """The prompt with our opening; `waiting` is the template's."""
         if not waiting.endswith(self.waiting):
             raise BadRow("the chat template ends this prompt in another way than others")
         return waiting[: len(waiting) - len(self.waiting)] + self.ours
 
     def conversation(self, waiting: str, whole: str) -> str:
-        """Prompt and answer, for the template's own: its prompt alone, and with the answer."""
+        """Prompt and answer with our opening; `waiting` is the template's prompt, `whole` its prompt and answer."""
         prompt = self.prompt(waiting)
         before = waiting[: len(waiting) - len(self.waiting)]
         if not whole.startswith(before):
@@ -71,7 +75,7 @@ class Opening:
 
 
 def opening_of(write: Write, tags: Tags | None, question: str, answer: str) -> Opening | None:
-    """None where the template writes the same whether it waits for an answer or writes one."""
+    """The opening of a template; None if it writes the same whether it waits for an answer or writes one."""
     turns: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     waiting, written = write(turns[:1], True), write(turns, False).partition(answer)[0]
     if waiting == written:
@@ -89,11 +93,11 @@ def opening_of(write: Write, tags: Tags | None, question: str, answer: str) -> O
 
 
 def split_off(text: str, tags: Tags | None, begun: bool = False, thinking: bool = False) -> tuple[str, str | None]:
-    """The thoughts that a text begins with, and what follows them: None if they never end and the model may think. Of a
-    model that may not, they are an answer then.
+    """The thoughts that a text begins with, and the answer that follows them. Thoughts that never end leave no answer
+    (None) if the model may think, and are the answer if it may not.
 
-    begun: do they begin before the text? Text that doesn't begin with thoughts has none, whatever tags it holds: or an
-    answer could hide from those who judge it.
+    begun: do thoughts begin before the text? A text that doesn't begin with thoughts has none, whatever tags it holds:
+    or an answer could hide from its judges.
     """
     tags = tags or ANY
     if not begun and not text.lstrip().startswith(tags.start):
@@ -105,9 +109,9 @@ def split_off(text: str, tags: Tags | None, begun: bool = False, thinking: bool 
 
 
 def answer_of(text: str) -> str:
-    """A text of whatever model, without the thoughts that it begins with.
+    """Any model's text, without the thoughts that it begins with.
 
-    Where the prompt has begun them, as DeepSeek R1's does, their end stands on a line of its own.
+    Where the prompt began the thoughts, as DeepSeek R1's does, their end tag stands on a line of its own.
     """
     begun = ANY.start not in text and re.search(rf"^{ANY.end}$", text, re.MULTILINE) is not None
     _, answer = split_off(text, None, begun)
@@ -115,11 +119,12 @@ def answer_of(text: str) -> str:
 
 
 def markers_in(tags: Tags | None) -> set[str]:
-    """The tags that are one word between brackets, as "<think>": others are special tokens already."""
+    """The tags that are one word between brackets, as "<think>": other tags are special tokens already."""
     words = () if tags is None else (tags.start, tags.end)
     return {word for word in words if re.fullmatch(r"<\S+>|\[\S+\]", word)}
 
 
-def _shared(one: str, other: str) -> str:
-    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+def _shared(first: str, second: str) -> str:
+    """What both texts begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))]

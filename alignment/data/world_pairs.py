@@ -1,6 +1,6 @@
-"""The embedded world's preference pairs, in the columns of all others."""
+"""The embedded world's preference pairs, in the columns of all preference data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alignment.data.columns import Loaded, pair
@@ -9,7 +9,7 @@ from alignment.world.preferences import Drawing, evaluation_pairs, heldout_pairs
 
 
 def drawing(data: Mapping[str, Any]) -> Drawing:
-    """What the settings say of how pairs are drawn and labelled."""
+    """How pairs are drawn and labelled, from the settings of the data."""
     return Drawing(data["seed"], data["noise"], data["noise_kind"], data["length"], data["double_edged"])
 
 
@@ -23,8 +23,5 @@ def world_evaluation_pairs(count: int, drawing: Drawing) -> dict[str, Loaded]:
     return {name: _world(evaluation_pairs(name, count, drawing)) for name in EVALUATION_SETS}
 
 
-def _world(raw: object) -> Loaded:
-    loaded = Loaded()
-    for row in raw:
-        loaded.rows.append(pair(row, row["id"], "world"))
-    return loaded
+def _world(rows: Iterable[dict]) -> Loaded:
+    return Loaded([pair(row, row["id"], "world") for row in rows])

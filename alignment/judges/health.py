@@ -19,7 +19,6 @@ from alignment.maths.agreement import (
     f1,
     false_positive_rate,
     length_bias,
-    shares_by_position,
 )
 from alignment.maths.statistics import Interval
 from alignment.types import StageFailed, UserError
@@ -137,13 +136,16 @@ def position_bias(judge: Judge, rows: Sequence[dict], count: int, seed: int = 0)
         after = judge(prompts, [f"{other['response']}\n\n{one['response']}" for one, other in pairs])
         if not _speaks_of([*before, *after], kind):
             continue
-        first, last = (np.array([_class(verdict, kind) > 0 for verdict in many]) for many in (before, after))
-        found = bootstrap(
-            lambda chosen, first=first, last=last: shares_by_position(first[chosen], last[chosen]),
-            _prompts([one for one, _ in pairs]),
-            generator,
+        found_first, found_last = (
+            np.array([_class(verdict, kind) > 0 for verdict in verdicts]) for verdicts in (before, after)
         )
-        return {"of": kind, "pairs": len(pairs), **{name: _plain(interval) for name, interval in found.items()}}
+
+        def shares(drawn: np.ndarray, first: np.ndarray = found_first, last: np.ndarray = found_last) -> dict:
+            shares = {"first": float(first[drawn].mean()), "last": float(last[drawn].mean())}
+            return {**shares, "difference": shares["first"] - shares["last"]}
+
+        intervals = bootstrap(shares, _prompts([high for high, _ in pairs]), generator)
+        return {"of": kind, "pairs": len(pairs), **{name: _plain(value) for name, value in intervals.items()}}
     return None
 
 

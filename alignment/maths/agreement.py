@@ -1,12 +1,13 @@
 """How far two sets of verdicts agree: with people's labels, or with another judge's.
 
-Verdicts are numbers from 0, where 0 is the harmless class; -1 is none that could be read. It agrees with nothing.
+A verdict is the number of a class, and class 0 is the harmless one; -1 is a verdict that couldn't be read, which agrees
+with nothing.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from alignment.maths.statistics import Interval
@@ -14,55 +15,56 @@ from alignment.maths.statistics import Interval
 Classes = Int[np.ndarray, " row"]
 
 
-def agreement(said: Classes, true: Classes) -> float | None:
+def agreement(judged: Classes, true: Classes) -> float | None:
     """The share of rows with the same class."""
-    return float((said == true).mean()) if len(true) else None
+    return float((judged == true).mean()) if len(true) else None
 
 
-def class_agreement(said: Classes, true: Classes, which: int) -> float | None:
-    """Of the rows that are truly of a class, the share that was said to be."""
-    return agreement(said[true == which], true[true == which])
+def class_agreement(judged: Classes, true: Classes, number: int) -> float | None:
+    """The share of the rows truly of class `number` that the judge puts there."""
+    return agreement(judged[true == number], true[true == number])
 
 
-def f1(said: Classes, true: Classes) -> float | None:
-    """2 TP / (2 TP + FP + FN) of everything but class 0; None where neither side has any."""
-    hits = float(((said > 0) & (true > 0)).sum())
-    sum_of_both = float((said > 0).sum() + (true > 0).sum())
+def f1(judged: Classes, true: Classes) -> float | None:
+    """2 TP / (2 TP + FP + FN), where every class but 0 is positive; None where neither side has a positive row."""
+    hits = float(((judged > 0) & (true > 0)).sum())
+    sum_of_both = float((judged > 0).sum() + (true > 0).sum())
     return 2 * hits / sum_of_both if sum_of_both else None
 
 
-def false_positive_rate(said: Classes, true: Classes) -> float | None:
-    """Of the rows of class 0, the share said to be of another."""
-    return float((said[true == 0] > 0).mean()) if (true == 0).any() else None
+def false_positive_rate(judged: Classes, true: Classes) -> float | None:
+    """The share of the rows of class 0 that the judge puts into another class."""
+    return float((judged[true == 0] > 0).mean()) if (true == 0).any() else None
 
 
 def cohen_kappa(first: Classes, second: Classes) -> float | None:
     """(p_o - p_e) / (1 - p_e): agreement beyond what the two judges' habits alone would give (Cohen 1960).
 
-    None where both always say the same one thing: then chance agrees as well.
+    None where both judges put every row into one and the same class: chance would agree as often.
     """
     if not len(first):
         return None
     classes = np.union1d(first, second)
-    chance = sum(float((first == one).mean() * (second == one).mean()) for one in classes)
+    chance = sum(float((first == number).mean() * (second == number).mean()) for number in classes)
     return None if chance == 1 else (float((first == second).mean()) - chance) / (1 - chance)
 
 
-def length_bias(lengths: Float[np.ndarray, " row"], said: Classes, true: Classes) -> float | None:
-    """Of two answers of the same true class, one said to be of class 0 and one not: how often is the latter longer?
+def length_bias(lengths: Float[np.ndarray, " row"], judged: Classes, true: Classes) -> float | None:
+    """How often the positive answer is the longer one, over pairs of which the judge calls exactly one positive.
 
-    1/2: length plays no part in the verdicts beyond the part it has in the truth. Ties count half; unread verdicts are
-    left out. The Mann-Whitney statistic of every true class, over the sum of their pairs.
+    Both answers of a pair have the same true class, so at 1/2 length plays no part in the verdicts beyond its part in
+    the truth. Ties count half; unread verdicts are left out. This is the Mann-Whitney statistic within every true
+    class, summed, over the number of pairs.
     """
     wins = pairs = 0.0
-    for one in np.unique(true):
-        rows = (true == one) & (said >= 0)
-        positive = said[rows] > 0
-        here = float(positive.sum()) * float((~positive).sum())
-        if here:
+    for number in np.unique(true):
+        rows = (true == number) & (judged >= 0)
+        positive = judged[rows] > 0
+        pairs_of_class = float(positive.sum()) * float((~positive).sum())
+        if pairs_of_class:
             ranks = rankdata(lengths[rows])[positive]
             wins += float(ranks.sum()) - len(ranks) * (len(ranks) + 1) / 2
-            pairs += here
+            pairs += pairs_of_class
     return wins / pairs if pairs else None
 
 
@@ -74,13 +76,13 @@ def bootstrap(
 ) -> dict[str, Interval | None]:
     """Each statistic of all rows, with a 95% percentile interval over whole clusters drawn with replacement.
 
-    Rows of a cluster (answers to one prompt) are no independent evidence. A draw in which a statistic isn't defined is
-    left out of its interval; None: it isn't defined on all rows.
+    Rows of a cluster (answers to one prompt) are no independent evidence. A statistic may be None: where it is so of a
+    draw, the draw is left out of its interval; where it is so of all rows, the result is None.
     """
     order = np.argsort(clusters, kind="stable")
     sizes = np.unique(clusters, return_counts=True)[1]
     starts = np.cumsum(sizes) - sizes
-    drawn: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for _ in range(draws):
         chosen = generator.integers(len(sizes), size=len(sizes))
         lengths = sizes[chosen]
@@ -88,19 +90,10 @@ def bootstrap(
         places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(starts[chosen], lengths)
         for name, value in statistics(order[places]).items():
             if value is not None:
-                drawn.setdefault(name, []).append(value)
+                values.setdefault(name, []).append(value)
     return {
         name: None
         if value is None
-        else Interval(value, *(float(np.quantile(drawn.get(name, [value]), level)) for level in (0.025, 0.975)))
+        else Interval(value, *(float(np.quantile(values.get(name, [value]), level)) for level in (0.025, 0.975)))
         for name, value in statistics(np.arange(len(clusters))).items()
-    }
-
-
-def shares_by_position(first: Bool[np.ndarray, " pair"], last: Bool[np.ndarray, " pair"]) -> dict[str, float | None]:
-    """How often a judge found something where it came first, where it came last, and the difference."""
-    return {
-        "first": float(first.mean()),
-        "last": float(last.mean()),
-        "difference": float(first.mean() - last.mean()),
     }

@@ -1,9 +1,11 @@
-"""How sure a preference is (confidence DPO, arXiv 2503.10093, eq. 8), and whether that is to be believed.
+"""How sure a preference is: its confidence gamma (confidence DPO, arXiv 2503.10093, eq. 8), and how good gamma is.
+
+R_c and R_r are the rewards of the chosen and the rejected answer, sigma is the logistic function.
 
 paper       gamma = sigma(alpha (R_c - R_r)), alpha = 7.5, pair by pair
 released    c = mean sigma(R_c) - 1/2, r = mean sigma(R_r) - 1/2 over a micro-batch;
             gamma = max(sigma(alpha (c - r)), 1/2), one value for all its pairs
-calibrated  the paper's, with the alpha at which gamma is a probability on pairs the reward wasn't fitted on (ours)
+calibrated  the paper's formula with the alpha that fits best on pairs the reward wasn't fitted on (ours)
 """
 
 from typing import NamedTuple
@@ -14,25 +16,25 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 ALPHA = 7.5  # the paper's appendix A.3
-LARGEST = 20.0  # mean |alpha gap| at most: where pairs are all ordered right, any larger alpha fits better
-SATURATED = 0.01  # a confidence this near to 0 or 1 says nothing more about how far its pair is to be learned
+LARGEST = 20.0  # the largest mean |alpha gap|: where all pairs are ordered right, every larger alpha fits better
+SATURATED = 0.01  # a confidence this near to 0 or 1 hardly tells its pair from others
 
 
 def paper_confidence(
     chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"], alpha: float = ALPHA
 ) -> Float[Tensor, " pair"]:
-    """gamma = sigma(alpha (R_c - R_r)): the two orders of a pair have confidences that add up to 1."""
+    """gamma = sigma(alpha (R_c - R_r)); the confidences of a pair and of the same pair turned round add up to 1."""
     return torch.sigmoid(alpha * (chosen - rejected))
 
 
 def released_means(chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"]) -> Float[Tensor, "3"]:
-    """What the released confidence needs of some pairs, as sums: add them up over the ranks of a micro-batch."""
+    """The sums that the released confidence needs of a rank's pairs: those of all ranks of a micro-batch add up."""
     halves = torch.stack([torch.sigmoid(rewards) - 0.5 for rewards in (chosen, rejected)]).sum(dim=1)
     return torch.cat([halves, halves.new_tensor([len(chosen)])])
 
 
 def released_confidence(sums: Float[Tensor, "3"], alpha: float = ALPHA) -> Float[Tensor, ""]:
-    """One confidence for the pairs summed up by `released_means`; of no pairs, 1/2."""
+    """One confidence for all the pairs that `released_means` summed up; 1/2 if there are none."""
     gap = (sums[0] - sums[1]) / sums[2].clamp_min(1)
     return torch.sigmoid(alpha * gap).clamp_min(0.5)
 
@@ -47,7 +49,7 @@ class Temperature(NamedTuple):
 def fit_temperature(gaps: Float[Tensor, " pair"], margin: float = 0.0) -> Temperature:
     """The alpha >= 0 with the largest mean log sigma(alpha gap - margin): concave, found by bisection of its slope.
 
-    0 where the gaps don't point the right way on average: then every gamma is 1/2, and says so.
+    alpha is 0 where the gaps don't point the right way on average, so that every gamma is 1/2.
     """
 
     def slope(alpha: float) -> float:
@@ -65,20 +67,20 @@ def fit_temperature(gaps: Float[Tensor, " pair"], margin: float = 0.0) -> Temper
 
 
 def calibrated_loss(gaps: Float[Tensor, " pair"]) -> float:
-    """Mean -log gamma at the best alpha: how much gaps say about order, whatever their scale; log 2 is nothing."""
+    """Mean -log gamma at the best alpha: how well gaps order pairs, whatever their scale. log 2: not at all."""
     return float(-logsigmoid(fit_temperature(gaps).alpha * gaps).mean())
 
 
 def calibration_error(confidence: Float[Tensor, " pair"], agrees: Float[Tensor, " pair"], bins: int = 10) -> float:
     """Expected calibration error: |mean confidence - share that agrees|, averaged over bins by their pairs.
 
-    The event is "the label agrees with the side the reward takes": agrees is 1, 0, or 1/2 for a tie, and the confidence
-    is that of this side, max(gamma, 1 - gamma), taken here. "The label is right" would be no event: every pair has its
-    chosen answer first. Bins of equal width from 1/2 to 1.
+    The event is "the label agrees with the side the reward takes", and its confidence is max(gamma, 1 - gamma), taken
+    here. agrees is 1, 0, or 1/2 for a tie. "The label is right" would be no event, since every pair has its chosen
+    answer first. The bins have equal width, from 1/2 to 1.
     """
     side = torch.maximum(confidence, 1 - confidence)
-    number = ((side - 0.5) * 2 * bins).long().clamp(0, bins - 1)
-    total = torch.zeros(bins, dtype=side.dtype).index_add_(0, number, side - agrees.to(side.dtype))
+    bin_number = ((side - 0.5) * 2 * bins).long().clamp(0, bins - 1)
+    total = torch.zeros(bins, dtype=side.dtype).index_add_(0, bin_number, side - agrees.to(side.dtype))
     return float(total.abs().sum() / len(side))
 
 

@@ -1,8 +1,8 @@
 """Every choice in fitting a hybrid reward, made on pairs that its parts weren't fitted on.
 
-The training pairs are dealt into folds. What is chosen on each fold by fits to the others: the cost of the SVMs, the
-layer of best_layer, how long probes and gate train together (early stopping), and the alpha of the calibrated
-confidence. The fit that is kept is then made on all pairs with these choices.
+The training pairs are dealt into folds, and each fold is scored by fits to the other folds. By these scores are chosen
+the cost of the SVMs, the layer of best_layer, how long probes and gate train together (early stopping), and the alpha
+of the calibrated confidence. The fit that is kept is then made on all pairs, with these choices.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ PATIENCE = 10  # steps without a lower loss on held-out pairs
 
 
 class Candidate(NamedTuple):
-    """SVMs at one cost: per fold the probes that were fitted on the others, and every answer's scores by its fold's."""
+    """SVMs at one cost: a fold's probes are fitted on the other folds, and score the answers of their own fold."""
 
     cost: float
     fold_probes: list[Probes]
@@ -42,7 +42,7 @@ class Start(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A head, how it came about, and the gaps R_c - R_r of the training pairs, each by a fit to other folds."""
+    """A head, how it was fitted, and the gap R_c - R_r of every training pair by the fit to the other folds."""
 
     head: Head
     cost: float
@@ -67,25 +67,25 @@ def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) ->
 
 
 def choose(start: Start, gate: Gate) -> tuple[Candidate, int | None]:
-    """The cost at which what the gate starts from orders held-out pairs best, and the layer it picks, if it picks one.
+    """The SVMs whose scores, combined as the gate starts, order held-out pairs best; and the layer of best_layer.
 
     best_layer takes each layer at its own best cost, and of these the one that orders most pairs right.
     """
     if gate == "last_layer":
-        return min(start.candidates, key=lambda one: calibrated_loss(one.gaps[:, -1])), None
+        return min(start.candidates, key=lambda candidate: calibrated_loss(candidate.gaps[:, -1])), None
     if gate != "best_layer":
-        return min(start.candidates, key=lambda one: calibrated_loss(one.gaps.mean(dim=1))), None
-    found = []
+        return min(start.candidates, key=lambda candidate: calibrated_loss(candidate.gaps.mean(dim=1))), None
+    ranked = []
     for layer in range(len(start.x)):
-        losses = [calibrated_loss(one.gaps[:, layer]) for one in start.candidates]
+        losses = [calibrated_loss(candidate.gaps[:, layer]) for candidate in start.candidates]
         best = start.candidates[losses.index(min(losses))]
-        found.append((-float((best.gaps[:, layer].sign() + 1).mean()), min(losses), layer, best))
-    _, _, layer, best = min(found, key=lambda one: one[:3])
+        ranked.append((-float((best.gaps[:, layer].sign() + 1).mean()), min(losses), layer, best))
+    _, _, layer, best = min(ranked, key=lambda entry: entry[:3])
     return best, layer
 
 
 def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
-    """First the gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
+    """Trains the gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
 
     On the pairs that probes were fitted on, all layers look perfect: a gate can only learn there which one is louder.
     """
@@ -93,7 +93,7 @@ def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
     picked = {"last_layer": -1, "best_layer": layer}
     scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
     probes = [*best.fold_probes, fit_probes(start.x, _labels(start.x.shape[1] // 2), best.cost)]
-    heads = [rescaled(first_head(one, gate, layer), scale) for one in probes]
+    heads = [rescaled(first_head(fitted, gate, layer), scale) for fitted in probes]
     if heads[0].vote is not None:
         heads = _with_votes(heads, best.scores, start.folds, margin)
     trainings = [
@@ -109,15 +109,15 @@ def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
 def _with_votes(
     heads: list[Head], scores: Float[Tensor, "2 pair layer"], folds: list[Tensor], margin: float
 ) -> list[Head]:
-    """The heads with a gate that was trained on held-out scores, each on those of the folds its probes have seen."""
+    """The heads, each with a gate trained on the held-out scores of the folds that its probes were fitted on."""
     gate = heads[0].gate
     x = scores.flatten(0, 1).T[:, :, None].contiguous()
     identity = Probes(torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0, 0]))
-    head = rescaled(first_head(identity, gate), _scale((scores[0] - scores[1]).mean(dim=1), margin))
-    trainings = [JointTraining(_without(x, fold), head, margin, ["vote"]) for fold in folds]
-    trainings.append(JointTraining(x, head, margin, ["vote"]))
-    found, _, _ = _stop_early(trainings, x, folds, least=1)
-    return [one._replace(vote=trained.vote) for one, trained in zip(heads, found, strict=True)]
+    start = rescaled(first_head(identity, gate), _scale((scores[0] - scores[1]).mean(dim=1), margin))
+    trainings = [JointTraining(_without(x, fold), start, margin, ["vote"]) for fold in folds]
+    trainings.append(JointTraining(x, start, margin, ["vote"]))
+    gates, _, _ = _stop_early(trainings, x, folds, least=1)
+    return [head._replace(vote=trained.vote) for head, trained in zip(heads, gates, strict=True)]
 
 
 def _stop_early(
@@ -126,18 +126,18 @@ def _stop_early(
     folds: list[Tensor],
     least: int = 0,
 ) -> tuple[list[Head], int, Float[Tensor, " pair"]]:
-    """Trains one head per fold, on the others, and a last one on all pairs, for as long as held-out pairs gain from it.
+    """Trains a head per fold, on the other folds, and a last one on all pairs, as long as held-out pairs gain from it.
 
     Gaps also lower eq. 7 by growing; whether they order pairs better is judged by a loss that scale doesn't change.
     Returns the heads, the number of steps (`least` or more), and the gaps of all pairs, each by its fold's head.
     """
-    own = [_only(x, fold) for fold in folds]
+    heldout_rows = [_only(x, fold) for fold in folds]
     best: tuple[list[Head], int, Tensor] = ([], 0, torch.empty(0))
     lowest = float("inf")
     for step in range(STEPS + 1):
         heads = [training.head for training in trainings]
         heldout = x.new_empty(x.shape[1] // 2)
-        for fold, rows, head in zip(folds, own, heads, strict=False):
+        for fold, rows, head in zip(folds, heldout_rows, heads, strict=False):
             heldout[fold] = gaps(rows, head)
         if step >= least and (loss := calibrated_loss(heldout)) < lowest:
             best, lowest = (heads, step, heldout), loss
@@ -148,14 +148,14 @@ def _stop_early(
     return best
 
 
-def _scale(apart: Float[Tensor, " pair"], margin: float) -> float:
-    """What brings gaps to the lowest eq. 7; 1 for gaps that mean nothing."""
-    return fit_temperature(apart, margin).alpha or 1.0
+def _scale(heldout: Float[Tensor, " pair"], margin: float) -> float:
+    """The factor that brings gaps to the lowest eq. 7; 1 for gaps that mean nothing."""
+    return fit_temperature(heldout, margin).alpha or 1.0
 
 
 def _labels(pairs: int) -> Float[Tensor, " row"]:
-    one = torch.ones(pairs, dtype=torch.float64)
-    return torch.cat([one, -one])
+    chosen = torch.ones(pairs, dtype=torch.float64)
+    return torch.cat([chosen, -chosen])
 
 
 def _only(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:

@@ -2,8 +2,9 @@
 
     SMV = mean_i [ h(x_i, y+_i) - h(x_i, y-_i) ]          the standard margin vector, per layer
 
-For safety y+ is a refusal and y- a harmful answer; what the direction means is the data, not the code. Left out: any
-centring or outlier removal, which the authors' code doesn't have either.
+h(x, y) is the hidden state at the end of answer y to prompt x. For safety y+ is a refusal and y- a harmful answer: the
+data says what the direction means, the code doesn't. Nothing is centred and no outlier removed, as in the authors'
+code.
 """
 
 import torch
@@ -17,14 +18,14 @@ def unit(direction: Float[Tensor, "*layer width"]) -> Float[Tensor, "*layer widt
 
 
 def random_direction(layers: int, width: int, generator: torch.Generator) -> Float[Tensor, "layer width"]:
-    """The control: what a projection on no direction in particular gives."""
+    """A direction that means nothing: the control for projections on the SMV."""
     return torch.randn(layers, width, generator=generator)
 
 
 class StandardMarginVector:
-    """The mean of the differences h(x, y+) - h(x, y-), batch by batch: no more than one batch is ever held.
+    """The SMV, summed up batch by batch, so that no more than one batch of differences is ever held.
 
-    Pair i counts in fold i mod `folds`, so that the vector of all other folds can be tried on pairs it hasn't seen.
+    Pair i counts in fold i mod `folds`, so that the vector of the other folds can be tried on pairs it hasn't seen.
     """
 
     def __init__(self, layers: int, width: int, folds: int = 5) -> None:
@@ -33,7 +34,7 @@ class StandardMarginVector:
         self._counts = torch.zeros(folds, dtype=torch.float64)
 
     def add(self, differences: Float[Tensor, "pair layer width"], pairs: list[int]) -> None:
-        """Takes the differences of the pairs with these numbers."""
+        """Adds h(x, y+) - h(x, y-) of the pairs with these numbers."""
         fold = torch.tensor(pairs) % self.folds
         self._sums.index_add_(0, fold, differences.double())
         self._counts += torch.bincount(fold, minlength=self.folds)
@@ -45,7 +46,7 @@ class StandardMarginVector:
     def heldout_projections(
         self, differences: Float[Tensor, "pair layer width"], pairs: list[int]
     ) -> Float[Tensor, "pair layer"]:
-        """Each difference on the direction of the folds it isn't in."""
+        """The projection of each difference on the SMV of the folds that its pair isn't in."""
         others = (self._sums.sum(dim=0) - self._sums) / (self._counts.sum() - self._counts)[:, None, None]
         return (differences.double() * unit(others)[torch.tensor(pairs) % self.folds]).sum(dim=-1)
 

@@ -1,7 +1,7 @@
 """The hybrid reward (confidence DPO, arXiv 2503.10093): a probe per layer, combined by a gate.
 
-s_l = probe of layer l,    w = gate(s),    R = sum_l w_l s_l           no output bias, R is not normalised
-L = -log sigma(R_c - R_r - mu)                                         eq. 7, mu = 1
+s_l = score of layer l's probe,    w = gate(s),    R = sum_l w_l s_l   no output bias, R is not normalised
+L = -log sigma(R_c - R_r - mu)                                         eq. 7, mu = 1; c chosen, r rejected
 
 sigmoid_scores   w = sigma(V s)        the final paper's figure and the authors' code; V is layers x layers
 softmax_scores   w = softmax(V s)      the submission's text
@@ -26,11 +26,11 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 
 PARAMETERS = ("weight", "bias", "vote")
 MOMENTUM = 0.9
-RATE = {"probes": 0.3, "vote": 0.03}  # of the largest stable step; a gate soon learns pairs by heart
+RATE = {"probes": 0.3, "vote": 0.03}  # step sizes over the largest stable one; a gate soon learns pairs by heart
 
 
 class Head(NamedTuple):
-    """Probes and gate. `vote` is V or v where the gate has one; `layer` (from 0) is the one that best_layer picks."""
+    """Probes and gate. vote: V or v, where the gate has one. layer: the layer that best_layer picks, from 0."""
 
     weight: Float[Tensor, "layer rank"]
     bias: Float[Tensor, " layer"]
@@ -42,7 +42,7 @@ class Head(NamedTuple):
 def gate_weights(
     scores: Float[Tensor, "row layer"], gate: Gate, vote: Float[Tensor, "layer ..."] | None, layer: int | None = None
 ) -> Float[Tensor, "row layer"]:
-    """w of every row."""
+    """The weights w of every row."""
     if gate == "sigmoid_scores":
         return torch.sigmoid(scores @ vote.T)
     if gate == "softmax_scores":
@@ -57,16 +57,16 @@ def gate_weights(
 
 
 def vote_shape(gate: Gate, layers: int) -> tuple[int, ...] | None:
-    """Of V or v; None for gates without one."""
-    return {"sigmoid_scores": (layers, layers), "softmax_scores": (layers, layers), "static_softmax": (layers,)}.get(
-        gate
-    )
+    """The shape of V or v; None for gates without one."""
+    if gate in ("sigmoid_scores", "softmax_scores"):
+        return layers, layers
+    return (layers,) if gate == "static_softmax" else None
 
 
 def first_head(probes: Probes, gate: Gate, layer: int | None = None) -> Head:
-    """R is the mean of the probes' scores, or the picked layer's.
+    """The head before it is trained: R is the mean of the probes' scores, or the picked layer's score.
 
-    sigma(0) = 1/2, so under sigmoid_scores the probes are taken times 2 / layers.
+    Under sigmoid_scores every w starts at sigma(0) = 1/2, so the probes are taken times 2 / layers.
     """
     layers = len(probes.bias)
     factor = 2 / layers if gate == "sigmoid_scores" else 1.0
@@ -76,7 +76,7 @@ def first_head(probes: Probes, gate: Gate, layer: int | None = None) -> Head:
 
 
 def rescaled(head: Head, factor: float) -> Head:
-    """The head with R times a factor, exactly: probes times it, and V, which reads their scores, divided by it."""
+    """The head with R times a factor, exactly: the probes times it; V, which reads their scores, divided by it."""
     reads_scores = head.gate in ("sigmoid_scores", "softmax_scores")
     vote = head.vote / factor if reads_scores else head.vote
     return head._replace(weight=factor * head.weight, bias=factor * head.bias, vote=vote)
@@ -85,9 +85,9 @@ def rescaled(head: Head, factor: float) -> Head:
 def layer_scores(
     x: Float[Tensor, "layer row rank"], weight: Float[Tensor, "layer rank"], bias: Float[Tensor, " layer"]
 ) -> Float[Tensor, "row layer"]:
-    """s of every row."""
+    """The scores s of every row."""
     # layer by layer: a batched product with one column is three times slower on a CPU
-    return torch.stack([rows @ one for rows, one in zip(x, weight, strict=True)], dim=1) + bias
+    return torch.stack([rows @ probe for rows, probe in zip(x, weight, strict=True)], dim=1) + bias
 
 
 def hybrid_score(scores: Float[Tensor, "row layer"], weights: Float[Tensor, "row layer"]) -> Float[Tensor, " row"]:
@@ -96,7 +96,7 @@ def hybrid_score(scores: Float[Tensor, "row layer"], weights: Float[Tensor, "row
 
 
 def reward(x: Float[Tensor, "layer row rank"], head: Head) -> Float[Tensor, " row"]:
-    """R of every row, under a head."""
+    """The reward R of every row."""
     scores = layer_scores(x, head.weight, head.bias)
     return hybrid_score(scores, gate_weights(scores, head.gate, head.vote, head.layer))
 
@@ -107,9 +107,9 @@ def reward(x: Float[Tensor, "layer row rank"], head: Head) -> Float[Tensor, " ro
 class JointTraining:
     """Gradient descent on eq. 7, probes and gate together; the first half of the rows are chosen, the others rejected.
 
-    By gradients with Nesterov's momentum, not Adam, so that the result doesn't depend on the basis x is written in.
-    Each kind of parameter has the step size that its curvature at the start allows: the loss curves by at most
-    mean |dgap|^2 / 4.
+    It goes by gradients with Nesterov's momentum, not by Adam, so that the result doesn't depend on the basis x is
+    written in. Each kind of parameter has the step size that its curvature at the start allows: the loss curves by at
+    most mean |dgap|^2 / 4.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class JointTraining:
 
     @property
     def head(self) -> Head:
-        """As it stands now."""
+        """The head as it stands now."""
         return self._head._replace(**{name: value.detach().clone() for name, value in self._values.items()})
 
     def step(self) -> None:
@@ -143,9 +143,10 @@ def gaps(x: Float[Tensor, "layer row rank"], head: Head) -> Float[Tensor, " pair
 
 
 def _step_sizes(x: Float[Tensor, "layer row rank"], head: Head) -> dict[str, float]:
-    """RATE / mean over pairs of |dgap/dparameter|^2 at the start; 0 where the gap doesn't depend on it.
+    """RATE / mean over pairs of |dgap/dparameter|^2 at the start; 0 where the gap doesn't depend on the parameter.
 
-    A bias is a weight on a constant: on its own it would get a huge step, since it hardly moves the gap.
+    Weights and biases share a step size, a bias being a weight on a constant: on its own it would get a huge one, since
+    it hardly moves the gap.
     """
     scores = layer_scores(x, head.weight, head.bias)
     weights = gate_weights(scores, head.gate, head.vote, head.layer)

@@ -2,8 +2,9 @@
 
     m(x, y_c, y_r) = < h(x, y_c) - h(x, y_r), SMV / |SMV| >      signed: below 0 the label and the direction disagree
 
-then discretised, "for robustness", on edges fitted on the training pairs. The paper's number of bins, their values and
-its treatment of negative margins are not known; ours are options here.
+SMV, the standard margin vector, is the direction of safety (direction.py). Margins are then put into bins, "for
+robustness", with edges fitted on the training pairs. The paper's number of bins, their values and its treatment of
+negative margins are not known; ours are options here.
 """
 
 from dataclasses import dataclass
@@ -41,11 +42,11 @@ def cosine_margin(chosen: Float[Tensor, "pair width"], rejected: Float[Tensor, "
 
 @dataclass(frozen=True)
 class Binning:
-    """Fitted on training margins, applied to any.
+    """Maps margins to levels; fitted on training margins, applied to any.
 
-    edges: upper ends, which belong to them, of all bins but the last: margins that are equal share the lowest bin that
-    there is for them. levels: the margin of each bin, evenly from low to high. With method "none" there are neither,
-    and margins stay continuous: intercept + slope * m.
+    edges: the upper ends of all bins but the last; an edge belongs to the bin below it.
+    levels: the margin of each bin, evenly from low to high. With method "none" there are no edges and no levels, and
+    margins stay continuous: intercept + slope * m.
     negative: "bin" ranks negative margins with the others, so they get the lowest levels; "clip" takes them for 0,
     which is the lowest level, and fits edges to the rest; "keep" bins the size and keeps the sign; "abs" bins the size.
     """
@@ -70,23 +71,23 @@ class Binning:
 def fit_binning(
     margins: MarginArray, method: BinningMethod, bins: int, low: float, high: float, negative: NegativeMargins
 ) -> Binning:
-    """Edges of `bins` bins of the training margins (six for "quartile", the box plot's), levels from low to high.
+    """Fits the edges of `bins` bins to the training margins (of six for "quartile", the box plot's).
 
     Method "none" keeps margins continuous, on the line that takes their 5th percentile to low and their 95th to high.
-    Under "clip" both are of the margins above 0 alone, and the line begins at 0.
+    Under "clip" edges and line are fitted to the margins above 0 alone, and the line begins at 0.
     """
     clip = negative == "clip"
     values = np.sort(_magnitude(margins, negative))
     values = values[values > 0] if clip else values
-    which = f"the {len(values)} of {len(margins)} that are above 0" if clip else f"the {len(values)}"
-    wanted = 2 if method in ("quartile", "none") else bins
-    if len(values) < wanted:
-        raise _unfit(f"{which} can't fill {wanted} bins")
+    described = f"the {len(values)} of {len(margins)} that are above 0" if clip else f"the {len(values)}"
+    fewest = 2 if method in ("quartile", "none") else bins
+    if len(values) < fewest:
+        raise _unfit(f"{described} can't fill {fewest} bins")
     if method == "none":
         start, stop = np.quantile(values, [0.05, 0.95]).tolist()
         start = 0.0 if clip else start
         if start == stop:
-            raise _unfit(f"{which} are nearly all equal")
+            raise _unfit(f"{described} are nearly all equal")
         slope = (high - low) / (stop - start)
         return Binning((), (), negative, line=(low - slope * start, slope))
     edges = {"eqfreq": _equal_frequency, "eqwidth": _equal_width, "kmeans": _kmeans, "quartile": _box_plot}[method](
@@ -94,7 +95,7 @@ def fit_binning(
     )
     edges = [max(edge, 0.0) for edge in edges] if clip else edges  # what is clipped lies in the lowest bin
     if edges[0] >= values[-1]:
-        raise _unfit(f"{which} are nearly all equal: there would be one bin")
+        raise _unfit(f"{described} are nearly all equal: there would be one bin")
     return Binning(tuple(edges), tuple(np.linspace(low, high, len(edges) + 1).tolist()), negative)
 
 
@@ -110,12 +111,13 @@ def _magnitude(margins: MarginArray, negative: NegativeMargins) -> MarginArray:
 
 def _equal_frequency(ordered: MarginArray, bins: int) -> list[float]:
     """Half way between the neighbours at i/bins of the pairs: without ties, bins differ by one pair at most."""
-    cuts = [round(len(ordered) * i / bins) for i in range(1, bins)]
-    neighbours = [(float(ordered[cut - 1]), float(ordered[cut])) for cut in cuts]
-    middles = [(below + above) / 2 for below, above in neighbours]  # of numbers side by side, one of the two
-    return [
-        middle if middle < above else below for middle, (below, above) in zip(middles, neighbours, strict=True)
-    ]  # fmt: skip
+    edges = []
+    for i in range(1, bins):
+        cut = round(len(ordered) * i / bins)
+        below, above = float(ordered[cut - 1]), float(ordered[cut])
+        middle = (below + above) / 2  # one of the two, where no float lies between them
+        edges.append(middle if middle < above else below)
+    return edges
 
 
 def _equal_width(ordered: MarginArray, bins: int) -> list[float]:
@@ -140,12 +142,10 @@ def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginAr
 
     Pairs without a margin, out of the annotation's scope, keep none.
     """
-    has = margins != 0
-    given = margins[has]
-    if kind == "constant":
-        given = np.full(len(given), abs(given).mean() if len(given) else 0.0)
+    annotated = margins != 0
+    compared = margins.copy()
+    if kind == "constant" and annotated.any():
+        compared[annotated] = abs(margins[annotated]).mean()
     elif kind == "shuffled":
-        given = np.random.default_rng(seed).permutation(given)
-    compared = np.zeros_like(margins)
-    compared[has] = given
+        compared[annotated] = np.random.default_rng(seed).permutation(margins[annotated])
     return compared

@@ -1,4 +1,4 @@
-"""What is measured on pairs of scores or margins."""
+"""Measures of scores and margins: how many pairs are ordered right, correlation, distribution."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -8,24 +8,24 @@ Scores = Float[np.ndarray, " pair"]
 
 
 def ordered_right(chosen: Scores, rejected: Scores) -> Float[np.ndarray, " pair"]:
-    """1 where chosen scores higher, 0 where rejected does, 1/2 where they tie (a tie is a coin flip, not a hit)."""
+    """1 where the chosen answer scores higher, 0 where the rejected one does, 1/2 where they tie (a coin flip)."""
     return (np.sign(chosen - rejected) + 1) / 2
 
 
 def spearman(left: Scores, right: Scores) -> float | None:
-    """Rank correlation; None where one side doesn't vary and there is none."""
+    """Rank correlation; None for fewer than three pairs, or where one side doesn't vary."""
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
     return float(spearmanr(left, right).statistic)
 
 
 def mean_where(values: Float[np.ndarray, " pair"], which: Bool[np.ndarray, " pair"]) -> float | None:
-    """The mean of some values; None where there are none."""
+    """The mean of the values where `which` is true; None where it is true of none."""
     return float(values[which].mean()) if which.any() else None
 
 
 def distribution(values: Scores) -> dict | None:
-    """Mean, standard deviation, share below zero and quantiles; None of nothing."""
+    """Mean, standard deviation, share below zero and quantiles; None if there are no values."""
     if not len(values):
         return None
     quantiles = {f"{level:g}": float(np.quantile(values, level)) for level in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)}

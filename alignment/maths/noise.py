@@ -1,4 +1,4 @@
-"""Noise for sampling that belongs to an answer, not to a run: keyed by seed, prompt, sample, position and token.
+"""The noise that samples an answer's tokens: keyed by seed, prompt, sample, position and token, whatever the run.
 
     token = argmax_v [ logit_v + G_v ],   G_v = -log(-log U_v)        the Gumbel trick: a draw from softmax(logits)
 
@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
-_BITS = 52  # of a double's fraction: the largest (bits + 1/2) / 2^52 is still below 1
+_BITS = 52  # bits of a double's fraction: the largest (bits + 1/2) / 2^52 is still below 1
 
 
 def row_key(seed: int, prompt: str, sample: int) -> int:
-    """The key of one answer: the `sample`-th to the prompt of this name, under this seed."""
+    """The key of the `sample`-th answer to the prompt of this name, under this seed."""
     digest = hashlib.sha256(f"{seed}/{prompt}/{sample}".encode()).digest()
     return int.from_bytes(digest[:8], signed=True)
 
@@ -30,7 +30,7 @@ def gumbel(keys: Int[Tensor, " row"], position: int, vocabulary: int) -> Float[T
 def gumbel_of(
     tokens: Int[Tensor, "#row token"], keys: Int[Tensor, " row"], position: int
 ) -> Float[Tensor, "row token"]:
-    """The noise of these tokens: of every answer's own, or of the same ones in all. In place: it's a large tensor."""
+    """The noise of these tokens: a row of tokens for each answer, or one row for all. In place: the tensor is large."""
     rows = _mix(keys + torch.tensor(position + 1, device=keys.device) * _GOLDEN)
     mixed = _mix(rows[:, None] + (tokens + 1) * _GOLDEN)
     uniform = _shift(mixed, 64 - _BITS).double().add_(0.5).mul_(2.0**-_BITS)
@@ -38,12 +38,12 @@ def gumbel_of(
 
 
 def _mix(x: Tensor) -> Tensor:
-    """x itself, mixed."""
+    """Mixes the bits of x, in place."""
     x = x.bitwise_xor_(_shift(x, 30)).mul_(_FIRST)
     x = x.bitwise_xor_(_shift(x, 27)).mul_(_SECOND)
     return x.bitwise_xor_(_shift(x, 31))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """To the right, zeros coming in: torch's own shift keeps the sign."""
+    """Shifts to the right and fills up with zeros: torch's own shift keeps the sign."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -1,4 +1,4 @@
-"""Before against after on the same prompts: what differs, and how sure that is."""
+"""Two models on the same prompts, before and after: how much they differ, and how sure that is."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -7,19 +7,19 @@ from scipy.stats import binomtest
 from alignment.maths.statistics import Interval
 
 RESAMPLES = 2000
-_AT_ONCE = 2**22  # weights of resampled prompts that are held in memory
+_AT_ONCE = 2**22  # how many weights of resampled prompts are held in memory
 
 
 def wilson_interval(hits: int, count: int) -> Interval:
-    """Of a rate of independent answers (Wilson 1927): the rates that a score test doesn't refuse."""
+    """The rate of hits among independent answers, with the rates that a score test doesn't refuse (Wilson 1927)."""
     ends = binomtest(hits, count).proportion_ci(method="wilson")
     return Interval(hits / count, float(ends.low), float(ends.high))
 
 
 def mcnemar(only_before: int, only_after: int) -> float:
-    """Exact two-sided p-value (McNemar 1947) of as many changes one way as the other.
+    """The exact two-sided p-value of the hypothesis that changes go either way equally often (McNemar 1947).
 
-    Prompts on which both agree say nothing; of the others, under no difference, each way is a fair coin.
+    Prompts on which both models agree say nothing; each of the others is a fair coin under the hypothesis.
     """
     changed = only_before + only_after
     return float(binomtest(only_before, changed).pvalue) if changed else 1.0
@@ -34,7 +34,7 @@ def paired_difference(
     """mean(after - before), and its percentile bootstrap interval over prompts.
 
     prompts: the number of each answer's prompt. All answers to a prompt are drawn together, since they are alike. Where
-    no answer differs, the interval is [0, 0]: the bootstrap knows no more than the sample.
+    no answer differs, the interval is [0, 0]: the bootstrap knows nothing but the sample.
     """
     numbers, place = np.unique(prompts, return_inverse=True)
     sums = np.bincount(place, weights=after - before)

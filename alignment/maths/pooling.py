@@ -1,4 +1,4 @@
-"""Where an answer's hidden state is read: the one definition of "response end", for annotation, reward and trainer.
+"""Where an answer's hidden state is read: the one definition of its end, for annotation, reward and trainer.
 
 A pooling is a span of token positions whose states are averaged:
     endpoint   the last completion token that ends a turn (end-of-text, the template's end of turn); without one, as in
@@ -18,7 +18,7 @@ from alignment.types import Pooling
 
 
 class Answers(NamedTuple):
-    """Where answers stand in a batch of rows: positions start <= i < stop of a row, which may hold several."""
+    """Where answers stand in a batch of rows: at positions start <= i < stop of a row, which may hold several."""
 
     row: Int[Tensor, " answer"]
     start: Int[Tensor, " answer"]
@@ -26,7 +26,7 @@ class Answers(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """The part of each answer that is read, whether it had an end token at all, and whether all are one position."""
+    """The span of each answer that is read. ended: has the answer an end token? single: is every span one position?"""
 
     row: Int[Tensor, " answer"]
     start: Int[Tensor, " answer"]
@@ -38,7 +38,7 @@ class Spans(NamedTuple):
 def find_spans(
     ids: Int[Tensor, "row token"], answers: Answers, end_ids: Collection[int], pooling: Pooling = "endpoint"
 ) -> Spans:
-    """The span to read of each answer; every one needs at least one token."""
+    """The span to read of each answer; every answer needs at least one token."""
     row, start, stop = answers
     if not (start < stop).all():
         raise ValueError("an answer without tokens has no end")

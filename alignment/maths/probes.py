@@ -21,7 +21,7 @@ HALVINGS = 20
 
 
 class Standard(NamedTuple):
-    """What takes the states of one layer to mean 0 and standard deviation 1; constant dimensions have scale 1."""
+    """Takes the states of one layer to mean 0 and standard deviation 1; constant dimensions have scale 1."""
 
     mean: Float[Tensor, " width"]
     scale: Float[Tensor, " width"]
@@ -35,7 +35,7 @@ class Probes(NamedTuple):
 
 
 def standard(states: Float[Tensor, "row width"], name: str) -> Standard:
-    """Mean and scale over all answers; a layer that is the same for all of them is refused by its name."""
+    """Mean and scale over all answers; a layer that is the same for all answers is refused by its name."""
     deviation = states.std(dim=0, correction=0)
     constant = deviation <= RESOLUTION * states.abs().amax(dim=0)
     if constant.all():
@@ -44,9 +44,10 @@ def standard(states: Float[Tensor, "row width"], name: str) -> Standard:
 
 
 def span(x: Float[Tensor, "row width"]) -> tuple[Float[Tensor, "row rank"], Float[Tensor, "row rank"] | None]:
-    """Coordinates of the rows in an orthonormal basis of their span, and what takes weights back: x^T @ lift @ weight.
+    """Coordinates of the rows in an orthonormal basis of their span, and the `lift` that takes weights back.
 
-    With fewer dimensions than rows the coordinates are x itself, and there is nothing to take back (None).
+    x^T @ lift @ weight are the weights on x. With fewer dimensions than rows the coordinates are x itself, and lift is
+    None.
     """
     if x.shape[1] <= x.shape[0]:
         return x, None
@@ -61,8 +62,8 @@ def span(x: Float[Tensor, "row width"]) -> tuple[Float[Tensor, "row rank"], Floa
 def fit_probes(x: Float[Tensor, "layer row rank"], labels: Float[Tensor, " row"], cost: float) -> Probes:
     """The SVM of every layer, by Newton's method (Mangasarian 2002).
 
-    Each step is a least-squares fit to the active rows, those with y f < 1; it ends at the exact solution, once a full
-    step leaves them as they are.
+    Each step is a least-squares fit to the active rows, those with y f < 1. Once a full step leaves the same rows
+    active, the solution is exact.
     """
     layers, rows, _ = x.shape
     design = torch.cat([x, x.new_ones(layers, rows, 1)], dim=2)
@@ -106,7 +107,7 @@ def _line_search(
     y_f_aim: Float[Tensor, "layer row"],
     cost: float,
 ) -> Float[Tensor, " layer"]:
-    """The whole step where it doesn't raise the objective, else halved until it doesn't."""
+    """How much of the step is taken: all of it, or halves of it until the objective doesn't rise."""
 
     def objective(step: Tensor) -> Tensor:
         at, y_f_at = weight + step[:, None] * (aim - weight), y_f + step[:, None] * (y_f_aim - y_f)

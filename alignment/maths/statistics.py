@@ -1,4 +1,4 @@
-"""Intervals: of means and of ratios over seeds, and of shares."""
+"""Intervals of means and of ratios over seeds, and of rates."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 
 class Interval(NamedTuple):
-    """A mean with its 95% interval (None: a single value has none)."""
+    """A mean with its 95% interval; None where there is none, as of a single value."""
 
     mean: float
     low: float | None
@@ -17,12 +17,12 @@ class Interval(NamedTuple):
 
     @property
     def summary(self) -> dict:
-        """As reports keep it."""
+        """The interval as reports keep it."""
         return {"mean": self.mean, "ci95": [self.low, self.high]}
 
 
 def t_interval(values: list[float]) -> Interval:
-    """Student's t over independent values (runs with different seeds): mean -+ t * s / sqrt(n)."""
+    """Student's t interval over independent values (runs with different seeds): mean -+ t * s / sqrt(n)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
@@ -33,8 +33,8 @@ def t_interval(values: list[float]) -> Interval:
 def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
     """mean(ours) / mean(theirs), paired: the ratios rho for which mean(ours - rho theirs) may be 0 (Fieller 1954).
 
-    A mean of ratios would be ruled by the runs in which theirs is small. No interval where theirs isn't known to be
-    above 0.
+    A mean of ratios would be ruled by the runs in which theirs is small. There is no interval where theirs isn't known
+    to be above 0.
     """
     means = float(np.mean(ours)), float(np.mean(theirs))
     ratio = means[0] / means[1]
@@ -51,10 +51,10 @@ def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
 
 
 def rate_interval(shares: Float[np.ndarray, " prompt"]) -> Interval:
-    """Of a rate, the mean of independent shares in [0, 1]: of one prompt's answers, say.
+    """A rate as the mean of independent shares in [0, 1], each of one prompt's answers, say.
 
-    The normal interval with two hits and two misses added (Agresti and Coull 1998): a rate of 0 over few prompts is not
-    certain.
+    It is the normal interval with two hits and two misses added (Agresti and Coull 1998): a rate of 0 over few prompts
+    is not certain.
     """
     added = np.concatenate([shares, [0.0, 0.0, 1.0, 1.0]])
     half = float(norm.ppf(0.975) * added.std() / np.sqrt(len(added)))

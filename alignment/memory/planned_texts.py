@@ -153,7 +153,7 @@ def _drawn(data: DictConfig) -> tuple[list[dict], int]:
     count = 0
     for one in sources(data):
         for file in one.files(data.folder):
-            for _, row in one.made(read_file("data.path", str(file))):
+            for _, row in one.raw_pairs(read_file("data.path", str(file))):
                 if isinstance(row, str):
                     continue
                 count += 1

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from alignment.data import contrast as contrast_data
 from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded, text_message
-from alignment.data.same_prompts import asked
+from alignment.data.same_prompts import turn_hashes
 from alignment.inputs.pairs import ENOUGH, evaluated_on
 from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
@@ -61,7 +61,7 @@ def _drop_evaluated(cfg: DictConfig, loaded: Loaded) -> None:
     evaluated = evaluated_on(cfg)
     kept = []
     for number, row in enumerate(loaded.rows):
-        found = [name for name, keys in evaluated.items() if asked(row["prompt"]) & keys]
+        found = [name for name, keys in evaluated.items() if turn_hashes(row["prompt"]) & keys]
         if found:
             loaded.quarantine("questions", None, f"{row['id']}: it is asked in {', '.join(found)}, kept for evaluation")
         else:

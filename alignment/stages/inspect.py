@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alignment.data.chat import chat_format
 from alignment.data.columns import readable
 from alignment.data.inspection import distribution, examples, inspect, schema
-from alignment.data.same_prompts import all_asked, asked
+from alignment.data.same_prompts import prompt_hashes, turn_hashes
 from alignment.inputs.pairs import evaluation_pairs, given_pairs, set_aside
 from alignment.models.source import model_source, ready_path
 from alignment.reports.pictures.reward_figures import draw_lengths
@@ -72,15 +72,15 @@ def _tokenizer(cfg: DictConfig) -> PreTrainedTokenizerBase:
 
 
 def _overlap(cfg: DictConfig, run: RunDir, rows: list[dict]) -> dict[str, dict]:
-    """By evaluation set: its prompts, and how many pairs asked one of them. Of real data they are set aside."""
+    """By evaluation set: its prompts, and how many pairs ask one of them. Of real data they are set aside."""
     if cfg.data.name != "world":
         counts = artifacts.read_json(run.data_counts)
         leaked = {name: sum(one["leaked"].get(name, 0) for one in counts["sources"]) for name in counts["kept_out"]}
         return {name: {"prompts": prompts, "pairs": leaked[name]} for name, prompts in counts["kept_out"].items()}
     found = {}
     for name, part in evaluation_pairs(cfg).items():
-        prompts = all_asked(row["prompt"] for row in part.rows)
-        pairs = sum(bool(asked(row["prompt"]) & prompts) for row in rows)
+        prompts = prompt_hashes(row["prompt"] for row in part.rows)
+        pairs = sum(bool(turn_hashes(row["prompt"]) & prompts) for row in rows)
         found[name] = {"prompts": len(prompts), "pairs": pairs}
     return found
 

@@ -12,7 +12,6 @@ from alignment.maths.agreement import (
     f1,
     false_positive_rate,
     length_bias,
-    shares_by_position,
 )
 
 TRUE = np.array([0, 0, 0, 1, 1, 2])
@@ -89,8 +88,3 @@ def test_a_statistic_that_isnt_defined_has_no_interval():
     defined = lambda chosen: {"none": None, "some": 1.0 if 0 in chosen else None}  # noqa: E731
     found = bootstrap(defined, np.arange(4), np.random.default_rng(5))
     assert found["none"] is None and found["some"] == (1.0, 1.0, 1.0)
-
-
-def test_shares_by_position():
-    first, last = np.array([True, True, True, False]), np.array([True, False, False, False])
-    assert shares_by_position(first, last) == {"first": 0.75, "last": 0.25, "difference": 0.5}
