@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignment.launching import commands
 from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.machine import Machine
+from alignment.settings.rules import key_of
 from alignment.settings.schema import CONF_DIR
 from alignment.stages import STAGES, Infers
 from alignment.types import UserError
@@ -52,7 +53,7 @@ def smallest_change(cfg: DictConfig, stage: str, estimator: Estimator) -> list[s
     together: list[str] = []
     for alternatives in kinds:
         override = alternatives[-1]
-        together = [earlier for earlier in together if _key(earlier) != _key(override)] + [override]
+        together = [earlier for earlier in together if key_of(earlier) != key_of(override)] + [override]
         if fits(together):
             return _needed(together, kinds, fits)
     return None
@@ -90,10 +91,6 @@ def _needed(overrides: Sequence[str], kinds: Sequence[list[str]], fits: Fits) ->
         alternatives = next(kind for kind in kinds if override in kind)
         needed[place] = next(milder for milder in alternatives if fits([*needed[:place], milder, *needed[place + 1 :]]))
     return needed
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0]
 
 
 def _changes(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[list[str]]:

@@ -18,7 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException, ValidationError
 
-from alignment.settings.rules import check, check_idle
+from alignment.settings.rules import check, check_idle, key_of
 from alignment.settings.schema import CONF_DIR, Config, register
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -133,7 +133,7 @@ def _refuse_unread_keys(cfg: DictConfig, overrides: list[str]) -> None:
     stages = {*OmegaConf.load(CONF_DIR / "recipe" / f"{cfg.recipe}.yaml").stages, *cfg.stages}
     read = {key for stage in stages for key in STAGES[stage].config} | set(FOR_EVERY_RECIPE)
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        key = key_of(override)
         related = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in read)
         if not related and OmegaConf.select(cfg, key) is not None:
             raise UserError(key, f"it would have no effect: no stage of {cfg.recipe} reads it", "leave it out")

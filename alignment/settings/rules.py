@@ -192,9 +192,13 @@ IDLE = (
 )
 
 
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
 def check_idle(cfg: Config, overrides: list[str]) -> None:
     """Refuses an override that the other settings leave without effect."""
-    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    given = [key_of(override) for override in overrides]
     idle = {f"confidence.{name}": why for name, why in unread(cfg.confidence.source, cfg.confidence.refit).items()}
     idle |= {key: why for applies, keys, why in IDLE for key in keys if key in given and applies(cfg)}
     for key in given:
