@@ -1,4 +1,4 @@
-"""What the engines of a layout need, asked for before anything is started: their own words come late, and are long."""
+"""Checks what DeepSpeed, FSDP and 4 bits need before anything is started: their own errors come late, and are long."""
 
 import os
 import shutil
@@ -14,7 +14,8 @@ from alignment.types import UserError
 def check(cfg: DictConfig) -> None:
     """Refuses FSDP and 4 bits without a GPU, and DeepSpeed where its operator can't be compiled.
 
-    accelerate would run plain DDP for FSDP in silence; bitsandbytes trains and infers with different layouts there.
+    Without a GPU accelerate would silently run plain DDP for FSDP, and bitsandbytes' layouts would differ between
+    training and inference.
     """
     layout = cfg.launch.get("layout", cfg.launch.name)
     under = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"}
@@ -26,25 +27,19 @@ def check(cfg: DictConfig) -> None:
         raise UserError("lora", "weights in 4 bits are for GPUs, and there is none", "choose lora=adapters")
     if fsdp:
         raise UserError("launch", "FSDP needs GPUs, and there is none", "choose ddp, or zero2")
+    compiles = "DeepSpeed on CPU ranks compiles an operator"
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
-        raise UserError(
-            "launch", f"DeepSpeed on CPU ranks compiles an operator, and there is no {compiler}", "apt-get install g++"
-        )
+        raise UserError("launch", f"{compiles}, and there is no {compiler}", "apt-get install g++")
     if find_spec("ninja") is None and shutil.which("ninja") is None:
-        raise UserError(
-            "launch", "DeepSpeed on CPU ranks compiles an operator, and there is no ninja", "pip install ninja"
-        )
+        raise UserError("launch", f"{compiles}, and there is no ninja", "pip install ninja")
     if any(character.isspace() for character in sys.prefix):  # torch's line for the linker quotes no folder
-        raise UserError(
-            "launch",
-            f"DeepSpeed on CPU ranks compiles an operator, which fails in a folder with a blank ({sys.prefix})",
-            "choose ddp, or install into another folder",
-        )
+        problem = f"{compiles}, which fails in a folder with a blank ({sys.prefix})"
+        raise UserError("launch", problem, "choose ddp, or install into another folder")
 
 
 def _on_gpus(cfg: DictConfig) -> bool:
-    """Where the stages will run: Slurm's nodes have what the settings say."""
+    """Whether the stages will run on GPUs: of Slurm's nodes the settings say so."""
     if cfg.launch.name == "slurm":
         return cfg.launch.gpus > 0
     return accelerator() is not None

@@ -1,4 +1,4 @@
-"""Stages in ranks on this machine, each as its own `accelerate launch`: between stages all memory is free."""
+"""Runs stages in ranks on this machine, each in its own `accelerate launch`: between stages all memory is free."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ from alignment.runs.run_files import RunDir, locked
 from alignment.stages import STAGES
 from alignment.types import StageFailed, Stopped, UserError
 
-PASS_ON = 2.0  # seconds
+PASS_ON = 2.0  # seconds between two signals to ranks that are to stop
 
 
 def run_stages(cfg: DictConfig, run: RunDir, steps: list[Step], overrides: Sequence[str]) -> None:
-    """Runs what isn't up to date; raises Stopped, StageFailed or SystemExit as the stage ended."""
+    """Runs what isn't up to date; raises Stopped, StageFailed or SystemExit, depending on how a stage ended."""
     processes = cfg.launch.processes or _gpus()
     with locked(run, "launch"):
         keep_settings(cfg, run)
@@ -46,46 +46,46 @@ def _gpus() -> int:
 
 def _run(cfg: DictConfig, run: RunDir, stage: str, processes: int, overrides: Sequence[str]) -> None:
     exits.clear(run.root)
-    given = commands.arguments(cfg, stage, overrides, sys.argv[1:])
-    if STAGES[stage].alone:
-        command = [commands.python(), "-m", "alignment.run", *given]
-    else:
-        launch = commands.accelerate(commands.layout(cfg, stage), processes, "--main_process_port", "0")
-        command = [commands.python(), *launch, *given]
-    ranks = subprocess.Popen(command, env=_environment(processes), preexec_fn=_deaf)
-    code = _wait(ranks, alone=STAGES[stage].alone)
-    if code == 0:
+    arguments, alone = commands.arguments(cfg, stage, overrides, sys.argv[1:]), STAGES[stage].alone
+    launcher = ["-m", "alignment.run"]
+    if not alone:
+        launcher = commands.accelerate(commands.layout(cfg, stage), processes, "--main_process_port", "0")
+    ranks = subprocess.Popen(
+        [sys.executable, *launcher, *arguments], env=_environment(processes), preexec_fn=_ignore_requests
+    )
+    if _wait(ranks, alone) == 0:
         return
-    said = exits.found(run.root, stage)
-    if said == Stopped.exit_code:
+    code = exits.exit_code(run.root, stage)
+    if code == Stopped.exit_code:
         raise Stopped(stage)
-    if said == exits.KILLED:
-        raise StageFailed(
-            stage, "one of its ranks was killed, or its launcher failed (see above)",
-            "was memory short? the same command goes on",
-        )  # fmt: skip
-    sys.exit(said)  # the rank has said why
+    if code == exits.KILLED:
+        problem = "one of its ranks was killed, or its launcher failed (see above)"
+        raise StageFailed(stage, problem, "was memory short? the same command goes on")
+    sys.exit(code)  # the rank has printed why
 
 
 def _environment(processes: int) -> dict[str, str]:
-    """Ranks on a CPU share its cores, of which accelerate would give each of them one, and its memory."""
+    """Ranks on a CPU share its cores, where accelerate would give each of them one, and return the memory they free."""
     threads = max(1, cores() // processes)
     return {"OMP_NUM_THREADS": str(threads), **commands.GIVE_BACK, **os.environ}
 
 
-def _deaf() -> None:
-    """accelerate's launcher must hear nothing of a request to stop: it would end its ranks at once."""
+def _ignore_requests() -> None:
+    """Hides a request to stop from accelerate's launcher, which would end its ranks at once."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _wait(launcher: subprocess.Popen, alone: bool) -> int:
-    """Until the launcher ends; what this process is asked meanwhile, its ranks are: again and again, since one that is
-    still starting hears nothing. The ranks are the launcher's own children; alone, it is the rank."""
+    """Waits for the launcher to end, and returns its exit code.
+
+    A request to stop is passed on to its ranks again and again, since one that is still starting doesn't notice it. The
+    ranks are the launcher's children; of a stage that runs alone, it is the rank itself.
+    """
     while True:
         with suppress(subprocess.TimeoutExpired):
             return launcher.wait(timeout=PASS_ON)
         if stopping.asked():
             with suppress(psutil.NoSuchProcess):
-                here = psutil.Process(launcher.pid)
-                for rank in [here] if alone else here.children():
+                process = psutil.Process(launcher.pid)
+                for rank in [process] if alone else process.children():
                     rank.send_signal(signal.SIGUSR1)

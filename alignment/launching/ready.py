@@ -1,10 +1,10 @@
-"""Before ranks are started on several nodes: does every node see the run folder, and reach the first one?
+"""Whether every node sees the run folder and reaches the first node, checked before ranks are started on several nodes.
 
 python -m alignment.launching.ready <number> <nodes> <address of the first> <port> <run.dir> <stage>
 
-The first node waits until all others have called; at most SECONDS. Who is missing is said by name on both sides. A node
-that doesn't see the stage's batch script in the run folder sees another folder: trying again would not help, and the
-first one says so to the batch script, as a rank would.
+The first node waits at most SECONDS until all others have called. Both sides name the node that is missing. A node that
+doesn't see the stage's batch script in the run folder sees another folder: trying again would not help, and the first
+node leaves an exit code that tells the batch script so, as a rank would.
 """
 
 import os
@@ -21,7 +21,7 @@ SECONDS = 30.0
 
 
 def main(number: int, nodes: int, address: str, port: int, run: str, stage: str, seconds: float = SECONDS) -> None:
-    """Returns when all nodes are ready; else exits with one line that says which isn't."""
+    """Returns when all nodes are ready; exits with one line that names the node that isn't."""
     if nodes == 1:
         return
     until = time.monotonic() + seconds
@@ -35,8 +35,8 @@ def main(number: int, nodes: int, address: str, port: int, run: str, stage: str,
 
 
 def _receive(nodes: int, port: int, until: float, seconds: float) -> list[str]:
-    """Who doesn't see the run folder; all get their answer when all have called."""
-    expected = os.environ.get("REPALIGN_NODE_NAMES", "").split()
+    """The names of nodes that don't see the run folder. All are answered when all have called."""
+    names = os.environ.get("REPALIGN_NODE_NAMES", "").split()
     calls: dict[int, socket.socket] = {}
     blind: list[str] = []
     with closing(socket.create_server(("", port))) as server:
@@ -45,16 +45,16 @@ def _receive(nodes: int, port: int, until: float, seconds: float) -> list[str]:
             try:
                 call, _ = server.accept()
             except TimeoutError:
-                absent = [one for one in range(1, nodes) if one not in calls]
-                names = [expected[one] if one < len(expected) else f"number {one}" for one in absent]
-                _stop(f"node {', '.join(names)} has not reached {_name()} on port {port} within {seconds:g} s")
+                names += [f"number {node}" for node in range(len(names), nodes)]
+                absent = ", ".join(names[node] for node in range(1, nodes) if node not in calls)
+                _stop(f"node {absent} has not reached {_name()} on port {port} within {seconds:g} s")
             call.settimeout(max(0.001, until - time.monotonic()))
             try:
                 node, name, sees = call.makefile().readline().split()
                 calls[int(node)] = call
                 blind += [name] if sees == "misses" else []
             except (OSError, ValueError):
-                call.close()  # somebody else's
+                call.close()  # it is no node's
     for call in calls.values():
         with closing(call):
             call.sendall(b"ready\n")
@@ -62,7 +62,7 @@ def _receive(nodes: int, port: int, until: float, seconds: float) -> list[str]:
 
 
 def _call(line: str, address: str, port: int, until: float, seconds: float) -> None:
-    """Again and again: the first node may start later."""
+    """Calls the first node again and again, which may start later, until it answers."""
     while True:
         left = until - time.monotonic()
         if left <= 0:

@@ -1,7 +1,7 @@
-"""A recipe as a chain of Slurm jobs, one for each stage that isn't up to date.
+"""Submits a recipe as a chain of Slurm jobs, one for each stage that isn't up to date.
 
-launch/slurm/stage.sbatch is the job; it is filled in here, written to run.dir/slurm and submitted. All jobs are there
-before the first may start, and if Slurm refuses one none is left.
+launch/slurm/stage.sbatch is the job; it is filled in here, written to run.dir/slurm and submitted. The first job is
+released only when all are submitted, and if Slurm refuses one, all are cancelled.
 """
 
 import re
@@ -38,11 +38,9 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
     with locked(run, "launch"), locked(run):
         if cfg.launch.submit:
             _check_slurm(cfg)
-        if before := _queued(run):
-            raise UserError(
-                "run.dir", f"{run.root} has a chain already: jobs {' '.join(before)}",
-                f"wait for it, or end it: scancel {' '.join(before)}",
-            )  # fmt: skip
+        if queued := " ".join(_queued(run)):
+            problem = f"{run.root} has a chain already: jobs {queued}"
+            raise UserError("run.dir", problem, f"wait for it, or end it: scancel {queued}")
         keep_settings(cfg, run)
         folder = run.jobs.absolute()
         folder.mkdir(exist_ok=True)
@@ -52,8 +50,7 @@ def submit(cfg: DictConfig, run: RunDir, steps: Sequence[Step], overrides: Seque
             files.append(folder / f"{stage}.sbatch")
             files[-1].write_text(script(cfg, run, stage, overrides), encoding="utf-8")
         if cfg.launch.submit:
-            jobs = _submit_chain(files)
-            print(_told(run, stages, jobs))
+            print(_how_to_watch(run, stages, _submit_chain(files)))
         else:
             print("\n".join(["written, not submitted:", *(f"  {file}" for file in files)]))
 
@@ -62,24 +59,23 @@ def script(cfg: DictConfig, run: RunDir, stage: str, overrides: Sequence[str]) -
     """The job of one stage, ready for sbatch."""
     launch, alone = cfg.launch, STAGES[stage].alone
     nodes = 1 if alone else launch.nodes
-    python = shlex.quote(launch.python or commands.python())
+    python = shlex.quote(launch.python or sys.executable)
     root = str(run.root.absolute())
-    given = [shlex.quote(one) for one in commands.arguments(cfg, stage, overrides, sys.argv[1:])]
+    arguments = map(shlex.quote, commands.arguments(cfg, stage, overrides, sys.argv[1:]))
     fields = {
         "stage": stage, "job": f"{cfg.recipe}-{stage}", "run": root, "quoted_run": shlex.quote(root), "nodes": nodes,
         "grace": launch.grace_seconds, "python": python.replace("'", "'\\''"), "restarts": launch.restarts,
         "ranks": launch.processes or launch.gpus,
         "directives": "\n".join(_directives(launch, alone)), "setup": "\n".join(_setup(launch)),
         "srun": " ".join(_srun(launch, root)),
-        "command": " ".join([python, *_launcher(cfg, stage, nodes), *given]).replace("'", "'\\''"),
+        "command": " ".join([python, *_launcher(cfg, stage, nodes), *arguments]).replace("'", "'\\''"),
     }  # fmt: skip
     template = (LAUNCH_DIR / "slurm" / "stage.sbatch").read_text(encoding="utf-8")
-    return re.sub(r"@(\w+)@", lambda found: str(fields[found[1]]), template)
+    return re.sub(r"@(\w+)@", lambda field: str(fields[field[1]]), template)
 
 
 def _directives(launch: DictConfig, alone: bool) -> list[str]:
-    named = {"partition": launch.partition, "account": launch.account, "time": launch.time}
-    lines = [f"--{name}={value}" for name, value in named.items() if value is not None]
+    lines = [f"--{name}={launch[name]}" for name in ("partition", "account", "time") if launch[name] is not None]
     if not alone:
         lines += [f"--gpus-per-node={launch.gpus}"] if launch.gpus else []
         lines.append("--exclusive" if launch.cpus is None else f"--cpus-per-task={launch.cpus}")
@@ -87,15 +83,15 @@ def _directives(launch: DictConfig, alone: bool) -> list[str]:
 
 
 def _setup(launch: DictConfig) -> list[str]:
-    always = [] if launch.gpus else [f"{name}={value}" for name, value in commands.GIVE_BACK.items()]
-    parts = [one.partition("=") for one in [*always, *launch.environment]]
+    environment = [] if launch.gpus else [f"{name}={value}" for name, value in commands.GIVE_BACK.items()]
+    parts = [setting.partition("=") for setting in [*environment, *launch.environment]]
     variables = [f"export {name}={shlex.quote(value)}" for name, _, value in parts]
-    modules = [f"module load {one} || exit" for one in launch.modules]
+    modules = [f"module load {module} || exit" for module in launch.modules]
     return [f"cd {shlex.quote(str(Path.cwd()))} || exit", *modules, *launch.setup, *variables]
 
 
 def _srun(launch: DictConfig, root: str) -> list[str]:
-    """In a container: with the run folder and the one that the command was given in, where they are outside."""
+    """srun's options for a container, which has the run folder and the working directory at their own paths."""
     if launch.container is None:
         return []
     here = str(Path.cwd())
@@ -104,93 +100,83 @@ def _srun(launch: DictConfig, root: str) -> list[str]:
 
 
 def _launcher(cfg: DictConfig, stage: str, nodes: int) -> list[str]:
-    """accelerate's, on every node; what Slurm knows is filled in there."""
+    """The command up to the run's arguments: on every node accelerate's, which Slurm's variables complete there."""
     if STAGES[stage].alone:
         return ["-m", "alignment.run"]
     processes = nodes * (cfg.launch.processes or cfg.launch.gpus)
-    more = ["--main_process_port", '"$REPALIGN_PORT"']
+    options = ["--main_process_port", '"$REPALIGN_PORT"']
     if nodes > 1:
-        more += [
+        options += [
             "--num_machines", str(nodes), "--machine_rank", '"$SLURM_NODEID"', "--main_process_ip", '"$REPALIGN_HEAD"',
             "--rdzv_backend", "c10d", "--rdzv_conf", '"is_host=$((SLURM_NODEID == 0))"',
         ]  # fmt: skip
-        if commands.is_deepspeed(cfg, stage):
-            more += ["--deepspeed_multinode_launcher", "standard"]
-    launcher = commands.accelerate(commands.layout(cfg, stage), processes, *more)
-    return [word if word in more else shlex.quote(word) for word in launcher]  # the node's shell fills in `more`
+        if commands.layout(cfg, stage).startswith("zero"):
+            options += ["--deepspeed_multinode_launcher", "standard"]
+    launcher = commands.accelerate(commands.layout(cfg, stage), processes, *options)
+    return [word if word in options else shlex.quote(word) for word in launcher]  # options have variables of the node
 
 
 # ---- before anything is submitted -----------------------------------------------------------------------------------
 
 
 def _refuse_unshared(cfg: DictConfig, run: RunDir) -> None:
-    """Of the folders that no other node sees, those that can be told from here."""
+    """Refuses folders that no other node sees, as far as that can be told on this machine."""
     if set('%"\n') & set(str(run.root)):
         raise UserError("run.dir", f"{run.root} has a character that Slurm's file names can't have", "rename it")
     root = run.root.resolve()
-    mounts = [one for one in psutil.disk_partitions(all=True) if root.is_relative_to(one.mountpoint)]
-    kind = max(mounts, key=lambda one: len(one.mountpoint)).fstype if mounts else ""
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if root.is_relative_to(mount.mountpoint)]
+    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
     if kind in ON_ONE_MACHINE:
-        raise UserError(
-            "run.dir", f"{run.root} is in this machine's memory ({kind}), where no node sees it",
-            "choose a folder that all nodes share",
-        )  # fmt: skip
+        problem = f"{run.root} is in this machine's memory ({kind}), where no node sees it"
+        raise UserError("run.dir", problem, "choose a folder that all nodes share")
 
 
 def _check_slurm(cfg: DictConfig) -> None:
     if shutil.which("sbatch") is None:
-        raise UserError(
-            "launch", "there is no sbatch on this machine", "submit from a login node, or launch.submit=false"
-        )
+        remedy = "submit from a login node, or launch.submit=false"
+        raise UserError("launch", "there is no sbatch on this machine", remedy)
     partitions = _partitions()
+    choose = f"choose one of {', '.join(partitions)}"
     default = next((name for name in partitions if partitions[name].default), None)
-    name = cfg.launch.partition or default
-    if name is None:
-        raise UserError("launch.partition", "the cluster has no default", f"choose one of {', '.join(partitions)}")
-    for one in name.split(","):
-        if one not in partitions:
-            raise UserError(
-                "launch.partition", f"there is no partition {one}", f"choose one of {', '.join(partitions)}"
-            )
-        _check_partition(cfg.launch, one, partitions[one])
+    names = cfg.launch.partition or default
+    if names is None:
+        raise UserError("launch.partition", "the cluster has no default", choose)
+    for name in names.split(","):
+        if name not in partitions:
+            raise UserError("launch.partition", f"there is no partition {name}", choose)
+        _check_partition(cfg.launch, name, partitions[name])
 
 
 @dataclass
 class _Partition:
-    """limit, by default: seconds; None where there is no end."""
+    """The time limit of its jobs, and that of jobs that don't name one, in seconds; None where there is no limit."""
 
     default: bool
     limit: int | None
-    by_default: int | None
+    default_limit: int | None
     nodes: int = 0
 
 
 def _partitions() -> dict[str, _Partition]:
-    found: dict[str, _Partition] = {}
+    partitions: dict[str, _Partition] = {}
     for line in _ask("sinfo", "-h", "-o", "%P|%l|%L|%D").split():
-        name, limit, by_default, nodes = line.split("|")
-        known = _Partition("*" in name, slurm_seconds(limit), slurm_seconds(by_default))
-        found.setdefault(name.rstrip("*"), known).nodes += int(nodes)  # nodes of one partition can be on several lines
-    return found
+        name, limit, default_limit, nodes = line.split("|")
+        partition = _Partition("*" in name, slurm_seconds(limit), slurm_seconds(default_limit))
+        partitions.setdefault(name.rstrip("*"), partition).nodes += int(nodes)  # it may have several lines
+    return partitions
 
 
 def _check_partition(launch: DictConfig, name: str, partition: _Partition) -> None:
-    """What Slurm itself, unless told otherwise, would let wait for ever."""
+    """Refuses jobs that Slurm, unless told otherwise, would leave waiting for ever."""
     if launch.nodes > partition.nodes:
-        raise UserError(
-            "launch.nodes", f"partition {name} has {partition.nodes} nodes", "ask for fewer, or another one"
-        )
-    if launch.time is None and partition.limit is None and partition.by_default is None:
-        raise UserError(
-            "launch.time", f"partition {name} has no limit of its own, and a job without one waits longer",
-            "say how long a job may run, as launch.time=24:00:00",
-        )  # fmt: skip
+        problem = f"partition {name} has {partition.nodes} nodes"
+        raise UserError("launch.nodes", problem, "ask for fewer, or another one")
+    if launch.time is None and partition.limit is None and partition.default_limit is None:
+        problem = f"partition {name} has no limit of its own, and a job without one waits longer"
+        raise UserError("launch.time", problem, "say how long a job may run, as launch.time=24:00:00")
     if launch.time is not None and partition.limit is not None and slurm_seconds(launch.time) > partition.limit:
-        raise UserError(
-            "launch.time",
-            f"{launch.time} is more than partition {name} allows",
-            "give less: a stage goes on in its next job",
-        )
+        problem = f"{launch.time} is more than partition {name} allows"
+        raise UserError("launch.time", problem, "give less: a stage goes on in its next job")
 
 
 def _queued(run: RunDir) -> list[str]:
@@ -198,16 +184,16 @@ def _queued(run: RunDir) -> list[str]:
     record = run.jobs / "chain.json"
     if not record.exists() or shutil.which("squeue") is None:
         return []
-    jobs = [one["job"] for one in artifacts.read_json(record)]
+    jobs = [entry["job"] for entry in artifacts.read_json(record)]
     return [job for job in jobs if _run("squeue", "-h", "-j", job, "-o", "%i").stdout.strip()]
 
 
 def _submit_chain(files: list[Path]) -> list[str]:
-    """Their numbers, which are on record before the first job may start."""
+    """Submits the jobs and returns their numbers, which are in chain.json before the first job may start."""
     jobs: list[str] = []
     for file in files:
-        more = ["--hold"] if not jobs else [f"--dependency=afterok:{jobs[-1]}", "--kill-on-invalid-dep=yes"]
-        done = _run("sbatch", "--parsable", *more, str(file))
+        order = ["--hold"] if not jobs else [f"--dependency=afterok:{jobs[-1]}", "--kill-on-invalid-dep=yes"]
+        done = _run("sbatch", "--parsable", *order, str(file))
         if done.returncode != 0:
             if jobs:
                 _run("scancel", *jobs)
@@ -224,7 +210,7 @@ def _submit_chain(files: list[Path]) -> list[str]:
     return jobs
 
 
-def _told(run: RunDir, stages: list[str], jobs: list[str]) -> str:
+def _how_to_watch(run: RunDir, stages: list[str], jobs: list[str]) -> str:
     width = max(map(len, stages))
     lines = [f"  {stage:<{width}}  job {job}" for stage, job in zip(stages, jobs, strict=True)]
     return "\n".join([

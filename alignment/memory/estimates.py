@@ -1,4 +1,4 @@
-"""What each stage of a recipe takes on each rank, from its configuration: parameters, memory by what it is for, tokens.
+"""Estimates, from the configuration, of each stage on each rank: parameters, memory by what it is for, and tokens.
 
 Models are built on the meta device and data are sampled: no weights are loaded or downloaded, and no GPU is touched.
 """
@@ -25,12 +25,12 @@ from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.trainers.arguments import lora_config
 
-STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes a number: as read, and in float64 where the live reward is re-fitted on them
+STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes for each number: as read, and in float64 for the re-fit of a live reward
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one stage. step: tokens of an optimiser step, or of a batch; total: of all that is read and written."""
+    """What one stage takes. step: tokens of an optimiser step or a batch; total: tokens read and written in all."""
 
     stage: str
     layout: str
@@ -42,17 +42,17 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates stages under any settings of one run: what they have in common is read and built once."""
+    """Estimates stages under any settings of one run; texts and models that they share are read and built once."""
 
     def __init__(self, cfg: DictConfig, run: RunDir, machine: Machine) -> None:
         self.machine = machine
         self._config = meta_model.configuration(model_source(cfg.model))
         self._train, self._heldout = planned_texts.pairs(cfg)
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in _stages_read(cfg) else None
-        self._known: dict[str, Any] = {}
+        self._made_once: dict[str, Any] = {}
 
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
-        """stage: any that trains, or says which estimate holds for it."""
+        """stage: one that trains a model, or whose entry in STAGES names its estimate."""
         if STAGES[stage].trains:
             return self._training(stage, cfg)
         estimates = {
@@ -64,14 +64,14 @@ class Estimator:
     # ---- trainings --------------------------------------------------------------------------------------------------
 
     def _training(self, stage: str, cfg: DictConfig) -> Estimate:
-        """Of the systems that it trains, the one that takes most."""
+        """The training that takes most memory, of the systems that the stage trains; its total is of them all."""
         sets = [self._train]
         if STAGES[stage].trains.settings == "policy":
             stars = {SYSTEMS[name].star for name in trained_by(stage, list(cfg.policy.systems))}
             sets = [self._built if star else self._train for star in sorted(stars)] or sets
-        found = [self._trained_on(stage, cfg, texts) for texts in sets]
-        most = max(found, key=lambda one: one.memory.peak)
-        return replace(most, total=sum(one.total for one in found))
+        estimates = [self._trained_on(stage, cfg, texts) for texts in sets]
+        largest = max(estimates, key=lambda estimate: estimate.memory.peak)
+        return replace(largest, total=sum(estimate.total for estimate in estimates))
 
     def _trained_on(self, stage: str, cfg: DictConfig, texts: Texts) -> Estimate:
         trains = STAGES[stage].trains
@@ -94,14 +94,14 @@ class Estimator:
         shape = meta_model.shape(model)
         live = trains.live_reward and cfg.confidence.source != "column"
         hidden = micro * STATES_OF_A_PAIR * shape.layers * shape.width if live else 0
-        found = parts.training(shape, kept, setting, hidden)
-        found = replace(found, around=max(found.around, self._after(stage, cfg, shape, texts)))
+        memory = parts.training(shape, kept, setting, hidden)
+        memory = replace(memory, around=max(memory.around, self._after(stage, cfg, shape, texts)))
         mean = sum(layout.size(item) for item in texts.items) / len(texts.items)
         total = round(steps * settings.batch_size * mean) * _trainings(stage, cfg)
-        return Estimate(stage, setting.layout, shape, found, texts, round(settings.batch_size * mean), total)
+        return Estimate(stage, setting.layout, shape, memory, texts, round(settings.batch_size * mean), total)
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
-        """And pairs in a micro-batch."""
+        """How the stage's trainings are run, and how many pairs a micro-batch has."""
         trains, machine = STAGES[stage].trains, self.machine
         settings = cfg[trains.settings]
         micro, accumulation = batch_shape(
@@ -116,9 +116,9 @@ class Estimator:
         ), micro  # fmt: skip
 
     def _after(self, stage: str, cfg: DictConfig, shape: Shape, texts: Texts) -> int:
-        """What comes once it has trained: adapters merged into a fresh copy, on the CPU; the reward model scored."""
+        """The most bytes held after a training: adapters are merged on the CPU, a reward model's pairs are scored."""
         weights = 4 * shape.parameters
-        merged = 0 if self.machine.gpu or cfg.lora.name == "none" else 2 * weights + parts.allowance(False)
+        merged = 0 if self.machine.gpu or cfg.lora.name == "none" else 2 * weights + parts.overhead(False)
         if STAGES[stage].trains.settings == "policy":
             return merged
         return max(merged, self._read(cfg, "reward", texts, SCORED_TOKENS, torch.float32).peak)
@@ -128,37 +128,37 @@ class Estimator:
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
         texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
-        if contrast.file is not None:  # ready-made: no model is loaded
-            nothing = Memory(other=parts.allowance(self.machine.gpu))
-            return self._estimate(stage, cfg, "language", nothing, texts, 0, 0)
-        found = self._sample(cfg, texts, 1, contrast.max_new_tokens, tokens, greedy=True)
-        return self._estimate(stage, cfg, "language", found, texts, tokens, round(texts.count * texts.mean))
+        if contrast.file is not None:  # the set is ready-made, and no model is loaded
+            memory = Memory(other=parts.overhead(self.machine.gpu))
+            return self._inference(stage, cfg, "language", memory, texts, tokens=0, total=0)
+        memory = self._sample(cfg, texts, 1, contrast.max_new_tokens, tokens, greedy=True)
+        return self._inference(stage, cfg, "language", memory, texts, tokens, round(texts.count * texts.mean))
 
     def _annotate(self, stage: str, cfg: DictConfig) -> Estimate:
         texts, tokens = self._train, cfg.annotator.batch_tokens
         total = (texts.count + self._heldout.count) * texts.mean
-        found = self._read(cfg, "backbone", texts, tokens, states=True)
-        return self._estimate(stage, cfg, "backbone", found, texts, tokens, round(total))
+        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(total))
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
-        """All layers of all answers are held in the end, in float32 and by every rank."""
+        """In the end every rank holds all layers of all answers in float32."""
         texts, tokens = self._train.first(cfg.reward.pairs), cfg.reward.batch_tokens
         count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if cfg.data.name == "world" else 0)
-        found = self._read(cfg, "backbone", texts, tokens, states=True)
-        text = self._config.get_text_config()
-        states = count * 2 * 4 * text.num_hidden_layers * text.hidden_size
+        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        text_config = self._config.get_text_config()
+        states = count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         if self.machine.gpu:
-            found = replace(found, host=found.host + states)
+            memory = replace(memory, host=memory.host + states)
         else:
-            found = replace(found, hidden=found.hidden + states)
-        return self._estimate(stage, cfg, "backbone", found, texts, tokens, round(count * texts.mean))
+            memory = replace(memory, hidden=memory.hidden + states)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(count * texts.mean))
 
     def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:
         prompts = self._train.first(cfg.build_pairs.prompts).count
         return self._sampled(stage, cfg, prompts, cfg.sampling.n, {cfg.build_pairs.scorer})
 
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
-        """Every policy answers every set; those trained here are in float32 unless model.dtype says another."""
+        """Every policy answers every set; trained ones have float32 weights unless model.dtype names another type."""
         sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
         prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
@@ -172,38 +172,36 @@ class Estimator:
         return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
 
     def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many prompts kept from training are asked: of the world three sets of them."""
-        asked = cfg.evaluation.prompts
-        return 3 * asked if cfg.data.name == "world" else min(self._heldout.count, asked)
+        """How many prompts of the data are evaluated on: those kept from training, and of the world three sets."""
+        prompts = cfg.evaluation.prompts
+        return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
 
     def _sampled(
         self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
         dtype: torch.dtype | None = None,
     ) -> Estimate:  # fmt: skip
-        """Answers are sampled, `count` to a prompt, and read again by whoever scores them; and all of that `times`."""
-        sampling = cfg.sampling
-        new = sampling.max_new_tokens
-        texts = self._train.answered(count, new, prompts)
-        found = [self._sample(cfg, texts, count, new, sampling.batch_tokens, greedy=False, dtype=dtype)]
-        one = self._train.answered(1, new, prompts * count)  # how many of them share a row doesn't matter here
+        """`count` answers to every prompt are sampled, and read again by each scorer; all of that so many `times`."""
+        tokens, new_tokens = cfg.sampling.batch_tokens, cfg.sampling.max_new_tokens
+        texts = self._train.answered(count, new_tokens, prompts)
+        memory = [self._sample(cfg, texts, count, new_tokens, tokens, greedy=False, dtype=dtype)]
+        single = self._train.answered(1, new_tokens, prompts * count)  # scored in rows of one answer each
         for scorer in scorers - {"judge"}:
-            kind, its = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
-            found.append(self._read(cfg, kind, one, sampling.batch_tokens, its, states=scorer == "hybrid"))
+            kind, scorer_dtype = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
+            memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=scorer == "hybrid"))
         total = round(times * prompts * texts.mean)
-        return self._estimate(stage, cfg, "language", parts.in_turn(found), texts, sampling.batch_tokens, total)
+        return self._inference(stage, cfg, "language", parts.in_turn(memory), texts, tokens, total)
 
-    def _estimate(
-        self, stage: str, cfg: DictConfig, kind: str, found: Memory, texts: Texts, tokens: int, total: int
+    def _inference(
+        self, stage: str, cfg: DictConfig, kind: str, memory: Memory, texts: Texts, tokens: int, total: int
     ) -> Estimate:
-        shape = meta_model.shape(self._model(kind, torch.float32, None))
-        shape = replace(shape, trainable=0)
-        return Estimate(stage, self.machine.layout(cfg, stage), shape, found, texts, min(tokens, total), total)
+        shape = replace(meta_model.shape(self._model(kind, torch.float32, None)), trainable=0)
+        return Estimate(stage, self.machine.layout(cfg, stage), shape, memory, texts, min(tokens, total), total)
 
     def _read(
         self, cfg: DictConfig, kind: str, texts: Texts, tokens: int, dtype: torch.dtype | None = None, *,
         states: bool = False,
     ) -> Memory:  # fmt: skip
-        """A planned batch is read: answers' states of all layers, or rewards."""
+        """Memory to read a planned batch: for the answers' states in all layers, or for rewards."""
         dtype = dtype or self._dtype(cfg)
         model = self._model(kind, dtype, None)
         layout = self._layout(cfg, model, texts.items)
@@ -211,43 +209,46 @@ class Estimator:
         shape = meta_model.shape(model)
         answers = sum(len(item.answers) for item in items)
         hidden = answers * shape.layers * shape.width * (dtype.itemsize + 4) if states else 0
-        kept = self._kept(model, layout, items, False)
-        weights = shape.parameters * dtype.itemsize
-        return parts.inference(weights, kept, self.machine.gpu, hidden=hidden, host=self._loaded(weights))
+        return self._inferred(model, layout, items, dtype, hidden=hidden)
 
     def _sample(
-        self, cfg: DictConfig, texts: Texts, answers: int, new: int, tokens: int, *, greedy: bool,
+        self, cfg: DictConfig, texts: Texts, answers: int, new_tokens: int, tokens: int, *, greedy: bool,
         dtype: torch.dtype | None = None,
     ) -> Memory:  # fmt: skip
-        """A batch of answers is sampled: prompts are computed, each once, then token by token with their cache."""
+        """Memory to sample a batch: prompts are computed, each once, then answers token by token with their cache."""
         dtype = dtype or self._dtype(cfg)
-        model, text = self._model("language", dtype, None), self._config.get_text_config()
-        length = max(texts.prompts) + new
-        most = texts.count * answers
-        rows = max(1, min(most, tokens // length))
-        likely = max(1, min(most, tokens // (round(sum(texts.prompts) / len(texts.prompts)) + new)))
+        model, text_config = self._model("language", dtype, None), self._config.get_text_config()
+        prompt_lengths = [len(item.prompt) for item in texts.items]
+        length = max(prompt_lengths) + new_tokens
+        mean_length = round(sum(prompt_lengths) / len(prompt_lengths)) + new_tokens
+        rows, mean_rows = (max(1, min(texts.count * answers, tokens // size)) for size in (length, mean_length))
         prompts = [Item(item.prompt[:-1] or [0], [[0]]) for item in texts.items]
         layout = replace(self._layout(cfg, model, prompts), packed=False)
-        items = planned_texts.planned(prompts, math.ceil(rows / answers) * max(texts.prompts), layout.size)
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        weights = meta_model.shape(model).parameters * dtype.itemsize
-        return parts.inference(
-            weights, self._kept(model, layout, items, False), self.machine.gpu,
-            cache=parts.cache_bytes(rows, length, text.num_hidden_layers, heads, width, dtype.itemsize),
-            logits=parts.sampling_bytes(likely, text.vocab_size, dtype.itemsize, greedy), host=self._loaded(weights),
+        items = planned_texts.planned(prompts, math.ceil(rows / answers) * max(prompt_lengths), layout.size)
+        heads = getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads
+        width = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+        return self._inferred(
+            model, layout, items, dtype,
+            cache=parts.cache_bytes(rows, length, text_config.num_hidden_layers, heads, width, dtype.itemsize),
+            logits=parts.sampling_bytes(mean_rows, text_config.vocab_size, dtype.itemsize, greedy),
         )  # fmt: skip
 
-    # ---- what they share --------------------------------------------------------------------------------------------
+    def _inferred(
+        self, model: nn.Module, layout: Layout, items: Sequence[Item], dtype: torch.dtype, **others: int
+    ) -> Memory:
+        """Memory to compute these items without a backward pass; others: what parts.inference counts besides."""
+        weights = meta_model.shape(model).parameters * dtype.itemsize
+        kept = self._kept(model, layout, items, autocast=False)
+        host = weights if self.machine.gpu else 0
+        return parts.inference(weights, kept, self.machine.gpu, host=host, **others)
 
-    def _loaded(self, weights: int) -> int:
-        return weights if self.machine.gpu else 0
+    # ---- models and what they keep ----------------------------------------------------------------------------------
 
     def _dtype(self, cfg: DictConfig) -> torch.dtype:
-        """Of the weights in inference."""
+        """The type of the weights in inference."""
         named = cfg.model.dtype
-        found = getattr(self._config, "dtype", None) or torch.float32 if named == "auto" else getattr(torch, named)
-        return getattr(torch, found) if isinstance(found, str) else found
+        dtype = getattr(self._config, "dtype", None) or torch.float32 if named == "auto" else getattr(torch, named)
+        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
     def _model(self, kind: str, dtype: torch.dtype, lora: Any) -> nn.Module:
         return self._once(f"{kind} {dtype} {lora}", lambda: meta_model.build(self._config, kind, dtype, lora))
@@ -262,9 +263,9 @@ class Estimator:
         return self._once(key, lambda: meta_model.kept(model, layout, items, autocast))
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
+        if key not in self._made_once:
+            self._made_once[key] = make()
+        return self._made_once[key]
 
 
 def _stages_read(cfg: DictConfig) -> set[str]:
@@ -281,9 +282,8 @@ def _trainings(stage: str, cfg: DictConfig) -> int:
     if STAGES[stage].trains.settings == "trainer":
         return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
     policy = cfg.policy
-    found = 0
+    trainings = 0
     for system in trained_by(stage, list(policy.systems)):
         points = len(grid(system, list(policy.beta), list(policy.learning_rate), 0))
-        tried = 0 if points == 1 else (points - 1) * policy.grid_seeds
-        found += tried + len(policy.seeds)
-    return max(1, found)
+        trainings += (points - 1) * policy.grid_seeds + len(policy.seeds)
+    return max(1, trainings)

@@ -1,4 +1,4 @@
-"""What the ranks of a run will have: how many there are, on what, and with how much memory. Nothing is allocated."""
+"""How many ranks a run will have, on which device, and with how much memory. Nothing is allocated to find that out."""
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ from alignment.models.devices import training_dtype
 from alignment.runs.ranks import accelerator
 from alignment.stages import STAGES
 
-CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2: a number of bytes, or "max"
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # version 2 of control groups: a number of bytes, or "max"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """memory: bytes that a rank may use on its device, None where nobody knows; half: is bfloat16 what `auto` means?
+    """The ranks of a run and what each of them has.
 
-    inline: are the ranks those that are there?
+    half: `auto` means bfloat16 on it. memory: bytes that a rank may use on its device, None if that is not known.
+    inline: the stages run in the ranks of this command, none are started for them.
     """
 
     ranks: int
@@ -30,7 +31,7 @@ class Machine:
     inline: bool = False
 
     def layout(self, cfg: DictConfig, stage: str) -> str:
-        """How a stage is split over the ranks. Inline it is what those who started them say."""
+        """How a stage is split over the ranks; inline, accelerate's variables say how."""
         if cfg.launch.name != "inline":
             return commands.layout(cfg, stage)
         trains = STAGES[stage].trains is not None
@@ -42,29 +43,28 @@ class Machine:
 
 
 def machine(cfg: DictConfig, ranks: int) -> Machine:
-    """ranks: those that are there; launch=... starts others."""
-    launch = cfg.launch
+    """ranks: how many run this command; launch=... starts others."""
+    launch, inline = cfg.launch, cfg.launch.name == "inline"
     if launch.name == "slurm":
-        gpu, each = launch.gpus > 0, launch.processes or launch.gpus
-        known = None if launch.gpu_memory_gb is None else round(launch.gpu_memory_gb * 1e9)
-        return Machine(launch.nodes * each, gpu, gpu, known)
+        gpu, per_node = launch.gpus > 0, launch.processes or launch.gpus
+        memory = None if launch.gpu_memory_gb is None else round(launch.gpu_memory_gb * 1e9)
+        return Machine(launch.nodes * per_node, gpu, gpu, memory)
     gpu = accelerator() is not None
-    if launch.name != "inline":
+    if not inline:
         ranks = launch.processes or (torch.accelerator.device_count() if gpu else 1)
-    inline = launch.name == "inline"
     if gpu:
         return Machine(ranks, True, training_dtype("auto") == "bfloat16", _device_memory(), inline)
     return Machine(ranks, False, False, _host_memory() // ranks, inline)
 
 
 def _device_memory() -> int | None:
-    """Of the first GPU; its properties are known without a context on it."""
+    """The first GPU's memory; its properties are known without a context on it."""
     properties = getattr(torch.get_device_module(accelerator()), "get_device_properties", None)
     return None if properties is None else properties(0).total_memory
 
 
 def _host_memory() -> int:
-    """This machine's, or what its container may use."""
+    """This machine's memory, or as much of it as its container may use."""
     limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else "max"
     total = psutil.virtual_memory().total
     return total if limit == "max" else min(total, int(limit))

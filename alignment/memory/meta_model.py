@@ -1,10 +1,10 @@
 """A model on PyTorch's meta device: shapes without numbers, which take no memory however large the model is.
 
-Its parameters are counted, and a micro-batch is sent through its blocks: what autograd would keep for the backward pass
-is then known for every architecture, with or without adapters, and no formula has to follow the libraries.
+Its parameters are counted, and a micro-batch is sent through its blocks: that shows what autograd would keep for the
+backward pass, for every architecture and with or without adapters, and no formula has to follow the libraries.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -31,18 +31,18 @@ from alignment.models.packing import PADDING, Item, Layout, Packing
 from alignment.models.source import ModelSource, ready_path
 
 KINDS = {"language": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification, "backbone": AutoModel}
-PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # what autocast computes in half precision
+PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # the functions that autocast runs in half precision
 
 
 def configuration(source: ModelSource) -> PreTrainedConfig:
-    """Of the model that a run uses."""
+    """The configuration of the model that a run uses."""
     return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
 
 
 def build(
     config: PreTrainedConfig, kind: str, dtype: torch.dtype = torch.float32, lora: LoraConfig | None = None
 ) -> nn.Module:
-    """kind: language, reward or backbone."""
+    """A model without weights. kind: one of KINDS."""
     config = deepcopy(config)
     if kind == "reward":
         config.num_labels = 1
@@ -51,42 +51,46 @@ def build(
         return model if lora is None else get_peft_model(model, lora).to(dtype)  # peft makes adapters in float32
 
 
-def inner(model: nn.Module) -> PreTrainedModel:
+def without_adapters(model: nn.Module) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def shape(model: nn.Module) -> Shape:
-    plain = inner(model)
+    plain = without_adapters(model)
     blocks, _ = decoder_blocks(plain)
     head = plain.get_output_embeddings()
-    embeddings = plain.get_input_embeddings()
+    parameters = list(model.parameters())
     return Shape(
-        parameters=sum(one.numel() for one in model.parameters()),
-        trainable=sum(one.numel() for one in model.parameters() if one.requires_grad),
+        parameters=_numbers(parameters),
+        trainable=_numbers(parameter for parameter in parameters if parameter.requires_grad),
         layers=len(blocks),
         width=plain.config.get_text_config().hidden_size,
-        block=max(sum(one.numel() for one in block.parameters()) for block in blocks),
+        block=max(_numbers(block.parameters()) for block in blocks),
         head=0 if head is None else head.weight.numel(),
         head_trains=head is not None and head.weight.requires_grad,
-        tied=head is not None and head.weight is embeddings.weight,
+        tied=head is not None and head.weight is plain.get_input_embeddings().weight,
     )
 
 
+def _numbers(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
 def layout(model: nn.Module, packing: Packing, gpu: bool, longest: int) -> Layout:
-    """How it reads rows on such a device, as if it had just been loaded: a layout changes a model's attention."""
-    plain = inner(model)
+    """How the model reads rows on a GPU or a CPU. A layout changes a model's attention, which is set back first."""
+    plain = without_adapters(model)
     if plain.config._attn_implementation == item_attention.NAME:
         plain.set_attn_implementation("sdpa")
     return packing.layout([plain], torch.device("cuda" if gpu else "cpu"), 0, lambda: longest)[0]
 
 
 def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool) -> Kept:
-    """Of a forward pass over these items, without the head."""
-    plain = inner(model)
+    """What a forward pass over these items keeps, without the head."""
+    plain = without_adapters(model)
     batch = layout.batch(items)
     inputs = _inputs(layout, batch, plain)
-    count = _Count(model)
-    with _watching(plain, count), saved_tensors_hooks(count.keep, lambda one: one), _AsOnDevice(autocast, count):
+    count = _KeptBytes(model)
+    with count.following(plain), saved_tensors_hooks(count.keep, lambda saved: saved), _AsOnDevice(autocast, count):
         states = plain.base_model(**inputs, use_cache=False)[0]
     masks = [mask for *_, mask in inputs.get("stretches", ())] + [inputs["attention_mask"]]
     return Kept(
@@ -97,9 +101,9 @@ def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool
 
 
 def _inputs(layout: Layout, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Any]:
-    """What the forward takes. A mask that transformers would make of padding it can't make of no numbers."""
-    stay = {"stretches"}  # read as numbers
-    batch = {name: value if name in stay else value.to("meta") for name, value in batch.items()}
+    """What the forward pass takes; with the mask that transformers would make of padding, if it could read numbers."""
+    numbers = {"stretches"}  # read while rows are computed, so they stay on the CPU
+    batch = {name: value if name in numbers else value.to("meta") for name, value in batch.items()}
     if layout.packed:
         return layout.inputs(batch, model)
     rows, width = batch["item"].shape
@@ -110,24 +114,27 @@ def _inputs(layout: Layout, batch: dict[str, Tensor], model: PreTrainedModel) ->
 # ---- what is kept ---------------------------------------------------------------------------------------------------
 
 
-class _Count:
-    """Storages that autograd keeps, each once, but for the parameters themselves; and casts, of those that train.
+class _KeptBytes:
+    """Counts the bytes that autograd keeps, each storage once and parameters aside, and autocast's copies of weights.
 
-    Autocast keeps its copies of these until the forward pass is over; of frozen ones only what the backward pass needs.
+    Autocast keeps its copies of weights that train until the forward pass is over; of frozen weights it keeps only what
+    the backward pass needs.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._seen = {id(storage): storage for storage in map(_storage, model.parameters())}  # held: ids stay theirs
+        storages = [parameter.untyped_storage() for parameter in model.parameters()]
+        self._seen = {id(storage): storage for storage in storages}  # it holds them, or an id could be used again
         self.inside = False
         self.blocks = self.outside = self.widest = self.casts = 0
 
     def cast(self, tensor: Tensor) -> None:
         """A copy of a parameter that trains."""
-        self._seen[id(_storage(tensor))] = _storage(tensor)
+        storage = tensor.untyped_storage()
+        self._seen[id(storage)] = storage
         self.casts += tensor.nbytes
 
     def keep(self, tensor: Tensor) -> Tensor:
-        storage = _storage(tensor)
+        storage = tensor.untyped_storage()
         if id(storage) not in self._seen:
             self._seen[id(storage)] = storage
             self.widest = max(self.widest, tensor.nbytes if tensor.is_floating_point() else 0)
@@ -137,35 +144,30 @@ class _Count:
                 self.outside += storage.nbytes()
         return tensor
 
+    @contextmanager
+    def following(self, model: PreTrainedModel) -> Iterator[None]:
+        """Keeps `inside` true while a block of the model is computed."""
 
-def _storage(tensor: Tensor) -> torch.UntypedStorage:
-    return tensor.untyped_storage()
+        def enter(*_: Any) -> None:
+            self.inside = True
 
+        def leave(*_: Any) -> None:
+            self.inside = False
 
-@contextmanager
-def _watching(model: PreTrainedModel, count: _Count) -> Iterator[None]:
-    """Tells the count when a block is computed."""
-
-    def now(inside: bool) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            count.inside = inside
-
-        return hook
-
-    blocks, _ = decoder_blocks(model)
-    handles = [block.register_forward_pre_hook(now(True)) for block in blocks]
-    handles += [block.register_forward_hook(now(False)) for block in blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        blocks, _ = decoder_blocks(model)
+        handles = [block.register_forward_pre_hook(enter) for block in blocks]
+        handles += [block.register_forward_hook(leave) for block in blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 class _AsOnDevice(TorchFunctionMode):
     """Computes as a device would, where the meta device has other ways: fused attention, and autocast."""
 
-    def __init__(self, autocast: bool, count: _Count) -> None:
+    def __init__(self, autocast: bool, count: _KeptBytes) -> None:
         super().__init__()
         self._autocast, self._count = autocast, count
 
@@ -174,7 +176,7 @@ class _AsOnDevice(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if self._autocast and (function in PRODUCTS or function is scaled_dot_product_attention):
-            args = tuple(self._half(one) for one in args)
+            args = tuple(map(self._half, args))
             kwargs = {name: self._half(value) for name, value in kwargs.items()}
         if function is scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
@@ -195,7 +197,7 @@ class _AsOnDevice(TorchFunctionMode):
 
 
 class _Attention(torch.autograd.Function):
-    """What a fused kernel keeps: its inputs, its result, and a number for every head and token."""
+    """Keeps what a fused kernel keeps: its inputs, its result, and a number for every head and token."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a rank's memory holds in a stage, by arithmetic alone: from what a model is like and how it is computed, bytes.
+"""How many bytes a rank's memory holds in a stage, by arithmetic alone, from the model's shape and how it is run.
 
-Trainings have float32 weights, and in bfloat16 they are computed under autocast. P parameters of which T train, on n
-ranks; b = 2 bytes in bfloat16, else 4:
+Trainings have float32 weights, and in bfloat16 they are computed under autocast. A model has P parameters, of which T
+train, on n ranks; a number takes b bytes, 2 in bfloat16 and 4 otherwise:
 
     layout          weights   gradients   AdamW       reference
     one rank, ddp   4P        4T          8T          4P           ddp: 4T more, the buckets that are reduced
@@ -11,8 +11,8 @@ ranks; b = 2 bytes in bfloat16, else 4:
     zero3_offload   in the host's memory                           whole what is computed now
     fsdp2           4P/n      4T/n        8T/n        4P/n         and two blocks whole
 
-Read off DeepSpeed 0.19 (runtime/zero/stage_1_and_2.py, stage3.py, zero/config.py), accelerate 1.15 and TRL 1.16. Not
-all of it is there at once: a backward pass makes gradients while it gives activations back. `peak` counts that.
+The table is read off DeepSpeed 0.19 (runtime/zero/stage_1_and_2.py, stage3.py, zero/config.py), accelerate 1.15 and
+TRL 1.16. Not all of it is held at once: a backward pass makes gradients while it frees activations. `peak` counts that.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,22 @@ from dataclasses import dataclass, fields, replace
 
 DEEPSPEED_BUCKET = 500_000_000  # elements: reduce_bucket_size, which launch/accelerate leaves at its default
 LIVE_PARAMETERS = 1_000_000_000  # elements that ZeRO-3 keeps whole at most: stage3_max_live_parameters
-VOCABULARY_TILE = {False: 4096, True: 32768}  # on a GPU? models/completions.py
+VOCABULARY_TILE = {False: 4096, True: 32768}  # False: on a CPU, True: on a GPU (models/completions.py)
 TOKEN_TILE = 4096  # tokens of TRL's tiled head, trl/kernels/chunked_logprob.py
 
-# What no list of tensors shows. A process on a CPU: the interpreter and libraries (0.52 GB in benchmarks/results.json).
-# On a GPU: context and kernels, workspaces of cuBLAS, buffers of NCCL; and of what comes and goes a share that the
-# allocator loses between blocks.
-PROCESS = 600_000_000
-CONTEXT = 1_500_000_000
-FRAGMENTED = 0.1
+# Memory that no list of tensors shows.
+PROCESS = 600_000_000  # of a process on a CPU: the interpreter and libraries (0.52 GB in benchmarks/results.json)
+CONTEXT = 1_500_000_000  # on a GPU: context and kernels, workspaces of cuBLAS, buffers of NCCL
+FRAGMENTED = 0.1  # on a GPU: the share of activations and cache that the allocator loses between blocks
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one rank, by what they are for.
+    """Bytes that one rank holds, by what they are for.
 
-    apart: what of gradients and activations is never there together. around: what is there in all before the first
-    step, when rows are checked, or after the last, when models are merged and scored. host: of a rank on a GPU, in the
-    memory of its machine.
+    apart: the part of gradients and activations that is never held at the same time. around: the most that is held
+    before the first step, when rows are checked, or after the last, when models are merged and scored. host: what a
+    rank on a GPU holds in the memory of its machine.
     """
 
     weights: int = 0
@@ -54,14 +52,17 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most that is there at any moment."""
+        """The most that is held at any moment."""
         parts = self.weights + self.gradients + self.optimiser + self.reference + self.activations
         return max(parts + self.hidden + self.cache + self.other - self.apart, self.around)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Counts of parameters. block: of the largest one; head: of the language-model head, 0 where none is computed."""
+    """How many parameters a model has, and where.
+
+    block: the parameters of its largest block; head: those of the language-model head, 0 where none is computed.
+    """
 
     parameters: int
     trainable: int
@@ -80,11 +81,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes of one forward pass. blocks, outside: what the backward pass needs, in the decoder's blocks and elsewhere.
+    """Bytes that one forward pass keeps.
 
-    hidden: one layer's states; widest: the largest tensor; casts: weights in half precision that autocast makes and
-    keeps; inputs: token ids and masks; targets: tokens whose probability is computed. padded: tokens of the longest
-    item as padded rows, which the check before the first step computes.
+    blocks and outside: what the backward pass needs, in the decoder's blocks and elsewhere; hidden: one layer's states;
+    widest: the largest tensor; casts: weights in half precision that autocast makes and keeps; inputs: token ids and
+    masks. Counted in tokens are targets, whose probability is computed, and padded, the longest item as padded rows,
+    which the check before the first step computes.
     """
 
     blocks: int
@@ -97,19 +99,19 @@ class Kept:
     padded: int
 
     def held(self, checkpointing: bool, layers: int) -> int:
-        """Until the backward pass; with checkpointing a block's input each, and one block that is computed again."""
+        """Bytes kept until the backward pass; with checkpointing every block's input, and one block computed again."""
         blocks = layers * self.hidden + self.blocks // layers if checkpointing else self.blocks
         return blocks + self.outside + self.inputs
 
     @property
     def working(self) -> int:
-        """What a block has at hand while it is computed: three of its widest tensors, and a few hidden states."""
+        """Bytes a block needs while it is computed: three of its widest tensors, and a few hidden states."""
         return 3 * self.widest + 4 * self.hidden
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a training is run. accumulates: over several micro-batches; reference: is a second model there?"""
+    """How a training is run. reference: it holds a second model; accumulates: a step has several micro-batches."""
 
     layout: str
     ranks: int
@@ -121,107 +123,100 @@ class Setting:
 
 
 def training(shape: Shape, kept: Kept, setting: Setting, hidden: int = 0) -> Memory:
-    """One that takes steps: its optimiser's states are there."""
+    """Memory of a training that has taken a step: its optimiser's states are there. hidden: states it keeps."""
     fixed = _fixed(shape, setting)
     activations = kept.held(setting.checkpointing, shape.layers) + kept.casts + _on_top(shape, kept, setting)
     kept_gradients = fixed.gradients if setting.accumulates else 0
     at_end = 4 * shape.head if shape.tied and shape.head_trains else 0  # the embeddings' part, before it is added
+    together = activations + fixed.gradients
     if not setting.layout.startswith(("zero2", "zero3", "fsdp2")):  # there only shares are kept
-        most = max(activations + kept_gradients, fixed.gradients + at_end)
-    else:
-        most = activations + fixed.gradients
-    lost = int(FRAGMENTED * activations) if setting.gpu else 0
-    return Memory(
-        weights=fixed.weights, gradients=fixed.gradients, optimiser=fixed.optimiser, reference=fixed.reference,
-        activations=activations, hidden=hidden, other=fixed.other + allowance(setting.gpu) + lost,
-        apart=activations + fixed.gradients - most, around=_check(shape, kept, setting, fixed), host=fixed.host,
+        together = max(activations + kept_gradients, fixed.gradients + at_end)
+    fragmented = int(FRAGMENTED * activations) if setting.gpu else 0
+    return replace(
+        fixed, activations=activations, hidden=hidden, other=fixed.other + overhead(setting.gpu) + fragmented,
+        apart=activations + fixed.gradients - together, around=_row_check(shape, kept, setting, fixed),
     )  # fmt: skip
 
 
 def inference(
     weights: int, kept: Kept, gpu: bool, *, hidden: int = 0, cache: int = 0, logits: int = 0, host: int = 0
 ) -> Memory:
-    """Weights are whole on every rank; nothing is kept for a backward pass. logits: of the tokens that come next."""
+    """Memory of inference: weights are whole on every rank, and nothing is kept for a backward pass.
+
+    logits: bytes of the logits of the tokens that come next.
+    """
     activations = kept.working + kept.inputs + logits
-    lost = int(FRAGMENTED * (activations + cache)) if gpu else 0
-    return Memory(
-        weights=weights, activations=activations, hidden=hidden, cache=cache, other=allowance(gpu) + lost, host=host
-    )
+    fragmented = int(FRAGMENTED * (activations + cache)) if gpu else 0
+    other = overhead(gpu) + fragmented
+    return Memory(weights=weights, activations=activations, hidden=hidden, cache=cache, other=other, host=host)
 
 
 def in_turn(parts: Sequence[Memory]) -> Memory:
-    """What is done one after the other: the largest of each kind, and of all."""
-    kinds = [one.name for one in fields(Memory) if one.name != "apart"]
-    most = Memory(**{name: max(getattr(part, name) for part in parts) for name in kinds})
-    return replace(most, apart=most.peak - max(part.peak for part in parts))
+    """Memory of computations that follow one another: the largest of each kind, and the largest peak."""
+    kinds = [kind.name for kind in fields(Memory) if kind.name != "apart"]
+    largest = Memory(**{name: max(getattr(part, name) for part in parts) for name in kinds})
+    return replace(largest, apart=largest.peak - max(part.peak for part in parts))
 
 
-def allowance(gpu: bool) -> int:
+def overhead(gpu: bool) -> int:
     return CONTEXT if gpu else PROCESS
 
 
 def cache_bytes(rows: int, tokens: int, layers: int, heads: int, width: int, bytes_each: int) -> int:
-    """Keys and values; heads: of keys, width: of one head."""
+    """Bytes of the cached keys and values. heads: how many heads have keys; width: numbers in one of them."""
     return rows * tokens * layers * 2 * heads * width * bytes_each
 
 
 def sampling_bytes(rows: int, vocabulary: int, bytes_each: int, greedy: bool) -> int:
-    """Logits and their float32 copy; to sample, also the noise: hashes in int64 and float64 (maths/noise.py)."""
+    """Bytes of logits and their float32 copy; to sample, also of the noise: int64 and float64 (maths/noise.py)."""
     return rows * vocabulary * (bytes_each + 4 + (0 if greedy else 24))
 
 
 def _fixed(shape: Shape, setting: Setting) -> Memory:
-    """Weights, gradients, optimiser and reference of a rank, by layout."""
+    """Weights, gradients, optimiser and reference of a rank, by layout: the table above."""
     everything, trained, ranks = shape.parameters, shape.trainable, setting.ranks
     layout, each = setting.layout, 2 if setting.half else 4
     copies = 2 if setting.reference else 1
     loaded = 4 * everything * copies if setting.gpu else 0  # float32, on the host first, by every rank
+    own, share = trained // ranks, each * everything // ranks
     if layout in ("zero1", "zero2"):
-        own = trained // ranks
+        gradients = each * (trained if layout == "zero1" else own) + 4 * own
         bucket = each * min(DEEPSPEED_BUCKET, trained)
-        return Memory(
-            weights=each * everything, gradients=each * (trained if layout == "zero1" else own) + 4 * own,
-            optimiser=12 * own, reference=each * everything if setting.reference else 0, other=bucket, host=loaded,
-        )  # fmt: skip
-    if layout in ("zero3", "zero3_offload"):
-        own, share = trained // ranks, each * everything // ranks
-        whole = each * min(everything, LIVE_PARAMETERS) + each * (DEEPSPEED_BUCKET if setting.gpu else trained)
-        split = Memory(
-            weights=share, gradients=each * own + 4 * min(own, LIVE_PARAMETERS), optimiser=12 * own,
-            reference=share if setting.reference else 0, other=whole, host=loaded,
-        )  # fmt: skip
-        if layout == "zero3":
-            return split
-        return Memory(other=whole, host=max(loaded, share * copies + each * own + 16 * own))
-    if layout == "fsdp2":
+        fixed = Memory(weights=each * everything, gradients=gradients, optimiser=12 * own, other=bucket)
+    elif layout in ("zero3", "zero3_offload"):
+        whole = each * (min(everything, LIVE_PARAMETERS) + (DEEPSPEED_BUCKET if setting.gpu else trained))
+        if layout == "zero3_offload":
+            return Memory(other=whole, host=max(loaded, share * copies + each * own + 16 * own))
+        gradients = each * own + 4 * min(own, LIVE_PARAMETERS)
+        fixed = Memory(weights=share, gradients=gradients, optimiser=12 * own, other=whole)
+    elif layout == "fsdp2":
+        weights, gradients, optimiser = 4 * everything // ranks, 4 * trained // ranks, 8 * trained // ranks
         whole = each * (2 * shape.block + shape.outside) + each * shape.block  # two blocks, and gradients of one
-        return Memory(
-            weights=4 * everything // ranks, gradients=4 * trained // ranks, optimiser=8 * trained // ranks,
-            reference=4 * everything // ranks if setting.reference else 0, other=whole, host=loaded,
-        )  # fmt: skip
-    return Memory(
-        weights=4 * everything, gradients=4 * trained, optimiser=8 * trained,
-        reference=4 * everything if setting.reference else 0, other=4 * trained if ranks > 1 else 0, host=loaded,
-    )  # fmt: skip
+        fixed = Memory(weights=weights, gradients=gradients, optimiser=optimiser, other=whole)
+    else:
+        buckets = 4 * trained if ranks > 1 else 0
+        fixed = Memory(weights=4 * everything, gradients=4 * trained, optimiser=8 * trained, other=buckets)
+    return replace(fixed, reference=fixed.weights if setting.reference else 0, host=loaded)
 
 
-def _check(shape: Shape, kept: Kept, setting: Setting, fixed: Memory) -> int:
-    """Before the first step (trainers/rows.py): one pair, padded, by TRL's head, which scores every position of it.
+def _row_check(shape: Shape, kept: Kept, setting: Setting, fixed: Memory) -> int:
+    """Bytes held in the check before the first step (trainers/rows.py).
 
-    On a CPU four tensors of its tile's size are there at once (_forward_tile of trl/kernels/chunked_logprob.py).
+    One padded pair is computed by TRL's head, which scores every position of it. On a CPU four tensors of its tile's
+    size are held at once (_forward_tile of trl/kernels/chunked_logprob.py).
     """
     tile = (2 if setting.half else 4) * min(kept.padded, TOKEN_TILE) * VOCABULARY_TILE[True] if shape.head else 0
     at_once = 1 if setting.gpu else 4
-    return fixed.weights + fixed.reference + fixed.other + allowance(setting.gpu) + kept.working + at_once * tile
+    return fixed.weights + fixed.reference + fixed.other + overhead(setting.gpu) + kept.working + at_once * tile
 
 
 def _on_top(shape: Shape, kept: Kept, setting: Setting) -> int:
-    """The most that comes on top of what is kept: in the reference's pass, at the head, or as the backward begins."""
+    """The most bytes on top of what is kept: in the reference's pass, at the head, or as the backward pass begins."""
     each, tokens = 2 if setting.half else 4, kept.targets
     if setting.gpu:
         tokens = min(tokens, TOKEN_TILE)
     tile = each * tokens * VOCABULARY_TILE[setting.gpu] if shape.head else 0
-    reference = kept.working + 2 * tile + (kept.casts if setting.reference else 0) if setting.reference else 0
-    own = 4 * kept.targets * shape.width if shape.head else 0
-    head = 2 * own + tile + (4 * shape.head if shape.head_trains else 0)  # the head's gradient stays as blocks begin
+    reference = kept.working + 2 * tile + kept.casts if setting.reference else 0
+    states = 4 * kept.targets * shape.width if shape.head else 0
+    head = 2 * states + tile + (4 * shape.head if shape.head_trains else 0)  # the head's gradient stays as blocks begin
     return max(reference, head, head - tile + kept.working)

@@ -1,7 +1,7 @@
-"""What the stages of a plan will read: a sample of the texts as tokens, and how many there are.
+"""The texts that the stages of a plan will read: a sample of them as tokens, and how many there are.
 
-Of a file some hundred rows are looked at, drawn from all of it; of the world the pairs themselves. Samples of a policy
-that isn't there yet count as long as they may be.
+A file is read through, and some hundred of its rows are tokenized; the world's pairs are generated. Samples that no
+policy has written yet count as long as they may become.
 """
 
 import math
@@ -32,7 +32,10 @@ DRAWS = 1000  # micro-batches that are drawn to find the largest
 
 @dataclass(frozen=True)
 class Texts:
-    """Pairs as a model reads them. count: of all there are, the sample and the others; known: is it really the data?"""
+    """A sample of pairs as a model reads them.
+
+    count: how many pairs there are in all. known: the items are the data itself, not texts of the allowed length.
+    """
 
     items: list[Item]
     count: int
@@ -59,7 +62,7 @@ class Texts:
         return sum(self.lengths) / len(self.items)
 
     def within(self, tokens: int) -> "Texts":
-        """Without those that have a longer text, as trainings leave them out."""
+        """The pairs without a text longer than that, as trainings leave the others out."""
         short = [item for item in self.items if item.longest <= tokens]
         return Texts(short or self.items[:1], round(self.count * len(short) / len(self.items)), self.known)
 
@@ -67,9 +70,8 @@ class Texts:
         return Texts(self.items, min(self.count, count or self.count), self.known)
 
     def answered(self, answers: int, tokens: int, count: int) -> "Texts":
-        """The same prompts, each with so many answers of so many tokens."""
-        made = [Item(item.prompt, [[0] * tokens] * answers) for item in self.items]
-        return Texts(made, count, known=False)
+        """`count` prompts like these, each with so many answers of so many tokens."""
+        return Texts([Item(item.prompt, [[0] * tokens] * answers) for item in self.items], count, known=False)
 
 
 def pairs(cfg: DictConfig) -> tuple[Texts, Texts]:
@@ -80,60 +82,54 @@ def pairs(cfg: DictConfig) -> tuple[Texts, Texts]:
         train, heldout = (_items(part.rows, format) for part in parts)
         return Texts(train, data.pairs), Texts(heldout, data.heldout)
     rows, count = _drawn(data)
-    kept = round(count * data.heldout)
+    heldout = round(count * data.heldout)
     items = [] if format is None else _items(rows, format)
     known = bool(items)
-    items = items or [_unknown(cfg)]
-    return Texts(items, count - kept, known), Texts(items, max(1, kept), known)
+    items = items or [_longest(cfg)]
+    return Texts(items, count - heldout, known), Texts(items, max(1, heldout), known)
 
 
 def built(cfg: DictConfig, run: RunDir, train: Texts) -> Texts:
-    """The policy's own samples in pairs: those that are there, or as many and as long as they may become."""
+    """The policy's own samples in pairs: those already written, or as many and as long as they may become."""
     format = _format(cfg)
     if format is not None and run.built_pairs.is_file():
         rows = artifacts.read_rows(run.built_pairs)
         drawn = random.Random(0).sample(rows, min(len(rows), SAMPLE))
         if items := _items(drawn, format):
             return Texts(items, len(rows))
-    each = cfg.sampling.n // 2 if cfg.build_pairs.pairing == "zip4" else 1
+    per_prompt = cfg.sampling.n // 2 if cfg.build_pairs.pairing == "zip4" else 1
     prompts = train.first(cfg.build_pairs.prompts).count
-    return train.answered(2, cfg.sampling.max_new_tokens, max(1, prompts * each))
+    return train.answered(2, cfg.sampling.max_new_tokens, max(1, prompts * per_prompt))
 
 
 def questions(cfg: DictConfig, train: Texts) -> Texts:
-    """What contrastive answers are generated to, with an answer as long as it may be."""
+    """The questions that contrastive answers are generated to, each with an answer as long as it may be."""
     contrast, format = cfg.annotator.contrast, _format(cfg)
+    unread = train.answered(1, contrast.max_new_tokens, contrast.count)
     if contrast.file is not None or format is None:
-        return train.answered(1, contrast.max_new_tokens, contrast.count)
-    asked = contrast_data.questions(
+        return unread
+    rows = contrast_data.questions(
         contrast.questions, contrast.count, seed=cfg.data.seed, folder=cfg.data.get("folder")
-    )
-    read = readable(asked.rows[:SAMPLE], lambda row: format.prompt_ids(row["prompt"]))
+    ).rows
+    read = readable(rows[:SAMPLE], lambda row: format.prompt_ids(row["prompt"]))
     items = [Item(ids, [[0] * contrast.max_new_tokens]) for _, ids in read]
-    return Texts(items, len(asked.rows)) if items else train.answered(1, contrast.max_new_tokens, contrast.count)
+    return Texts(items, len(rows)) if items else unread
 
 
 def largest(items: Sequence[Item], size: int, draws: int, cost: Callable[[Item], int]) -> list[Item]:
     """The costliest of so many micro-batches of `size`, drawn as a training deals them."""
-    source = random.Random(0)
+    generator = random.Random(0)
+    draw = generator.sample if size <= len(items) else generator.choices
     costs = [cost(item) for item in items]
-    found: list[int] = []
-    for _ in range(max(1, min(draws, DRAWS))):
-        some = (
-            source.sample(range(len(items)), size) if size <= len(items) else source.choices(range(len(items)), k=size)
-        )
-        found = max(found, some, key=lambda numbers: sum(costs[i] for i in numbers))
-    return [items[i] for i in found]
+    batches = [draw(range(len(items)), k=size) for _ in range(max(1, min(draws, DRAWS)))]
+    return [items[i] for i in max(batches, key=lambda batch: sum(costs[i] for i in batch))]
 
 
 def planned(items: Sequence[Item], tokens: int, cost: Callable[[Item], int]) -> list[Item]:
     """A planned batch of at most so many tokens (batches.py), of items about as long as the longest."""
-    found: list[Item] = []
-    longest = max(map(cost, items))
     ordered = sorted(items, key=cost, reverse=True)
-    for number in range(max(1, tokens // longest)):
-        found.append(ordered[number % len(ordered)])
-    return found
+    size = max(1, tokens // cost(ordered[0]))
+    return [ordered[number % len(ordered)] for number in range(size)]
 
 
 def _format(cfg: DictConfig) -> ChatFormat | None:
@@ -142,36 +138,36 @@ def _format(cfg: DictConfig) -> ChatFormat | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(ready_path(source), revision=source.revision)
         return chat_format(tokenizer, cfg.model.chat_template)
-    except (OSError, ValueError, TypeError, AttributeError, UserError):  # whatever a folder without one makes of it
+    except (OSError, ValueError, TypeError, AttributeError, UserError):  # a folder without one can cause any of these
         return None
 
 
 def _drawn(data: DictConfig) -> tuple[list[dict], int]:
-    """Some of the pairs, every one as likely as any other (reservoir sampling), and how many there are."""
-    source = random.Random(0)
+    """A random sample of the pairs (reservoir sampling), and how many there are in all."""
+    generator = random.Random(0)
     rows: list[dict] = []
     count = 0
-    for one in sources(data):
-        for file in one.files(data.folder):
-            for _, row in one.raw_pairs(read_file("data.path", str(file))):
+    for source in sources(data):
+        for file in source.files(data.folder):
+            for _, row in source.raw_pairs(read_file("data.path", str(file))):
                 if isinstance(row, str):
                     continue
                 count += 1
-                place = len(rows) if len(rows) < SAMPLE else source.randrange(count)
+                place = len(rows) if len(rows) < SAMPLE else generator.randrange(count)
                 if place < SAMPLE:
                     rows[place : place + 1] = [{"id": str(count), **row}]
-    usable = [one for _, one in readable(rows, lambda row: pair(row, str(row["id"]), data.name))]
+    usable = [columns for _, columns in readable(rows, lambda row: pair(row, str(row["id"]), data.name))]
     count = round(count * len(usable) / max(1, len(rows)))
     return usable, count if data.rows is None else min(count, data.rows)
 
 
 def _items(rows: Sequence[dict], format: ChatFormat) -> list[Item]:
     read = readable(rows, lambda row: format.render(row["prompt"], [row["chosen"], row["rejected"]]))
-    return [item for _, both in read if all((item := Item.of(both)).answers)]
+    return [item for _, answers in read if all((item := Item.of(answers)).answers)]
 
 
-def _unknown(cfg: DictConfig) -> Item:
-    """In place of texts that can't be read: the longest that trainings take."""
+def _longest(cfg: DictConfig) -> Item:
+    """The longest pair that trainings take, in place of pairs that can't be read."""
     trains_rewards = bool(set(trained_with("trainer")) & set(cfg.stages))
     longest = max(cfg.trainer.max_length if trains_rewards else 0, cfg.policy.max_length)
     half = math.ceil(longest / 2)

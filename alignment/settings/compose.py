@@ -1,4 +1,4 @@
-"""From command line to checked configuration, with mistakes answered in one line before anything heavy is imported.
+"""From the command line to a checked configuration; mistakes are answered in one line, before torch is imported.
 
 Hydra composes the configuration twice: here, to check it and to put its errors into plain words, and again in
 hydra.main, which keeps --help, --cfg and -m (sweeps) what Hydra users know.
@@ -18,7 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException, ValidationError
 
-from alignment.settings.rules import check, check_idle
+from alignment.settings.rules import check, check_idle, key_of
 from alignment.settings.schema import CONF_DIR, Config, register
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -29,15 +29,15 @@ FOR_EVERY_RECIPE = ("recipe", "stages", "seed", "run", "launch")  # settings tha
 def check_arguments(arguments: list[str]) -> None:
     """Raises a UserError for the first mistake in a command line; with -m, in any of its jobs."""
     overrides, flags = split_arguments(arguments)
-    only_shown = flags & {"help", "hydra_help", "cfg", "info"}
+    shows_only = flags & {"help", "hydra_help", "cfg", "info"}
     jobs = _sweep(overrides) if "multirun" in flags else [overrides]
     for job in jobs:
-        if not only_shown or any(override.startswith("+recipe=") for override in job):
+        if not shows_only or any(override.startswith("+recipe=") for override in job):
             compose_config(job)
 
 
 def as_hydra_reads(arguments: list[str]) -> list[str]:
-    """The same command line, with quotes around words that Hydra reads only in quotes: with letters as in José."""
+    """The same command line, with quotes around words such as José, whose letters Hydra reads only in quotes."""
     return [
         argument if argument.startswith("-") or argument.isascii() else _accented(argument) for argument in arguments
     ]
@@ -46,11 +46,11 @@ def as_hydra_reads(arguments: list[str]) -> list[str]:
 def _accented(override: str) -> str:
     key, equals, value = override.partition("=")
     if value.startswith(("[", "{")):
-        return key + equals + re.sub(_WORD, lambda found: _word(found[0]), value)
+        return key + equals + re.sub(_WORD, lambda word: _word(word[0]), value)
     return key + equals + ",".join(map(_word, re.findall(_CHOICE, value)))
 
 
-# What a value is made of: in quotes, or of other characters than those that mean something in a list, or in a sweep.
+# A word of a value is in quotes, or has none of the characters that mean something in a list (a choice: in a sweep).
 _IN_QUOTES = r"""'(?:[^'\\]|\\.)*'(?=\s*(?:[\]},:]|$))|"(?:[^"\\]|\\.)*"(?=\s*(?:[\]},:]|$))"""
 _WORD = rf"{_IN_QUOTES}|[^\[\]{{}}(),:\s](?:[^\[\]{{}}(),:]*[^\[\]{{}}(),:\s])?"
 _CHOICE = rf"(?:{_IN_QUOTES})(?=,|$)|[^,]+"
@@ -62,20 +62,20 @@ def _word(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """As Hydra reads any text as it stands."""
+    """The text as it must be written for Hydra to read it unchanged."""
     if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text) + "'"
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], set[str]]:
-    """Overrides, and which of Hydra's flags are set. --config-dir becomes a search path, as Hydra itself does it."""
+    """The overrides, and the names of Hydra's flags that are set. --config-dir becomes a search path, as in Hydra."""
     parser = get_args_parser()
     parser.error = _unreadable
-    given = vars(parser.parse_args(arguments))
-    overrides, folder = given.pop("overrides"), given["config_dir"]
+    parsed = vars(parser.parse_args(arguments))
+    overrides, folder = parsed.pop("overrides"), parsed["config_dir"]
     search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
-    return [*overrides, *search], {flag for flag, value in given.items() if value}
+    return [*overrides, *search], {flag for flag, value in parsed.items() if value}
 
 
 def _unreadable(message: str) -> NoReturn:
@@ -109,14 +109,14 @@ def _sweep(overrides: list[str]) -> list[list[str]]:
 
 
 def sweep_folder(arguments: list[str], job: list[str]) -> str:
-    """A name for one job of a sweep, by what differs between its jobs: seed=1."""
+    """A name for one job of a sweep, made of the overrides that differ between its jobs, such as seed=1."""
     parsed = OverridesParser.create().parse_overrides(split_arguments(arguments)[0])
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
-    return ",".join(one.replace("/", "_") for one in job if one.partition("=")[0] in swept)
+    return ",".join(override.replace("/", "_") for override in job if override.partition("=")[0] in swept)
 
 
 def _refuse_unknown_keys(cfg: Any, schema: type, prefix: str) -> None:
-    """Keys appended with +key=value pass Hydra's schema, but nothing would read them."""
+    """Refuses keys that are added with +key=value: Hydra's schema lets them pass, but nothing would read them."""
     known = {field.name: field.type for field in fields(schema)}
     for key in cfg:
         if key not in known:
@@ -129,11 +129,11 @@ def _refuse_unknown_keys(cfg: Any, schema: type, prefix: str) -> None:
 
 
 def _refuse_unread_keys(cfg: DictConfig, overrides: list[str]) -> None:
-    """A setting that no stage of the recipe reads would do nothing (of all its stages, whichever are run now)."""
+    """Refuses settings that no stage of the recipe reads; its stages are all of them, whichever are run now."""
     stages = {*OmegaConf.load(CONF_DIR / "recipe" / f"{cfg.recipe}.yaml").stages, *cfg.stages}
     read = {key for stage in stages for key in STAGES[stage].config} | set(FOR_EVERY_RECIPE)
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        key = key_of(override)
         related = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in read)
         if not related and OmegaConf.select(cfg, key) is not None:
             raise UserError(key, f"it would have no effect: no stage of {cfg.recipe} reads it", "leave it out")
@@ -149,7 +149,7 @@ def _refuse_missing_keys(cfg: DictConfig) -> None:
 
 
 def _in_plain_words(error: Exception) -> UserError:
-    """Hydra's and OmegaConf's errors as: the key, what is wrong, what would be right."""
+    """An error of Hydra or OmegaConf as a line: the key, what is wrong, what would be right."""
     cause = error.__cause__ or error
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
@@ -174,12 +174,11 @@ def _in_plain_words(error: Exception) -> UserError:
 
 
 def _composition_error(message: str) -> UserError:
-    if found := re.match(r"Could not override '(.+?)'\. No match in the defaults list", message):
-        return UserError(found[1], "recipes are added, not overridden", f"write +{found[1]}=...")
-    if found := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", message):
-        return UserError(
-            found[1], f"{found[2]} is ambiguous", f"write {found[1]}=[{found[2]}], or -m to run each in turn"
-        )
+    if match := re.match(r"Could not override '(.+?)'\. No match in the defaults list", message):
+        return UserError(match[1], "recipes are added, not overridden", f"write +{match[1]}=...")
+    if match := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", message):
+        key, values = match.groups()
+        return UserError(key, f"{values} is ambiguous", f"write {key}=[{values}], or -m to run each in turn")
     return UserError("command line", message.splitlines()[0].rstrip("."), "see --help")
 
 

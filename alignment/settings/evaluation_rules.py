@@ -1,4 +1,4 @@
-"""Which settings of an evaluation and its scorecard go together. Nothing here imports torch."""
+"""Which settings of an evaluation and its scorecard go together. This module imports no torch."""
 
 from importlib.util import find_spec
 
@@ -9,13 +9,14 @@ from alignment.evaluation.vocabulary import measurable
 from alignment.judges.choice import chosen
 from alignment.policies.systems import evaluated
 from alignment.settings.schema import Config
+from alignment.settings.value_rules import check_list
 from alignment.types import UserError
 
-SETS = ("data", *PROMPT_SETS)  # that evaluation.sets may name
+SETS = ("data", *PROMPT_SETS)  # what evaluation.sets may name
 
 
 def check_scorecard(cfg: Config) -> None:
-    """Refuses sets that there aren't, models and judges that don't go together, gates on what won't be measured."""
+    """Refuses unknown sets, models and judges that don't go together, and gates on what won't be measured."""
     card, sets = cfg.scorecard, cfg.evaluation.sets
     if cfg.recipe == "scorecard":
         for key in ("before", "after"):
@@ -25,8 +26,7 @@ def check_scorecard(cfg: Config) -> None:
         raise UserError("scorecard.before and after", "they are read by +recipe=scorecard alone", "leave them out")
     if sets is None:
         raise UserError("evaluation.sets", "a value is required", f"name what is asked: {', '.join(SETS)}")
-    if not sets or len(set(sets)) < len(sets):
-        raise UserError("evaluation.sets", "the list is empty or names something twice", "name each once")
+    check_list("evaluation.sets", sets)
     for name in sets:
         if name not in SETS:
             raise UserError("evaluation.sets", f"there is no set {name!r}", f"the sets are {', '.join(SETS)}")
@@ -40,12 +40,12 @@ def check_scorecard(cfg: Config) -> None:
     require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
 
 
-def _oracle_alone(cfg: Config) -> bool:
-    """Of prompts that mean nothing to it?"""
+def _oracle_unasked(cfg: Config) -> bool:
+    """Whether the oracle is the only judge that is chosen, and no prompt that is evaluated on means anything to it."""
     return "evaluate" in cfg.stages and chosen(cfg.judge) == ["oracle"] and "oracle" not in asked_judges(cfg)
 
 
-# Of rules.IDLE: (when, the keys, why).
+# A part of rules.IDLE.
 IDLE = (
     (
         lambda cfg: cfg.scorecard.after is not None,
@@ -57,10 +57,6 @@ IDLE = (
         ["sampling.n"],
         "the scorecard samples one answer to a prompt, for each of policy.seeds",
     ),
-    (
-        lambda cfg: cfg.scorecard.mmlu.questions == 0,
-        ["scorecard.mmlu.shots"],
-        "scorecard.mmlu.questions=0 asks none",
-    ),
-    (_oracle_alone, ["judge"], "the oracle knows the world's prompts alone, and none is asked"),
+    (lambda cfg: cfg.scorecard.mmlu.questions == 0, ["scorecard.mmlu.shots"], "scorecard.mmlu.questions=0 asks none"),
+    (_oracle_unasked, ["judge"], "the oracle knows the world's prompts alone, and none is asked"),
 )

@@ -1,4 +1,4 @@
-"""The part of the schema that says what is judged, by whom, and against which thresholds."""
+"""The schema of evaluations: what is evaluated, by which judges, and with which thresholds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +95,7 @@ class ApiJudge:
 
 @dataclass
 class Judge:
-    """Keys for whatever is judged, and a block for each judge that was chosen."""
+    """The keys of every judging, and a block for each judge that is chosen."""
 
     input: str | None
     output: str | None

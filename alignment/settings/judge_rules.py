@@ -1,4 +1,4 @@
-"""Which judges can be chosen together with what. Nothing here imports torch."""
+"""Which settings of judges go together. This module imports no torch."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,17 +12,17 @@ JUDGED_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def check_judges(cfg: Config) -> None:
-    """Refuses a judging without files, without a judge, or with an address that holds a secret."""
+    """Refuses no judge at all, stage judge without its files, and an address that holds a secret."""
     judge = cfg.judge
     if not chosen(judge):
         raise UserError("judge", "none is chosen", f"choose from {', '.join(JUDGES)}")
     if "judge" in cfg.stages:
-        for key, what in (("input", "the file of answers"), ("output", "the file to write")):
+        for key, file in (("input", "the file of answers"), ("output", "the file to write")):
             if not judge[key]:
-                raise UserError(f"judge.{key}", "a value is required", f"name {what}: judge.{key}=...")
+                raise UserError(f"judge.{key}", "a value is required", f"name {file}: judge.{key}=...")
         if Path(judge.output).suffix not in JUDGED_FILES:
-            wanted = ", ".join(JUDGED_FILES)
-            raise UserError("judge.output", f"{judge.output} is of an unknown kind", f"give one of {wanted}")
+            choose = f"give one of {', '.join(JUDGED_FILES)}"
+            raise UserError("judge.output", f"{judge.output} is of an unknown kind", choose)
         if Path(judge.input).resolve() == Path(judge.output).resolve():
             raise UserError("judge.output", "it is the input", "name another file")
     if "api" in chosen(judge):
@@ -34,9 +34,7 @@ def _check_api(api: ApiJudge) -> None:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UserError("judge.api.url", "it is no address of a service", "give one as https://api.openai.com/v1")
     if "@" in url.netloc or url.query or url.fragment:
-        raise UserError(  # it would be kept in records: it isn't quoted here either
-            "judge.api.url", "it holds a user, a password or a query, which may be a secret",
-            "give the address alone, and the key by judge.api.key_variable",
-        )  # fmt: skip
+        problem = "it holds a user, a password or a query, which may be a secret"  # records would keep it
+        raise UserError("judge.api.url", problem, "give the address alone, and the key by judge.api.key_variable")
     if api.budget is not None and not (api.price_in > 0 and api.price_out > 0):
         raise UserError("judge.api.budget", "without prices nothing is ever spent", "set price_in and price_out too")

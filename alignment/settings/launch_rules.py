@@ -27,9 +27,8 @@ def check_launch(cfg: Config) -> None:
 
 def _check_slurm(launch: DictConfig) -> None:
     if not launch.gpus and launch.processes is None:
-        raise UserError(
-            "launch.processes", "without GPUs nothing says how many ranks", "give it, as launch.processes=2"
-        )
+        problem = "without GPUs nothing says how many ranks"
+        raise UserError("launch.processes", problem, "give it, as launch.processes=2")
     if not launch.gpus and launch.gpu_memory_gb is not None:
         raise UserError("launch.gpu_memory_gb", "it would have no effect: launch.gpus=0", "leave one of the two out")
     if not launch.gpus and launch.layout == "fsdp2":
@@ -39,10 +38,8 @@ def _check_slurm(launch: DictConfig) -> None:
         if seconds is None:
             raise UserError("launch.time", f"{launch.time!r} is no time", "write minutes, hh:mm:ss or days-hh:mm:ss")
         if seconds <= launch.grace_seconds:
-            raise UserError(
-                "launch.grace_seconds", f"{launch.grace_seconds} s leave nothing of launch.time={launch.time}",
-                "give jobs more time, or less grace",
-            )  # fmt: skip
+            problem = f"{launch.grace_seconds} s leave nothing of launch.time={launch.time}"
+            raise UserError("launch.grace_seconds", problem, "give jobs more time, or less grace")
     for line in launch.directives:
         if not line.startswith("-") or "\n" in line:
             raise UserError("launch.directives", f"{line!r} is no option of sbatch", "write them as --qos=low")
@@ -54,10 +51,10 @@ def _check_slurm(launch: DictConfig) -> None:
 
 def slurm_seconds(text: str) -> int | None:
     """A time limit as Slurm reads it; None if it can't."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if not found:
+    limit = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not limit:
         return None
-    days, *rest = found.groups()
+    days, *rest = limit.groups()
     parts = [int(part) for part in rest if part is not None]
     if days is not None:  # days-hours[:minutes[:seconds]]
         return int(days) * 86400 + sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))

@@ -1,4 +1,4 @@
-"""The part of the schema that says what is learned from, and how: model, data, annotation, rewards and trainings."""
+"""The schema of the methods: model, data, annotation, rewards, samples and trainings."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,7 +119,7 @@ class Annotator:
 
 @dataclass
 class Training:
-    """TRL's and transformers' own names; three are ours: batch_size, per_device_batch_size and precision."""
+    """Keys that all trainings share, in TRL's names but for batch_size, per_device_batch_size and precision."""
 
     batch_size: int = at_least(1)
     per_device_batch_size: int | None = at_least(1)
@@ -138,7 +138,7 @@ class Training:
 
 @dataclass
 class Trainer(Training):
-    """Of a reward model, in RewardConfig's names."""
+    """The training of a reward model, in RewardConfig's names."""
 
     learning_rate: float = between(0, 1)
     center_rewards_coefficient: float | None
@@ -146,7 +146,7 @@ class Trainer(Training):
 
 @dataclass
 class Policy(Training):
-    """In DPOConfig's names; ours are systems, seeds and grid_seeds too."""
+    """The training of policies, in DPOConfig's names; systems, seeds and grid_seeds are ours."""
 
     systems: list[str]
     seeds: list[int]
@@ -163,7 +163,9 @@ class RewardModel:
 
 
 @dataclass
-class NoAdapters:
+class NameAlone:
+    """An option without keys of its own: no adapters, no packing."""
+
     name: str
 
 
@@ -191,11 +193,6 @@ class Confidence:
 class AutoPacking:
     name: str
     max_tokens: int = at_least(1)
-
-
-@dataclass
-class NoPacking:
-    name: str
 
 
 # ---- rewards and samples --------------------------------------------------------------------------------------------
@@ -242,8 +239,8 @@ GROUPS = {
     "model/model": Model,
     "data/world": WorldData, "data/file": FileData, "data/set": SetData, "data/ranked": RankedData,
     "data/mixture": MixtureData,
-    "lora/none": NoAdapters, "lora/adapters": Adapters,
-    "packing/auto_packing": AutoPacking, "packing/no_packing": NoPacking,
+    "lora/none": NameAlone, "lora/adapters": Adapters,
+    "packing/auto_packing": AutoPacking, "packing/no_packing": NameAlone,
     "confidence/confidence": Confidence, "policy/policy": Policy,
     "sampling/sampling": Sampling, "reward/reward": Reward,
 }  # fmt: skip

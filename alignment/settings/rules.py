@@ -1,7 +1,7 @@
-"""Which settings go together; which values each may have, the schema says.
+"""Which settings go together; the schema says which values each may have.
 
 A key that has no effect under the other settings is refused, so that nobody believes in an option that does nothing.
-Nothing here imports torch: a mistake is answered in a second.
+This module imports no torch: a mistake is answered in a second.
 """
 
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from alignment.settings.judge_rules import check_judges
 from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import Config
 from alignment.settings.training_rules import check_trainings
-from alignment.settings.value_rules import check_range, check_values
+from alignment.settings.value_rules import check_list, check_range, check_values
 from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
 from alignment.types import Scorer, UserError
@@ -74,10 +74,8 @@ def _check_stages(cfg: Config) -> None:
 def _check_thinking(cfg: Config) -> None:
     policies = [stage for stage in cfg.stages if stage in trained_with("policy")]
     if cfg.model.thinking and policies:
-        raise UserError(
-            "model.thinking", f"{policies[0]} learns from answers without thoughts, and would unlearn them",
-            "leave it off here; sampling and evaluation alone may think",
-        )  # fmt: skip
+        problem = f"{policies[0]} learns from answers without thoughts, and would unlearn them"
+        raise UserError("model.thinking", problem, "leave it off here; sampling and evaluation alone may think")
 
 
 def _check_annotator(cfg: Config) -> None:
@@ -85,54 +83,42 @@ def _check_annotator(cfg: Config) -> None:
     if annotator.layer not in ("auto", "last") and not (type(annotator.layer) is int and annotator.layer >= 1):
         raise UserError("annotator.layer", f"{annotator.layer!r} is not a layer", "give auto, last, or a number from 1")
     if annotator.direction == "random" and annotator.layer == "auto":
-        _no_effect(
-            "annotator.layer", "auto picks the layer by the induced pairs, which a random direction ignores", "a layer"
-        )
+        why = "auto picks the layer by the induced pairs, which a random direction ignores"
+        _no_effect("annotator.layer", why, "a layer")
     if annotator.direction in ("distance", "cosine"):
         if annotator.layer == "auto":
-            _no_effect(
-                "annotator.layer",
-                f"auto picks the layer for an SMV, and direction={annotator.direction} has none",
-                "a layer",
-            )
+            why = f"auto picks it for a standard margin vector (SMV), and direction={annotator.direction} has none"
+            _no_effect("annotator.layer", why, "a layer")
         if binning.negative != "bin":
-            _no_effect(
-                "annotator.binning.negative", f"margins of direction={annotator.direction} are never negative", "bin"
-            )
+            why = f"margins of direction={annotator.direction} are never negative"
+            _no_effect("annotator.binning.negative", why, "bin")
     if not (isfinite(binning.low) and isfinite(binning.high)):
         raise UserError("annotator.binning", "low or high is not finite", "give numbers")
     if not binning.low < binning.high:
-        raise UserError(
-            "annotator.binning.high", f"{binning.high:g} is not above low={binning.low:g}", "give a larger high"
-        )
+        problem = f"{binning.high:g} is not above low={binning.low:g}"
+        raise UserError("annotator.binning.high", problem, "give a larger high")
     if binning.negative == "keep" and binning.low < 0:
-        raise UserError(
-            "annotator.binning.low", f"{binning.low:g} turns signs round under negative=keep", "give 0 or more"
-        )
+        problem = f"{binning.low:g} turns signs round under negative=keep"
+        raise UserError("annotator.binning.low", problem, "give 0 or more")
     if annotator.prompt == "chat" and (annotator.joiner_induced or annotator.joiner_pairs):
-        _no_effect(
-            "annotator.joiner_induced and joiner_pairs",
-            "the chat template joins prompt and answer",
-            "annotator.prompt=alpaca",
-        )
+        why = "the chat template joins prompt and answer"
+        _no_effect("annotator.joiner_induced and joiner_pairs", why, "annotator.prompt=alpaca")
     if not contrast.refusal.strip():
         raise UserError("annotator.contrast.refusal", "it is empty", "give the text of a refusal")
     if contrast.file is None and contrast.positive == contrast.negative:
-        raise UserError(
-            "annotator.contrast", "positive and negative are the same", "make one refusal, the other generated"
-        )
+        problem = "positive and negative are the same"
+        raise UserError("annotator.contrast", problem, "make one refusal, the other generated")
 
 
 def _check_samples(cfg: Config) -> None:
-    best, known = cfg.best_of_n, get_args(Scorer)
-    for key in ("counts", "scorers"):
-        if not best[key] or len(set(best[key])) < len(best[key]):
-            raise UserError(f"best_of_n.{key}", "the list is empty or names something twice", "name each once")
+    best, choices = cfg.best_of_n, get_args(Scorer)
+    check_list("best_of_n.counts", best.counts)
+    check_list("best_of_n.scorers", best.scorers)
     if min(best.counts) < 1:
         raise UserError("best_of_n.counts", f"{min(best.counts)} is out of range", "give numbers of at least 1")
     for scorer in best.scorers:
-        if scorer not in known:
-            raise UserError("best_of_n.scorers", f"{scorer!r} is not a choice", f"choose from {', '.join(known)}")
+        if scorer not in choices:
+            raise UserError("best_of_n.scorers", f"{scorer!r} is not a choice", f"choose from {', '.join(choices)}")
     if cfg.data.name != "world":
         if "best_of_n" in cfg.stages:
             raise UserError("stages", "best_of_n needs a judge, and only the world has one yet", "use data=world")
@@ -141,15 +127,13 @@ def _check_samples(cfg: Config) -> None:
     ranked = "build_pairs" in cfg.stages and cfg.build_pairs.scorer == "reward_model"
     ranked |= "best_of_n" in cfg.stages and "reward_model" in best.scorers
     if ranked and cfg.build_pairs.reward_model not in cfg.reward_model.margins:
-        raise UserError(
-            "build_pairs.reward_model", f"{cfg.build_pairs.reward_model} is not among reward_model.margins",
-            f"choose one of {', '.join(cfg.reward_model.margins)}",
-        )  # fmt: skip
+        problem = f"{cfg.build_pairs.reward_model} is not among reward_model.margins"
+        raise UserError("build_pairs.reward_model", problem, f"choose one of {', '.join(cfg.reward_model.margins)}")
     if "build_pairs" in cfg.stages and cfg.sampling.n < 2:
         raise UserError("sampling.n", f"{cfg.sampling.n} sample makes no pair", "give 2 or more")
 
 
-# Settings that others make meaningless: (when, the keys, why). Only what a command line sets is refused.
+# When which keys have no effect, and why. Only keys that the command line sets are refused.
 IDLE = (
     *evaluation_rules.IDLE,
     (
@@ -185,23 +169,23 @@ IDLE = (
         ["judge.calibration_rows", "judge.position_pairs", "judge.minimum_agreement", "judge.folder"],
         "judge.calibration names no labelled answers",
     ),
-    (
-        lambda cfg: "judge" not in cfg.stages,
-        ["judge.input", "judge.output"],
-        "stage judge is not run",
-    ),
+    (lambda cfg: "judge" not in cfg.stages, ["judge.input", "judge.output"], "stage judge is not run"),
 )
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def check_idle(cfg: Config, overrides: list[str]) -> None:
     """Refuses an override that the other settings leave without effect."""
-    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    overridden = [key_of(override) for override in overrides]
     idle = {f"confidence.{name}": why for name, why in unread(cfg.confidence.source, cfg.confidence.refit).items()}
-    idle |= {key: why for applies, keys, why in IDLE for key in keys if key in given and applies(cfg)}
-    for key in given:
+    idle |= {key: why for applies, keys, why in IDLE for key in keys if key in overridden and applies(cfg)}
+    for key in overridden:
         if key in idle:
             raise UserError(key, f"it would have no effect: {idle[key]}", "leave one of the two out")
 
 
-def _no_effect(key: str, why: str, right: str) -> None:
-    raise UserError(key, f"it would have no effect: {why}", f"use {right}")
+def _no_effect(key: str, why: str, remedy: str) -> None:
+    raise UserError(key, f"it would have no effect: {why}", f"use {remedy}")

@@ -1,6 +1,6 @@
-"""The schema of conf/: what keys there are, of what type, and within which bounds.
+"""The schema of conf/: which keys there are, of which type, and within which bounds.
 
-Their values and explanations live in conf/*.yaml; a key without a default here must have its value there.
+Their values and explanations stand in conf/*.yaml; a key without a default here has its value there.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def _beside(name: str) -> Path:
-    """In a wheel it is part of the package, in a checkout it stands beside it."""
+    """The folder of that name: in a wheel it is part of the package, in a checkout it stands beside it."""
     return next(folder for folder in (_PACKAGE / name, _PACKAGE.parent / name) if folder.is_dir())
 
 
@@ -111,5 +111,5 @@ def register() -> None:
     for name, node in (launches | method_schema.GROUPS | evaluation_schema.GROUPS).items():
         group, _, option = name.partition("/")
         store.store(f"{option}_schema", node, group=group)
-    # --help lists every group, and Hydra copies the whole store for each: two seconds. What it loads is a copy anyhow.
+    # For --help Hydra copies the whole store for every group, which takes two seconds; what it loads is a copy anyhow.
     store.__deepcopy__ = lambda memo: store

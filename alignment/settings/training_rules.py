@@ -1,4 +1,4 @@
-"""Which settings of trainings go together: reward models', policies', and where confidences come from."""
+"""Which settings of trainings go together: of reward models, of policies, and of where confidences come from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -6,6 +6,7 @@ from typing import Any, get_args
 from alignment.policies.systems import SYSTEMS
 from alignment.settings.method_schema import Training
 from alignment.settings.schema import Config
+from alignment.settings.value_rules import check_list
 from alignment.stages import trained_with
 from alignment.types import Margins, UserError
 
@@ -22,38 +23,32 @@ def check_trainings(cfg: Config) -> None:
 
 
 def _check_training(training: Training, group: str) -> None:
-    """group: of conf/, where these settings are."""
-    if training.per_device_batch_size and training.batch_size % training.per_device_batch_size:
-        raise UserError(
-            f"{group}.per_device_batch_size",
-            f"{training.per_device_batch_size} does not divide batch_size={training.batch_size}",
-            "give a divisor, or null",
-        )
+    """group: the group of conf/ that has these settings."""
+    size = training.per_device_batch_size
+    if size and training.batch_size % size:
+        problem = f"{size} does not divide batch_size={training.batch_size}"
+        raise UserError(f"{group}.per_device_batch_size", problem, "give a divisor, or null")
     steps = training.max_steps
     if steps == 0 or steps < -1:
         raise UserError(f"{group}.max_steps", f"{steps} is out of range", "give 1 or more, or -1 for epochs")
     if training.save_steps % training.logging_steps:
-        raise UserError(
-            f"{group}.save_steps",
-            f"{training.save_steps} is no multiple of logging_steps={training.logging_steps}, so a resumed run would "
-            "log other means",
-            "give a multiple",
-        )
+        steps = f"{training.save_steps} is no multiple of logging_steps={training.logging_steps}"
+        raise UserError(f"{group}.save_steps", f"{steps}, so a resumed run would log other means", "give a multiple")
 
 
 def _check_lists(group: str, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in keys:
-        if not settings[key] or len(set(settings[key])) < len(settings[key]):
-            raise UserError(f"{group}.{key}", "the list is empty or names something twice", "name each once")
+        check_list(f"{group}.{key}", settings[key])
     if any(seed < 0 for seed in settings["seeds"]):
         raise UserError(f"{group}.seeds", "a seed is negative", "give 0 or more")
 
 
 def _check_reward_models(cfg: Config) -> None:
-    known = get_args(Margins)
+    choices = get_args(Margins)
     for margins in cfg.reward_model.margins:
-        if margins not in known:
-            raise UserError("reward_model.margins", f"{margins!r} is not a choice", f"list some of {', '.join(known)}")
+        if margins not in choices:
+            choose = f"list some of {', '.join(choices)}"
+            raise UserError("reward_model.margins", f"{margins!r} is not a choice", choose)
     _check_lists("reward_model", cfg.reward_model, ("margins", "seeds"))
 
 
@@ -64,35 +59,31 @@ def _check_policies(cfg: Config) -> None:
             raise UserError("policy.systems", f"there is no {system!r}", f"the systems are {', '.join(SYSTEMS)}")
     _check_lists("policy", policy, ("systems", "seeds", "beta", "learning_rate"))
     if not 1 <= policy.grid_seeds <= len(policy.seeds):
-        raise UserError(
-            "policy.grid_seeds", f"{policy.grid_seeds} of {len(policy.seeds)} seeds", "give 1 or more of them"
-        )
+        problem = f"{policy.grid_seeds} of {len(policy.seeds)} seeds"
+        raise UserError("policy.grid_seeds", problem, "give 1 or more of them")
     for key in ("beta", "learning_rate"):
         if any(not value > 0 for value in policy[key]):
             raise UserError(f"policy.{key}", "a value is not above 0", "give positive numbers")
     for name in policy.systems:
         stage = SYSTEMS[name].stage
         if stage is not None and stage not in cfg.stages and "evaluate" not in cfg.stages:
-            raise UserError(
-                "policy.systems", f"{name} is trained by {stage}, which is not run", f"add {stage} to stages"
-            )
+            problem = f"{name} is trained by {stage}, which is not run"
+            raise UserError("policy.systems", problem, f"add {stage} to stages")
     if len(policy.beta) * len(policy.learning_rate) > 1 and cfg.data.name != "world":
-        raise UserError(
-            "policy.beta and learning_rate", "a grid needs a judge of answers, and only the world has one yet",
-            "give one of each",
-        )  # fmt: skip
+        problem = "a grid needs a judge of answers, and only the world has one yet"
+        raise UserError("policy.beta and learning_rate", problem, "give one of each")
 
 
 def _check_column(cfg: Config) -> None:
-    """Pairs bring their confidence along only if they come from a file, or from a scorer whose gaps mean something."""
+    """Only pairs of a file, or of a scorer whose gaps mean something, bring their confidence along."""
     for name in cfg.policy.systems:
         system = SYSTEMS[name]
         if system.stage != "train_cdpo":
             continue
         if system.star and cfg.build_pairs.scorer == "judge":
-            why, other = "build_pairs.scorer=judge gives its pairs none", "build_pairs.scorer=hybrid or reward_model"
+            why, remedy = "build_pairs.scorer=judge gives its pairs none", "build_pairs.scorer=hybrid or reward_model"
         elif not system.star and cfg.data.name == "world":
-            why, other = "the world's pairs have none", "confidence=calibrated"
+            why, remedy = "the world's pairs have none", "confidence=calibrated"
         else:
             continue
-        raise UserError("confidence.source", f"column is what {name} learns from, and {why}", f"use {other}")
+        raise UserError("confidence.source", f"column is what {name} learns from, and {why}", f"use {remedy}")

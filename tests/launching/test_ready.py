@@ -74,7 +74,7 @@ def test_a_folder_that_a_node_does_not_see(tmp_path):
     first, second = node(0, 2, port, here), node(1, 2, port, elsewhere)
     assert first.wait(30) == 1 and second.wait(30) == 0
     assert f"repalign: n1 doesn't see {here}; set run.dir to a folder that all nodes share" in first.stderr.read()
-    assert exits.found(here, "train") == 2
+    assert exits.exit_code(here, "train") == 2
 
 
 def test_one_node_has_nobody_to_wait_for(tmp_path):
