@@ -65,7 +65,7 @@ def test_memory_is_estimated_as_the_stage_says_and_of_no_other_one(toy, tmp_path
         fitting._changes(cfg, "annotate", estimator.machine)
     )
     toy(Stage("", config=(), inputs=("model",), model=Infers(None, None)))
-    assert list(fitting._changes(cfg, "toy", estimator.machine)) == []  # no KeyError: there is no such key
+    assert list(fitting._changes(cfg, "toy", estimator.machine)) == [["model.dtype=bfloat16"]]  # none of batch tokens
     text, refusal = table.report(cfg, run, plan(cfg, run), 1)
     assert text.endswith("memory is not estimated of toy") and refusal is None
     assert [line.split()[0] for line in text.splitlines() if line.strip()].count("annotate") == 2
