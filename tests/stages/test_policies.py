@@ -122,6 +122,7 @@ def test_a_policy_depends_on_both_numbers_of_prompts(tmp_path, world_folder):
         assert not set(keys()) & set(keys(other))
 
 
+@pytest.mark.slow
 def test_policies_are_the_same_bytes_trained_side_by_side(table1, tmp_path):
     """From their own pairs and from the given ones, a grid and its best point."""
     shutil.copytree(table1.root, tmp_path / "run")
@@ -265,9 +266,7 @@ def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_pat
         "policy.max_length=200",
         "data.heldout=0.01",
     ]
-    cfg = from_file_settings(
-        tmp_path, rows, *model, "policy.systems=[dpo,fixed_90_star,dpo_star]", "policy.seeds=[0,1]"
-    )
+    cfg = from_file_settings(tmp_path, rows, *model, "policy.systems=[dpo,dpo_star]", "policy.seeds=[0,1]")
     train, _ = file_pairs(cfg.data.path, cfg.data.heldout, seed=0)
     assert {rows[1]["id"], rows[2]["id"]} <= {row["id"] for row in train.rows}, "these fall into the training part"
     run, out = RunDir(tmp_path / "run"), tmp_path / "work" / "out"

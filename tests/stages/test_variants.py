@@ -54,7 +54,7 @@ def test_a_direction_follows_severity_where_random_ones_do_not(tmp_path, world_f
 
     smv = agreement()
     assert smv > 0.3  # measured 0.41; distance and cosine, which have no sign, 0.34
-    random = [agreement("annotator.direction=random", f"seed={s}", "data.seed=0") for s in range(5)]
+    random = [agreement("annotator.direction=random", f"seed={s}", "data.seed=0") for s in range(3)]
     assert max(random) < smv - 0.1  # measured -0.12 to 0.18
     for kind in ("distance", "cosine"):
         assert agreement(f"annotator.direction={kind}") < smv
@@ -90,7 +90,7 @@ def test_the_dropout_of_adapters_changes_what_a_reward_model_learns(tmp_path, wo
     """TRL sets it to 0 with all others. At the first step adapters add nothing yet, whatever their dropout."""
     given = ["lora=adapters", "trainer.learning_rate=0.01", "reward_model.margins=[legend]"]
     losses = []
-    for share in (0.0, 0.9):
+    for share in (0.0, 0.9):  # in one folder: what is induced and annotated stays
         found = run(tmp_path, *given, f"lora.dropout={share}")
         history = json.loads(found.reward_summary.read_text())["legend/seed-0"]["history"]
         losses.append([entry["loss"] for entry in history])
@@ -127,7 +127,7 @@ def test_bfloat16_training_passes_the_parity_gate(tmp_path, world_folder):
     assert parity["loaded"] <= 1e-4 < parity["bfloat16"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16], ids=str)
 def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monkeypatch, dtype):
     """They are published on whole weights, whose scores are others; what is compared is each with its like. On GPUs the
     base computes in bfloat16, and what is learned is in float32."""

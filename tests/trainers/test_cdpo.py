@@ -209,6 +209,7 @@ def test_packed_rows_train_as_padded_ones_do(folder, tmp_path, settings, attenti
             folder, tmp_path / packing, pairs(40), model=model, reward=a_reward() if live else None, packing=packing,
             eval_dataset=pairs(9, seed=5), max_steps=3, **{**slow, **settings, **more},
         )  # fmt: skip
+        assert not live or trainer.live.reward.weight.dtype == torch.float64
         found = {name: steps.of(name) for name in ("loss", "confidence", *(["hybrid_gap"] if live else []))}
         found |= {"evaluated": [trainer.evaluate()["eval_loss"]]} | ({"head": head(trainer).tolist()} if live else {})
         return {name: np.array(values) for name, values in found.items()}
@@ -393,17 +394,6 @@ def test_what_the_reward_reads_does_not_grow_with_the_answers(folder, tmp_path):
     assert shapes == [(16, LAYERS, WIDTH)] * 2
 
 
-def test_refit_off_leaves_the_reward_and_margins_change_it(folder, tmp_path):
-    start = torch.cat([value.detach().flatten() for value in a_reward().parameters()])
-    ends = {}
-    for refit in ("off", "margin", "no_margin"):
-        trainer, steps = train(folder, tmp_path / refit, reward=a_reward(), refit=refit, max_steps=3)
-        ends[refit] = head(trainer)
-        assert all(np.isfinite(steps.of("head_loss")))
-    assert torch.equal(ends["off"], start)
-    assert not torch.equal(ends["margin"], ends["no_margin"])
-
-
 def test_answers_that_were_cut_teach_the_reward_nothing(folder, tmp_path):
     """The second pair's answer is too long: the reward's step is that of the first pair alone."""
     rows = pairs(2, longest=6).to_list()
@@ -434,12 +424,12 @@ def test_with_lora_the_reference_is_the_policy_without_adapters(folder, tmp_path
 
 
 def test_precomputed_reference_log_probs_are_kept_and_change_nothing(folder, tmp_path):
-    _, steps = train(folder, tmp_path / "a", reward=a_reward(), max_steps=5)
-    _, pre_steps = train(folder, tmp_path / "b", reward=a_reward(), max_steps=5, precompute_ref_log_probs=True)
+    _, steps = train(folder, tmp_path / "a", reward=a_reward(), max_steps=2)
+    _, pre_steps = train(folder, tmp_path / "b", reward=a_reward(), max_steps=2, precompute_ref_log_probs=True)
     assert pre_steps.of("loss") == pytest.approx(steps.of("loss"), rel=1e-4)
     (kept,) = (tmp_path / "b" / "reference_log_probs").iterdir()
     before = kept.stat().st_mtime_ns
-    _, again = train(folder, tmp_path / "b", reward=a_reward(), max_steps=5, precompute_ref_log_probs=True)
+    _, again = train(folder, tmp_path / "b", reward=a_reward(), max_steps=2, precompute_ref_log_probs=True)
     assert kept.stat().st_mtime_ns == before and again.of("loss") == pre_steps.of("loss")
     train(folder, tmp_path / "b", pairs(26, seed=9), reward=a_reward(), max_steps=1, precompute_ref_log_probs=True)
     assert len(list((tmp_path / "b" / "reference_log_probs").iterdir())) == 2
@@ -484,11 +474,6 @@ def test_without_a_reward_one_is_fitted_on_the_training_pairs(folder, tmp_path, 
     assert f"γ = σ({trainer.live.reward.alpha:.3g} (R_c - R_r)) per pair, calibrated" in said
 
 
-def test_bfloat16_autocast_runs(folder, tmp_path):
-    trainer, steps = train(folder, tmp_path, reward=a_reward(), bf16=True, max_steps=3)
-    assert np.isfinite(steps.of("loss")).all() and trainer.live.reward.weight.dtype == torch.float64
-
-
 @pytest.mark.parametrize(
     "settings",
     [{"confidence": "column"}, {"reward_pairs": 20}, {"precompute_ref_log_probs": True}],
@@ -527,25 +512,12 @@ def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
     assert furthest(weights(with_check), weights(without)) == 0
 
 
-def test_the_check_names_what_does_not_work(folder, tmp_path, monkeypatch):
-    def broken(loss):
-        monkeypatch.setattr(ConfidenceDPOTrainer, "pair_losses", staticmethod(loss))
-        return train(folder, tmp_path, reward=a_reward())
-
+def test_the_check_is_of_the_models_that_train(folder, tmp_path):
+    """What else it finds is in test_start.py and test_pair_confidence.py."""
     changed = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     changed.lm_head.weight.data *= 1.3
     with pytest.raises(StageFailed, match="reference model: at step 0"):
         train(folder, tmp_path, model=changed, reward=a_reward())
-    with pytest.raises(StageFailed, match="the confidence does not change"):
-        broken(lambda difference, confidence, beta: -logsigmoid(beta * difference))
-    with pytest.raises(StageFailed, match="beta does not change"):
-        broken(lambda difference, confidence, beta: -confidence * logsigmoid(difference))
-    with pytest.raises(StageFailed, match="not a finite number"):
-        broken(lambda difference, confidence, beta: difference * torch.nan)
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
-    with pytest.raises(StageFailed, match="one step of its re-fit changes no confidence"):
-        train(folder, tmp_path, reward=a_reward())
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
