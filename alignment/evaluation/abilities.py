@@ -1,12 +1,12 @@
 """What a model can do beside answering safely: MMLU, and how a reward model ranks pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from omegaconf import DictConfig
 
 from alignment.data.columns import BadRow, Loaded, readable
 from alignment.data.mmlu import questions
@@ -155,56 +155,62 @@ def answer_rewards(
 
 
 class Abilities:
-    """Multiple choice, local tasks of lm-evaluation-harness, and rankings, where they are asked for."""
+    """Multiple choice, local tasks of lm-evaluation-harness, and rankings, where the scorecard's settings ask for them.
 
-    def __init__(self, cfg: DictConfig, work: Path, ranks: Ranks) -> None:
-        self._card, self._ranks, self._work = cfg.scorecard, ranks, work
-        self._packing, self._batch_tokens = Packing(**cfg.packing), cfg.sampling.batch_tokens
+    folder: where local copies of MMLU and RewardBench are looked for; seed: draws MMLU's questions.
+    """
+
+    def __init__(
+        self, card: Mapping[str, Any], folder: str, seed: int, packing: Packing, batch_tokens: int, work: Path,
+        ranks: Ranks,
+    ) -> None:  # fmt: skip
+        self._packing, self._batch_tokens, self._work, self._ranks = packing, batch_tokens, work, ranks
+        self._questions, self._shots = card["mmlu"]["questions"], card["mmlu"]["shots"]
+        self._task_names, self._include_path = list(card["lm_eval"]["tasks"]), card["lm_eval"]["include_path"]
+        self._reward_model = card["reward_model"]
         self._choices: list[dict] = []
         self._tasks: list[dict] = []
         self._rankings: list[dict] = []
         self.left_out: dict[str, list[str]] = {}
-        card = self._card
-        if card.mmlu.questions:
-            self._mmlu = mmlu_questions(cfg.evaluation.folder, card.mmlu.questions, card.mmlu.shots, seed=cfg.data.seed)
-        if card.lm_eval.tasks:
+        if self._questions:
+            self._mmlu = mmlu_questions(folder, self._questions, self._shots, seed=seed)
+        if self._task_names:
             from alignment.models.lm_harness import check_tasks
 
-            check_tasks(card.lm_eval.tasks, Path(card.lm_eval.include_path))
+            check_tasks(self._task_names, Path(self._include_path))
         self._pairs = {
-            Path(name).stem: pairs(cfg.evaluation.folder) if name == REWARDBENCH else file_pairs(name)
-            for name in card.rankings
+            Path(name).stem: pairs(folder) if name == REWARDBENCH else file_pairs(name) for name in card["rankings"]
         }
-        if len(self._pairs) < len(card.rankings):
+        if len(self._pairs) < len(card["rankings"]):
             raise UserError("scorecard.rankings", "two files have the same name", "rename one")
 
     @property
     def of_models(self) -> bool:
         """Is anything asked of language models?"""
-        return bool(self._card.mmlu.questions or self._card.lm_eval.tasks)
+        return bool(self._questions or self._task_names)
 
     @property
     def decoding(self) -> dict[str, dict]:
         """How what isn't sampled came about."""
-        card, found = self._card, {}
+        found: dict[str, dict] = {}
         if self._choices:
-            fewer = sum(row["shots"] < card.mmlu.shots for row in self._choices)
+            fewer = sum(row["shots"] < self._shots for row in self._choices)
             found["log-likelihood"] = {
-                "questions_a_subject": card.mmlu.questions, "shots": card.mmlu.shots, "asked_with_fewer_shots": fewer,
+                "questions_a_subject": self._questions, "shots": self._shots, "asked_with_fewer_shots": fewer,
                 "chat_template": None,
             }  # fmt: skip
         if self._tasks:
-            found["lm-evaluation-harness"] = {"tasks": list(card.lm_eval.tasks), "chat_template": None}
-        if card.reward_model is not None:
-            found["reward model"] = {"model": card.reward_model}
+            found["lm-evaluation-harness"] = {"tasks": self._task_names, "chat_template": None}
+        if self._reward_model is not None:
+            found["reward model"] = {"model": self._reward_model}
         return found
 
     def measure(self, system: str, seed: int, loaded: LoadedModel) -> None:
         """What a language model knows; of a system trained with several seeds, the first one's."""
         of = {"system": system, "seed": seed}
-        if self._card.lm_eval.tasks:  # first: it wants the model as it was loaded
+        if self._task_names:  # first: it wants the model as it was loaded
             self._tasks += [{**of, **row} for row in self._ranks.from_main(lambda: self._harness(system, loaded))]
-        if self._card.mmlu.questions:
+        if self._questions:
             work = self._work / "choices" / system
             rows, too_long = mmlu_rows(loaded, *self._mmlu, self._packing, self._batch_tokens, work, self._ranks)
             self._choices += [{**of, **row} for row in rows]
@@ -218,15 +224,15 @@ class Abilities:
 
         kept = self._work / "lm_eval" / f"{system}.json"
         if not kept.exists():
-            rows = task_scores(loaded, list(self._card.lm_eval.tasks), Path(self._card.lm_eval.include_path))
+            rows = task_scores(loaded, self._task_names, Path(self._include_path))
             artifacts.write_json(kept, rows)
         return artifacts.read_json(kept)
 
     def score(self, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> None:
         """Answers and pairs by the reward model, into the rows."""
-        if self._card.reward_model is None:
+        if self._reward_model is None:
             return
-        loaded = load_reward_scorer(source_at(self._card.reward_model, "scorecard.reward_model"), device())
+        loaded = load_reward_scorer(source_at(self._reward_model, "scorecard.reward_model"), device())
         settings = self._packing, self._batch_tokens
         asked = [Question(f"{row['system']}, {row['id']}", by_id[row["set"], row["id"]].messages, []) for row in rows]
         answers = [row["answer"] for row in rows]
@@ -235,7 +241,7 @@ class Abilities:
         )
         for row, value in zip(rows, found, strict=True):
             row["reward"] = value
-        name = Path(self._card.reward_model).name
+        name = Path(self._reward_model).name
         for file, ranked in self._pairs.items():
             made = ranking_rows(loaded, file, ranked, *settings, self._work / "rankings" / file, self._ranks)
             self._rankings += [{"system": name, "seed": 0, **row} for row in made]

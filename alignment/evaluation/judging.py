@@ -34,10 +34,10 @@ def can_say(judge: str) -> frozenset[str]:
     return JUDGES[judge].says
 
 
-def asked_judges(cfg: Any) -> list[str]:
+def asked_judges(cfg: Mapping[str, Any]) -> list[str]:
     """All that judge what a scorecard asks, by the settings."""
-    worlds = dict.fromkeys(name == "data" and cfg.data.name == "world" for name in cfg.evaluation.sets)
-    return list(dict.fromkeys(name for world in worlds for name in judges_of(cfg.judge, world)))
+    worlds = dict.fromkeys(name == "data" and cfg["data"]["name"] == "world" for name in cfg["evaluation"]["sets"])
+    return list(dict.fromkeys(name for world in worlds for name in judges_of(cfg["judge"], world)))
 
 
 def calibrated(

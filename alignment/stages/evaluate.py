@@ -59,7 +59,10 @@ NOT_OF_AN_ANSWER = ("name", "n", "batch_tokens")  # settings of sampling that do
 def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     asked, set_aside = _prompts(cfg, run, ranks)
     _check(cfg, asked)
-    abilities = Abilities(cfg, out.parent, ranks)
+    abilities = Abilities(
+        cfg.scorecard, cfg.evaluation.folder, cfg.data.seed, Packing(**cfg.packing), cfg.sampling.batch_tokens,
+        out.parent, ranks,
+    )  # fmt: skip
     _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, run, ranks)
     rows: list[dict] = []
     unfit: dict[str, str] = {}  # prompts that a system has no room for
