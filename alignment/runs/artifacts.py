@@ -1,9 +1,9 @@
 """How files come into a run: each is complete and on disk, or it isn't there.
 
-A stage writes into a folder aside and the folder is renamed into place once everything in it, the manifest last, has
+A stage writes into a folder of its own, which is renamed into place once everything in it, the manifest last, has
 reached the disk. So a published stage is complete or it isn't there.
 
-Light on purpose: nothing here imports torch, so that a cached run answers at once.
+Nothing here imports torch, so that a run that is up to date says so at once.
 """
 
 import errno
@@ -19,17 +19,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.runs.manifest import MANIFEST, Manifest, hash_file
+from alignment.runs.manifest import MANIFEST, Manifest, files_in, hash_file
 from alignment.runs.run_files import RunDir
 
 REPLACED = ".replaced"
 
 
 def publish(work: Path, target: Path, manifest: Manifest) -> None:
-    """Seals `work` with its manifest and puts it in the place of `target`."""
+    """Adds its manifest to `work` and puts it in the place of `target`."""
     _open_to_others(work)
     sync_tree(work)
-    files = {str(path.relative_to(work)): hash_file(path) for path in _files(work) if path.name != MANIFEST}
+    files = {str(path.relative_to(work)): hash_file(path) for path in files_in(work) if path.name != MANIFEST}
     write_json(work / MANIFEST, {**asdict(manifest), "files": files})
     replaced = target.with_name(f".{target.name}{REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
@@ -41,29 +41,25 @@ def publish(work: Path, target: Path, manifest: Manifest) -> None:
 
 
 def _open_to_others(work: Path) -> None:
-    """Libraries write weights that their owner alone may read; here the umask decides, as for any other file."""
+    """Gives every file the mode that the umask allows: libraries write weights that their owner alone may read."""
     mask = os.umask(0)
     os.umask(mask)
-    for path in _files(work):
+    for path in files_in(work):
         mode = path.stat().st_mode
-        if wanted := (0o666 & ~mask) & ~mode:
+        if missing := (0o666 & ~mask) & ~mode:
             with suppress(OSError):  # a file system that keeps no modes, or has its own
-                path.chmod(mode | wanted)
+                path.chmod(mode | missing)
 
 
 def clear_replaced(run: RunDir) -> None:
-    """Old stages that a kill left behind when new ones had just taken their place."""
+    """Removes the old stages that a kill left behind when new ones had just taken their place."""
     for folder in run.root.glob(f".*{REPLACED}"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the wanted name, complete and on disk, when the block ends well."""
+    """A path to write to; the file gets its name, complete and on disk, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -78,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def sync_tree(folder: Path) -> None:
     """Forces to disk what a library wrote into a folder."""
-    for path in _files(folder):
+    for path in files_in(folder):
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
         _sync_folder(path.parent)
@@ -88,7 +84,7 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some network file systems know this of files alone
+    except OSError as error:  # some network file systems sync files but no folders
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
             raise
     finally:
@@ -105,7 +101,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_rows(path: Path, rows: list[dict], schema: pa.Schema) -> None:
-    """Rows as parquet; the schema says which columns there are, a row may lack the nullable ones."""
+    """Rows as parquet; a row may lack the schema's nullable columns."""
     with atomic_file(path) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 

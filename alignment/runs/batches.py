@@ -1,8 +1,8 @@
-"""Planned batches: what inference computes, cut up once for the whole data set, and the unit of resumption.
+"""Planned batches: inference over a whole data set in parts, at which a killed run goes on.
 
-The plan depends on the sizes of the items and nothing else, and whichever rank is free takes the next batch: so an item
+The plan depends on the sizes of the items and nothing else, and whichever rank is free takes the next batch. So an item
 always has the same neighbours and padding, and its result is the same bit for bit on any number of ranks, however fast
-each of them is. Each batch is a file in the stage's work folder: a killed run continues at the first one missing.
+each of them is. Each batch is a file in the stage's work folder: a killed run goes on at the first one missing.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ DIGEST = 32  # bytes of sha256 before the content
 
 @dataclass(frozen=True)
 class Finished:
-    """The batches of a plan, all computed; iterating reads (items, content), one batch at a time."""
+    """The computed batches of a plan; iterating reads (items, content) of one batch at a time."""
 
     folder: Path
     batches: list[list[int]]
@@ -32,20 +32,21 @@ class Finished:
 def compute_in_batches(
     folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], Pending], ranks: Ranks
 ) -> Finished:
-    """Computes what is missing; returns when all ranks are done. When one is asked to stop, all do after their batch.
+    """Computes the batches that are missing; returns when all ranks are done. If a rank is asked to stop, all stop
+    after their batch.
 
-    While a device computes a batch, the host takes and writes the one before.
+    While a device computes a batch, the host writes the one before.
     """
     batches = plan_batches(sizes, budget)
-    before: tuple[int, Pending] | None = None
+    unwritten: tuple[int, Pending] | None = None
     for number in ranks.dealt(len(batches), what):
         if not _intact(_path(folder, number)):
             pending = compute(batches[number])
-            if before is not None:
-                _write(folder, *before)
-            before = (number, pending)
-    if before is not None:
-        _write(folder, *before)
+            if unwritten is not None:
+                _write(folder, *unwritten)
+            unwritten = (number, pending)
+    if unwritten is not None:
+        _write(folder, *unwritten)
     ranks.stop_if_asked(what)
     return Finished(folder, batches)
 

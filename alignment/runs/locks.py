@@ -1,4 +1,4 @@
-"""What of a disk other file systems than this one's may not know: locks and hard links."""
+"""Locks and hard links, which some file systems don't know."""
 
 import errno
 import fcntl
@@ -12,9 +12,9 @@ UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # Lustr
 
 
 def lock(file: IO, wait: bool) -> None:
-    """Holds an open file until it is closed; BlockingIOError if another process holds it, and this one won't wait.
+    """Locks an open file until it is closed; BlockingIOError if another process holds it, and this one won't wait.
 
-    Where the file system knows no locks, nobody is kept out, which is said.
+    Where the file system knows no locks, no other process is kept out, and a line on the terminal says so.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -26,9 +26,9 @@ def lock(file: IO, wait: bool) -> None:
 
 
 def link_or_copy(source: str, target: str) -> str:
-    """As shutil.copytree's copy_function: no second copy of what is large, where that can be."""
+    """A copy_function for shutil.copytree that makes no second copy of a file where the file system can link it."""
     try:
         os.link(source, target)
         return target
-    except OSError:  # no links there, or too many, or another file system
+    except OSError:  # a file system without links, too many links, or another file system
         return shutil.copy2(source, target)

@@ -1,9 +1,9 @@
-"""What a published folder was made from: whether it is up to date, and whether it is whole.
+"""What a published folder was made from, and so whether it is up to date and whole.
 
 The manifest names what a stage was made from (configuration, inputs, versions) and the hash of every file; a stage is
 skipped when all of that still holds, and rebuilt when anything differs or a file is damaged.
 
-Light on purpose: nothing here imports torch, so that a cached run answers at once.
+Nothing here imports torch, so that a run that is up to date says so at once.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Rows:
-    """read = written + quarantined, always."""
+    """How many rows a stage read, wrote and quarantined: read = written + quarantined, always."""
 
     read: int
     written: int
@@ -35,7 +35,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Manifest:
-    """config, inputs and versions decide whether the stage is up to date; the rest is record."""
+    """config, inputs and versions decide whether the stage is up to date; the other fields only tell."""
 
     stage: str
     config: dict[str, Any]
@@ -72,8 +72,8 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent.parent
     if not (here.parent / ".git").exists() or shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
 
 
 def damage(folder: Path) -> str | None:
@@ -94,7 +94,7 @@ def damage(folder: Path) -> str | None:
 
 
 def why_made(folder: Path, wanted: Manifest) -> str | None:
-    """Why a folder has to be made, in words; None when it is there, whole, and made from what is wanted."""
+    """Why a folder has to be made, in words; None when it is there, whole, and made as the wanted manifest says."""
     if not folder.exists():
         return "not there yet"
     if problem := damage(folder):
@@ -104,7 +104,7 @@ def why_made(folder: Path, wanted: Manifest) -> str | None:
 
 
 def unusable(run: RunDir, stage: str) -> str | None:
-    """Why a published stage must not be read: damaged, or made from files that have been made anew since."""
+    """Why a published stage must not be read: it is damaged, or the files it was made from have been made anew."""
     folder = run.stage(stage)
     if problem := damage(folder):
         return problem
@@ -117,13 +117,13 @@ def unusable(run: RunDir, stage: str) -> str | None:
 
 def difference(old: Manifest, new: Manifest) -> str:
     """Why a stage is not up to date, in words."""
-    for what in ("config", "inputs", "versions"):
-        before, now = getattr(old, what), getattr(new, what)
+    for field in ("config", "inputs", "versions"):
+        before, now = getattr(old, field), getattr(new, field)
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
-                if what == "config":
+                if field == "config":
                     return f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}"
-                return f"{name} changed" if what == "inputs" else f"{name} {before.get(name)} -> {now.get(name)}"
+                return f"{name} changed" if field == "inputs" else f"{name} {before.get(name)} -> {now.get(name)}"
     return "up to date"
 
 
@@ -137,9 +137,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def hash_folder(folder: Path) -> str:
-    """One hash for the files of a model folder: names and content."""
+    """One hash for the names and contents of a folder's files."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_in(folder):
         digest.update(f"{path.relative_to(folder)} {hash_file(path)}\n".encode())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The processes of a run: one on a laptop, several under torchrun or accelerate. The main one decides and writes.
+"""The processes of a run: one on a laptop, several under torchrun or accelerate. The main process decides and writes.
 
-Built on accelerate's PartialState, which is only imported when there are several; an `Accelerator` is never made here,
-since the first one fixes settings that belong to the trainers.
+They are built on accelerate's PartialState, which is imported only if there are several. No `Accelerator` is made here:
+the first one fixes settings that are the trainers' to choose.
 """
 
 import itertools
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 T = TypeVar("T")
-_deals = itertools.count()  # all ranks come to the same ones in the same order
+_deals = itertools.count()  # numbers the calls of `dealt`, which all ranks make in the same order
 
 
 def process_state(timeout: timedelta | None = None) -> "PartialState":
     """accelerate's view of this process: its device, and its place among the ranks.
 
-    timeout: of the process group that the first call joins, the longest that ranks wait for each other.
+    The first call joins the process group; timeout: the longest that its ranks wait for each other.
 
-    Without an accelerator it has to be told so, in one of two ways, or it takes every rank for a run of its own.
+    Without an accelerator PartialState has to be told so, in one of two ways, or it takes every rank for a run of its
+    own.
     """
     from accelerate import PartialState
 
-    more = {} if timeout is None else {"timeout": timeout}
+    options = {} if timeout is None else {"timeout": timeout}
     if accelerator() is not None:
-        return PartialState(**more)
-    return PartialState(backend="gloo", **more) if _under_deepspeed() else PartialState(cpu=True, **more)
+        return PartialState(**options)
+    return PartialState(backend="gloo", **options) if _under_deepspeed() else PartialState(cpu=True, **options)
 
 
-def _wait_at_most(timeout: timedelta) -> None:
-    """In groups that libraries make of the first one, too: torch has them wait its own default instead."""
+def _set_default_timeout(timeout: timedelta) -> None:
+    """For the groups that libraries make of the first one: torch doesn't hand its timeout on to them."""
     from torch.distributed import distributed_c10d
 
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
 
 
 def accelerator() -> str | None:
-    """The kind of accelerator that we compute on. Not Apple's: it has no float64, which rewards need."""
+    """The kind of accelerator that we compute on; never Apple's, which has no float64, and rewards need that."""
     import torch
 
     kind = torch.accelerator.current_accelerator(check_available=True)
@@ -56,12 +57,12 @@ def accelerator() -> str | None:
 
 
 def on_cpu() -> bool:
-    """Must a trainer be told to stay on the CPU? DeepSpeed, which sees for itself, must not be."""
+    """Must a trainer be told to stay on the CPU? Not under DeepSpeed, which sees that by itself."""
     return accelerator() is None and not _under_deepspeed()
 
 
 def cores() -> int:
-    """Of the CPU, that this process may use."""
+    """The number of the CPU's cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -78,7 +79,10 @@ def host() -> str:
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank of count; `main` is rank 0. hosts: where each of them runs. beside: others train too, under one bar."""
+    """This process is rank `rank` of `count`; `main` is rank 0.
+
+    hosts: the machine of each rank. beside: other trainings run beside this one, and share a progress bar.
+    """
 
     rank: int = 0
     count: int = 1
@@ -93,7 +97,7 @@ class Ranks:
         from accelerate.utils import gather_object
 
         timeout = timedelta(seconds=timeout_seconds)
-        _wait_at_most(timeout)
+        _set_default_timeout(timeout)
         state = process_state(timeout)
         return cls(state.process_index, state.num_processes, tuple(gather_object([host()])))
 
@@ -107,7 +111,7 @@ class Ranks:
             process_state().wait_for_everyone()
 
     def any(self, here: bool) -> bool:
-        """Is it so on one of the ranks? All of them come here."""
+        """Is `here` true on any rank? All ranks must call this."""
         if self.count == 1:
             return here
         import torch
@@ -116,12 +120,12 @@ class Ranks:
         return bool(reduce(torch.tensor(int(here), device=process_state().device), "sum") > 0)
 
     def stop_if_asked(self, what: str) -> None:
-        """Raises Stopped on all ranks if one of them was asked to stop: for where everything is saved."""
+        """Raises Stopped on all ranks if one of them was asked to stop; called where everything is saved."""
         if self.any(stopping.asked()):
             raise Stopped(what)
 
     def from_main(self, decide: Callable[[], T]) -> T:
-        """What the main process decides, on every rank. An error of its decision is raised on all of them."""
+        """The main process's decision, on every rank. If `decide` fails, all ranks raise its error."""
         if self.count == 1:
             return decide()
         from accelerate.utils import broadcast_object_list
@@ -138,9 +142,9 @@ class Ranks:
         return result
 
     def dealt(self, count: int, what: str) -> Iterator[int]:
-        """The numbers below `count`, each on one rank: whichever asks gets the next, until a rank was asked to stop.
+        """The numbers below `count`, each on one rank: a rank that asks gets the next, until one was asked to stop.
 
-        All of them come here, and to no two of these in different orders. The bar shows what all ranks have taken.
+        All ranks must make the same calls of this in the same order. The bar shows what all ranks together have taken.
         """
         store, key = self._store(), f"dealt {next(_deals)}"
         with self._bar(None, what, count, "batch") as bar:
@@ -150,13 +154,13 @@ class Ranks:
         store.add(key, count)  # nothing is left for the others
 
     def _store(self) -> "Store":
-        """Numbers that all ranks see and add to: the process group's own."""
+        """The process group's store: numbers that all ranks see and add to."""
         from torch import distributed
 
         return distributed.HashStore() if self.count == 1 else distributed.group.WORLD.get_group_store()
 
     def progress(self, items: Iterable[T], what: str, total: int | None, unit: str = "batch") -> Iterator[T]:
-        """The items, with a bar on the main process: on a terminal as it moves, in a log file twice a minute."""
+        """The items, with a bar on the main process: it moves on a terminal, in a log file it shows twice a minute."""
         return iter(self._bar(items, what, total, unit))
 
     def _bar(self, items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm":
@@ -172,7 +176,7 @@ class Ranks:
 
 
 def batch_shape(batch_size: int, per_device: int | None, ranks: int, group: str) -> tuple[int, int]:
-    """Pairs per forward and number of accumulated forwards, so that a step holds `batch_size` pairs on any ranks."""
+    """Pairs per forward and number of accumulated forwards: all ranks' pairs of a step are `batch_size`."""
     if batch_size % ranks:
         raise UserError(f"{group}.batch_size", f"{batch_size} pairs can't be dealt to {ranks} ranks", "give a multiple")
     micro_batch = min(per_device or batch_size, batch_size // ranks)

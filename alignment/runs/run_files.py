@@ -10,7 +10,12 @@ from pathlib import Path
 from alignment.runs.locks import lock
 from alignment.types import UserError
 
-QUARANTINE = "quarantine.jsonl"  # of every stage that sets rows aside: source, line, reason
+QUARANTINE = "quarantine.jsonl"  # in every stage that sets rows aside: source, line, reason
+
+
+def _at(place: str) -> property:
+    """A file or folder of a run, at this place below its root."""
+    return property(lambda run: run.root / place)
 
 
 @dataclass(frozen=True)
@@ -19,223 +24,93 @@ class RunDir:
 
     root: Path
 
+    data = _at("data")  # the given pairs, once read: train.arrow, heldout.arrow, quarantine.jsonl, data.json
+    data_counts = _at("data/data.json")  # where they came from, and how many were used, set aside and kept out
+    judge_health = _at("judge_health.json")  # of every judge held against people's labels: how it did, its settings
+
+    # inspect
+    inspection = _at("inspect/inspection.json")  # columns, lengths, repetitions, contradictions, overlap, some rows
+
+    # induce
+    induced = _at("induce/induced.parquet")  # the contrastive set: id, prompt, positive, negative
+
+    # annotate
+    direction = _at("annotate/direction.safetensors")  # the SMV; in the metadata, what it was read from
+    pairs = _at("annotate/pairs.parquet")  # the training pairs with `margin` and `margin_raw`
+    heldout_pairs = _at(
+        "annotate/heldout.parquet"
+    )  # pairs kept from training, annotated with the training pairs' edges
+    calibration = _at("annotate/calibration.json")  # how good the margins are
+
+    # train_rm
+    reward_scores = _at("train_rm/scores.parquet")  # set, id, margins, seed, both scores, and what the pair is
+    reward_summary = _at("train_rm/training.json")  # rows used and dropped, parity, loss by step
+
+    # fit_reward
+    hybrid_reward = _at("fit_reward/reward")  # as HybridReward.load reads it
+    hybrid_report = _at("fit_reward/hybrid.json")  # gates, layers and confidences on pairs kept from training
+
+    # build_pairs
+    samples = _at("build_pairs/samples.parquet")  # all that were sampled: id, prompt, sample, text, finished, score
+    built_pairs = _at("build_pairs/pairs.parquet")  # pairs of the policy's own samples, as preference data
+    build_counts = _at("build_pairs/build.json")  # prompts answered, prompts left out and why, pairs built
+
+    # evaluate
+    answers = _at("evaluate/answers.parquet")  # system, seed, set, id, prompt, answer
+    verdicts = _at("evaluate/verdicts.parquet")  # system, seed, set, id, judge, and the judge's verdict
+    choices = _at("evaluate/choices.parquet")  # multiple choice: system, id, subject, the four log-probabilities
+    task_scores = _at("evaluate/lm_eval.parquet")  # of lm-evaluation-harness: system, task, id, measure, value
+    rankings = _at("evaluate/rankings.parquet")  # reward model, set, id, subset, both scores
+    evaluation_record = _at("evaluate/record.json")  # which system answered what, how it was decoded and judged
+    evaluation = _at("evaluate/evaluation.json")  # system -> a list over seeds of set -> rates
+
+    # best_of_n
+    best_of_n = _at("best_of_n/best_of_n.json")  # scorer -> n -> rates, with their intervals over prompts
+    # set, id, harmful, prompt, sample, text, finished, the oracle's verdict, and the score of every scorer
+    best_of_n_samples = _at("best_of_n/samples.parquet")
+
+    # judge
+    judged = _at("judge/judged.json")  # of every judge: its record, its verdicts counted, other counts, its health
+    judged_answers = _at("judge/verdicts")  # the judged file as it was written to judge.output, with its suffix
+
+    # report
+    scorecard = _at("report/scorecard.json")  # every number of the evaluation, its interval and its rows; the gates
+    tables = _at("report/table.txt")  # the report as it is printed
+    stage_report = _at("report/report.json")  # the report without the times that stages took
+    report = _at("report.json")  # the report with them
+
+    # outside the stages
+    settings = _at("config.yaml")  # the configuration as it was composed
+    timings = _at("timings.json")  # seconds per stage; kept out of every hash
+    jobs = _at("slurm")  # the jobs submitted to Slurm, and how they ended
+    waiting = _at(".waiting")  # where ranks that gave up waiting for others say so
+    logs = _at("logs")  # what trackers write
+
     def stage(self, name: str) -> Path:
         return self.root / name
 
-    @property
-    def data(self) -> Path:
-        """The given pairs, once read: train.arrow, heldout.arrow, quarantine.jsonl, and data.json with the counts."""
-        return self.root / "data"
-
-    @property
-    def data_counts(self) -> Path:
-        """Where the given pairs came from, and how many were used, set aside and kept out."""
-        return self.root / "data" / "data.json"
-
-    @property
-    def judge_health(self) -> Path:
-        """Of every judge that was held against people's labels: how it did, and under which settings."""
-        return self.root / "judge_health.json"
-
-    # inspect
-    @property
-    def inspection(self) -> Path:
-        """What is in the data: columns, lengths, repetitions, contradictions, overlap, some rows."""
-        return self.root / "inspect" / "inspection.json"
-
-    # induce
-    @property
-    def induced(self) -> Path:
-        """id, prompt, positive, negative: the contrastive set, one direction's worth of pairs."""
-        return self.root / "induce" / "induced.parquet"
-
-    # annotate
-    @property
-    def direction(self) -> Path:
-        """The standard margin vector, and what it was read from, as safetensors metadata."""
-        return self.root / "annotate" / "direction.safetensors"
-
-    @property
-    def pairs(self) -> Path:
-        """The training pairs with `margin` and `margin_raw`."""
-        return self.root / "annotate" / "pairs.parquet"
-
-    @property
-    def heldout_pairs(self) -> Path:
-        """Pairs kept from training, annotated with the edges fitted on the training pairs."""
-        return self.root / "annotate" / "heldout.parquet"
-
-    @property
-    def calibration(self) -> Path:
-        """How good the margins are."""
-        return self.root / "annotate" / "calibration.json"
-
-    # train_rm
     def reward_model(self, margins: str, seed: int) -> Path:
-        """One reward model as from_pretrained loads it."""
+        """A reward model as from_pretrained loads it."""
         return self.root / "train_rm" / margins / f"seed-{seed}"
 
-    @property
-    def reward_scores(self) -> Path:
-        """set, id, margins, seed, chosen_score, rejected_score, and what the pair is."""
-        return self.root / "train_rm" / "scores.parquet"
-
-    @property
-    def reward_summary(self) -> Path:
-        """What the trainers did: rows used and dropped, parity, loss by step."""
-        return self.root / "train_rm" / "training.json"
-
-    # fit_reward
-    @property
-    def hybrid_reward(self) -> Path:
-        """The hybrid reward as HybridReward.load reads it."""
-        return self.root / "fit_reward" / "reward"
-
-    @property
-    def hybrid_report(self) -> Path:
-        """How good each gate, layer and confidence is on pairs kept from training."""
-        return self.root / "fit_reward" / "hybrid.json"
-
-    # build_pairs
-    @property
-    def samples(self) -> Path:
-        """id, prompt, sample, text, finished, score: everything that was sampled."""
-        return self.root / "build_pairs" / "samples.parquet"
-
-    @property
-    def built_pairs(self) -> Path:
-        """Pairs of the policy's own samples, as preference data."""
-        return self.root / "build_pairs" / "pairs.parquet"
-
-    @property
-    def build_counts(self) -> Path:
-        """Prompts asked, left out and why, pairs made."""
-        return self.root / "build_pairs" / "build.json"
-
-    # train_sft, train_dpo, train_cdpo
     def policy(self, stage: str, system: str, seed: int) -> Path:
-        """One trained policy as from_pretrained loads it."""
+        """A trained policy as from_pretrained loads it."""
         return self.root / stage / system / f"seed-{seed}" / "policy"
 
     def trainings(self, stage: str) -> Path:
-        """What was trained: every point of the grid, its validation, and the log by step."""
+        """The trainings of policies: every point of the grid, its validation, and the log by step."""
         return self.root / stage / "trainings.json"
 
-    # evaluate
-    @property
-    def answers(self) -> Path:
-        """system, seed, set, id, prompt, answer."""
-        return self.root / "evaluate" / "answers.parquet"
-
-    @property
-    def verdicts(self) -> Path:
-        """system, seed, set, id, judge, and what it says of the answer."""
-        return self.root / "evaluate" / "verdicts.parquet"
-
-    @property
-    def choices(self) -> Path:
-        """system, id, subject, the four log-probabilities: multiple choice."""
-        return self.root / "evaluate" / "choices.parquet"
-
-    @property
-    def task_scores(self) -> Path:
-        """system, task, id, measure, value: of lm-evaluation-harness."""
-        return self.root / "evaluate" / "lm_eval.parquet"
-
-    @property
-    def rankings(self) -> Path:
-        """Reward model, set, id, subset, and its two scores."""
-        return self.root / "evaluate" / "rankings.parquet"
-
-    @property
-    def evaluation_record(self) -> Path:
-        """What was asked of whom, and how it was decoded and judged."""
-        return self.root / "evaluate" / "record.json"
-
-    @property
-    def evaluation(self) -> Path:
-        """system -> a list over seeds of set -> rates."""
-        return self.root / "evaluate" / "evaluation.json"
-
-    # best_of_n
-    @property
-    def best_of_n(self) -> Path:
-        """scorer -> n -> rates, with their intervals over prompts."""
-        return self.root / "best_of_n" / "best_of_n.json"
-
-    @property
-    def best_of_n_samples(self) -> Path:
-        """set, id, harmful, prompt, sample, text, finished, what the oracle says, and the score of every scorer."""
-        return self.root / "best_of_n" / "samples.parquet"
-
-    # judge
-    @property
-    def judged(self) -> Path:
-        """Every judge: what it is, its verdicts counted, what it counted on the way, its health."""
-        return self.root / "judge" / "judged.json"
-
-    @property
-    def judged_answers(self) -> Path:
-        """The judged file as it was written to judge.output; its suffix is the output's."""
-        return self.root / "judge" / "verdicts"
-
-    # report
-    @property
-    def scorecard(self) -> Path:
-        """Every number of the evaluation with its interval and its rows, and the gates."""
-        return self.root / "report" / "scorecard.json"
-
-    @property
-    def tables(self) -> Path:
-        """The report as it is printed."""
-        return self.root / "report" / "table.txt"
-
-    @property
-    def stage_report(self) -> Path:
-        """The report without the times that stages took."""
-        return self.root / "report" / "report.json"
-
-    @property
-    def report(self) -> Path:
-        """The report with them."""
-        return self.root / "report.json"
-
-    # outside the stages
-    @property
-    def settings(self) -> Path:
-        """The configuration as it was composed."""
-        return self.root / "config.yaml"
-
-    @property
-    def timings(self) -> Path:
-        """Seconds per stage; kept out of every hash."""
-        return self.root / "timings.json"
-
-    @property
-    def jobs(self) -> Path:
-        """What is submitted to Slurm, and what became of it."""
-        return self.root / "slurm"
-
-    @property
-    def waiting(self) -> Path:
-        """Where ranks that gave up waiting for others say so."""
-        return self.root / ".waiting"
-
-    @property
-    def logs(self) -> Path:
-        """What trackers write."""
-        return self.root / "logs"
-
     def work(self, what: str, key: str = "") -> Path:
-        """Where a stage works before it is published, or something else that is made; another key never sees it."""
+        """Where a stage, or something else, is made before it is published. key: each key has a folder of its own."""
         return self.root / ".work" / (f"{what}-{key[:16]}" if key else what)
 
     def inside(self, path: Path) -> Path:
-        """A file of a stage as it is named within the stage, so that it can be written before it is published."""
+        """A stage's file relative to the stage's folder, for writing it before it is published."""
         return Path(*path.relative_to(self.root).parts[1:])
 
     def finished(self, out: Path) -> Path:
-        """Where a stage keeps each of its trainings once it has ended. out: where it writes what will be published."""
+        """Where a stage keeps its trainings that have ended. out: where it writes what will be published."""
         return out.parent / "done"
 
 
@@ -253,7 +128,7 @@ def open_run(root: Path) -> RunDir:
 
 @contextmanager
 def locked(run: RunDir, what: str = "") -> Iterator[None]:
-    """One run at a time in a folder; what: another lock of it, of this name."""
+    """Holds a run's folder, in which only one process may work at a time. what: the name of another lock of it."""
     path = run.root / f".lock{what and '.'}{what}"
     with open(path, "a+") as file:
         try:

@@ -1,7 +1,8 @@
-"""Being asked to stop: by Slurm before a time limit or a preemption, or by `kill`.
+"""Requests to stop: from Slurm before a time limit or a preemption, or from `kill`.
 
-A handler only takes note. Whoever works looks at the next good moment, agrees with the other ranks, saves and raises
-Stopped; the same command goes on from there. A second SIGTERM, some seconds later, ends the process at once.
+A signal's handler only notes the request. The work that is under way looks for it where it can stop, agrees with the
+other ranks, saves and raises Stopped; the same command goes on from there. A second SIGTERM, some seconds later, ends
+the process at once.
 """
 
 import multiprocessing
@@ -14,22 +15,22 @@ from multiprocessing.synchronize import Event
 from types import FrameType
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-AGAIN = 5.0  # seconds; sooner, one request reached us twice: from Slurm, and from the launcher that got it too
+AGAIN = 5.0  # seconds; a signal that comes sooner is the same request, passed on by the launcher
 _first: float | None = None
-_told: Event | None = None
+_parents_event: Event | None = None
 
 
 def listen() -> None:
-    """From here on a signal is a request. Also where the process was started with the signal ignored."""
+    """From here on a signal is a request, even if the process was started with the signal ignored."""
     for number in SIGNALS:
         signal.signal(number, _note)
 
 
 def follow(event: Event) -> None:
-    """This process works for the one that started it: signals are that one's to understand, Ctrl-C too, and it sets the
-    event. If it dies, so does this process."""
-    global _told
-    _told = event
+    """Stops when the process that started this one sets the event, and dies with it. Signals, Ctrl-C among them, are
+    that process's to handle."""
+    global _parents_event
+    _parents_event = event
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     over()
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -41,14 +42,14 @@ def _die_with_parent() -> None:
 
 
 def over() -> None:
-    """What there was to save is saved: a signal from here on, while the interpreter is taken down, changes nothing."""
+    """Ignores signals from here on: everything is saved, and the interpreter is being taken down."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # Python gives signals with a handler back to the system, which kills
 
 
 def asked() -> bool:
     """Has this process been asked to stop? Other ranks may not have been yet: decide together, with Ranks.any."""
-    return _first is not None or (_told is not None and _told.is_set())
+    return _first is not None or (_parents_event is not None and _parents_event.is_set())
 
 
 def _note(number: int, frame: FrameType | None) -> None:
