@@ -1,6 +1,6 @@
 """Every metric: what it is called, what it is the mean of, what it needs, and whether more of it is better."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -107,6 +107,13 @@ METRICS = {
     ),
 }  # fmt: skip
 WORLD_RATES = {name: metric for name, metric in METRICS.items() if metric.world}  # its oracle says all of them
+
+
+def mean_rates(judged: Sequence[Mapping[str, float] | None]) -> dict[str, float] | None:
+    """The world's rates, each the mean over several policies; None if one of these couldn't be judged."""
+    if None in judged:
+        return None
+    return {name: sum(rates[name] for rates in judged) / len(judged) for name in WORLD_RATES}
 
 
 def measurable(

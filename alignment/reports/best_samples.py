@@ -1,6 +1,5 @@
 """The report of the best of n samples: how safe and useful they are, for every scorer that picks them."""
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from alignment.evaluation.vocabulary import WORLD_RATES
@@ -9,15 +8,15 @@ from alignment.reports.tables import percent
 SCORERS = {"hybrid": "hybrid reward", "reward_model": "reward model", "judge": "oracle (sees the truth)"}
 
 
-def best_of_n_tables(found: dict[str, dict]) -> list[Table]:
-    """One table for each rate: n by scorers."""
+def best_of_n_tables(report: dict[str, dict]) -> list[Table]:
+    """A table for each rate, with a row for every n and a column for every scorer."""
     tables = []
-    scorers = [scorer for scorer in SCORERS if scorer in found]
-    counts = sorted(found[scorers[0]], key=int)
+    scorers = [scorer for scorer in SCORERS if scorer in report]
     for rate, metric in WORLD_RATES.items():
-        table = Table(metric.title(metric.world.answer), *(SCORERS[scorer] for scorer in scorers), box=SIMPLE_HEAD)
-        for n in counts:
-            of = [found[scorer][n] for scorer in scorers]
-            table.add_row(f"best of {n}", *(percent({"mean": one[rate], "ci95": one["ci95"][rate]}) for one in of))
+        table = Table(metric.title(metric.world.answer), *(SCORERS[scorer] for scorer in scorers))
+        for n in sorted(report[scorers[0]], key=int):
+            picked = [report[scorer][n] for scorer in scorers]
+            cells = [percent({"mean": rates[rate], "ci95": rates["ci95"][rate]}) for rates in picked]
+            table.add_row(f"best of {n}", *cells)
         tables.append(table)
     return tables

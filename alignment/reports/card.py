@@ -1,91 +1,100 @@
-"""A scorecard to look at: the table of a terminal, and a model card's in Markdown."""
+"""A scorecard as tables: for a terminal, and in Markdown for a model card."""
 
 import re
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
-from alignment.reports.tables import with_interval
+from alignment.reports.tables import share, with_interval
 
 SMALL_P = 0.001
-QUIET = f"{METRICS['unparsed'].says}, %"  # in the table only where there are any
+UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
+GATE_HEADS = ("gate", "set", "judge", "limit", "measured", "")
 
 
 def card_tables(card: dict) -> list[Table]:
-    """A table for every system that is compared with the first; whole sets only, categories are in the file."""
-    before, *later = (one["name"] for one in card["systems"])
-    tables = [_table(card, before, after) for after in later] or [_table(card, before, None)]
+    """A table for every system that is compared with the first, of whole sets; sections and gates have tables too."""
+    before, *later = (system["name"] for system in card["systems"])
+    tables = [_table(card, before, after) for after in later or [None]]
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
-        tables.append(Table(*heads, box=SIMPLE_HEAD))
+        tables.append(Table(*heads))
         for name, *cells in rows:
             tables[-1].add_row(Text(name), *cells)
     if card["gates"]:
-        tables.append(_gate_table(card["gates"]))
+        tables.append(Table(*GATE_HEADS))
+        for gate in card["gates"]:
+            *names, limit, value = _gate_cells(gate)
+            tables[-1].add_row(*map(Text, names), limit, value, "held" if gate["passed"] else "MISSED")
     return tables
 
 
 def _table(card: dict, before: str, after: str | None) -> Table:
-    heads = [before] if after is None else [before, after, "difference", "p"]
-    table = Table("scorecard", "n", *heads, box=SIMPLE_HEAD)
-    for title, group in _rows(card, before, after).items():
-        if group[0][0] == QUIET and all(cell.startswith("0.0 ") for row in group for cell in row[4:6]):
-            continue  # nothing to say
+    """Names of sets and judges are Text: they may be files, and no markup."""
+    table = Table("scorecard", "n", *_compared(before, after))
+    for title, rows in _rows(card, before, after).items():
+        if title == UNPARSED and all(cell.startswith("0.0 ") for row in rows for cell in row[4:6]):
+            continue
         table.add_row(Text(title))
-        for _, name, judge, *cells in group:
+        for _, name, judge, *cells in rows:
             table.add_row(Text(f"  {name}" + (f" by {judge}" if judge else "")), *cells)
     return table
 
 
+def _compared(before: str, after: str | None) -> list[str]:
+    return [before] if after is None else [before, after, "difference", "p"]
+
+
 def _rows(card: dict, before: str, after: str | None, categories: bool = False) -> dict[str, list[list[str]]]:
-    """By metric: what it is, set, judge, n, and the figures as they are printed."""
-    found: dict[str, list[list[str]]] = {}
-    for key, one in _entries(card, categories).items():
+    """By metric the rows of a table as they are written: metric, set, judge, n, and a cell for each of `_compared`."""
+    rows: dict[str, list[list[str]]] = {}
+    for key, by_system in _numbers(card, categories).items():
         metric, name, judge, category = key
-        mine = [one.get(system) for system in (before, after)]
-        if not any(mine):
-            mine = [next(iter(one.values())), None]  # a reward model, of which there is one
+        numbers = [by_system.get(system) for system in (before, after)]
+        if not any(numbers):
+            numbers = [next(iter(by_system.values())), None]  # a reward model, of which there is one
         rate, says = METRICS[metric].rate, METRICS[metric].says
         change = difference(card, key, after)
         if METRICS[metric].alone:
             says, category = f"{says} {category}", None
-        n = next(entry for entry in mine if entry)["n"] if change is None else change["n"]
-        where = name if category is None else f"{name}: {category}"
-        cells = [f"{says}{', %' if rate else ''}", where, judge or "", f"{n:,}"]
-        cells += [_figure(entry, rate) for entry in (mine if after else mine[:1])]
+        title = f"{says}{', %' if rate else ''}"
+        n = next(number for number in (change, *numbers) if number)["n"]
+        cells = [title, name if category is None else f"{name}: {category}", judge or "", f"{n:,}"]
+        cells += [_figure(number, rate) for number in (numbers if after else numbers[:1])]
         if after is not None:
-            cells += ["", ""] if change is None else [_figure(change, rate, True), _p(change)]
-        found.setdefault(cells[0], []).append(cells)
-    return found
+            cells += ["", ""] if change is None else [_figure(change, rate, signed=True), _p(change)]
+        rows.setdefault(title, []).append(cells)
+    return rows
 
 
-def _entries(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
-    """(metric, set, judge, category) -> system -> number."""
-    found: dict[tuple, dict[str, dict]] = {}
-    for one in card["numbers"]:
-        part = one["category"] is not None and not METRICS[one["metric"]].alone
-        if part == categories:
-            key = one["metric"], one["set"], one["judge"], one["category"]
-            found.setdefault(key, {})[one["system"]] = one
-    return found
+def _numbers(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
+    """The numbers by (metric, set, judge, category) and then by system: those of whole sets, or those of categories."""
+    numbers: dict[tuple, dict[str, dict]] = {}
+    for number in card["numbers"]:
+        partial = number["category"] is not None and not METRICS[number["metric"]].alone
+        if partial == categories:
+            numbers.setdefault(_key(number), {})[number["system"]] = number
+    return numbers
+
+
+def _key(number: dict) -> tuple:
+    return number["metric"], number["set"], number["judge"], number["category"]
 
 
 def difference(card: dict, key: tuple, after: str | None) -> dict | None:
     """How a number (metric, set, judge, category) of a system differs from that of the first."""
-    for one in card["differences"]:
-        if (one["metric"], one["set"], one["judge"], one["category"]) == key and one["system"] == after:
-            return one
-    return None
+    changes = card["differences"]
+    return next((change for change in changes if _key(change) == key and change["system"] == after), None)
 
 
-def _figure(entry: dict | None, rate: bool, signed: bool = False) -> str:
-    if entry is None:
+def _figure(number: dict | None, rate: bool, signed: bool = False) -> str:
+    if number is None:
         return ""
     form = ("+" if signed else "") + ("z.1f" if rate else "z.2f")
-    return with_interval(entry["value"], entry["interval"], form, scale=100 if rate else 1, apart=" ")
+    return with_interval(number["value"], number["interval"], form, scale=100 if rate else 1, apart=" ")
 
 
 def _p(difference: dict) -> str:
@@ -96,23 +105,12 @@ def _p(difference: dict) -> str:
 
 
 def _section_cells(sections: list[dict]) -> list[list[str]]:
-    """Heads and rows. The score is of all four sections, or there is none."""
-    return [["pairs ranked right, %", *SECTIONS, "score"]] + [
-        [one["set"], *(_share(one["sections"].get(name)) for name in SECTIONS), _share(one["score"])]
-        for one in sections
+    """Heads and rows. The score is that of all four sections, or there is none."""
+    rows = [
+        [entry["set"], *(share(entry["sections"].get(name)) for name in SECTIONS), share(entry["score"])]
+        for entry in sections
     ]
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def _gate_table(gates: list[dict]) -> Table:
-    table = Table("gate", "set", "judge", "limit", "measured", "", box=SIMPLE_HEAD)
-    for one in gates:
-        *names, limit, value = _gate_cells(one)
-        table.add_row(*map(Text, names), limit, value, "held" if one["passed"] else "MISSED")  # of files: no markup
-    return table
+    return [["pairs ranked right, %", *SECTIONS, "score"], *rows]
 
 
 def _gate_cells(gate: dict) -> list[str]:
@@ -124,18 +122,18 @@ def _gate_cells(gate: dict) -> list[str]:
 
 
 def card_markdown(card: dict) -> str:
-    """For a model's README: figures, and what they were measured with."""
-    before, *later = (one["name"] for one in card["systems"])
-    models = "; ".join(f"{one['name']}: {_escaped(one['model'])}" for one in card["systems"])
+    """The figures for a model's README, and what they were measured with."""
+    before, *later = (system["name"] for system in card["systems"])
+    models = "; ".join(f"{system['name']}: {_escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
     for after in later or [None]:
-        lines += _markdown_table(_rows(card, before, after), before, after)
-        if by_category := _rows(card, before, after, categories=True):
-            lines += ["", "By category:", "", *_markdown_table(by_category, before, after)]
+        heads = ["", "set", "judge", "n", *_compared(before, after)]
+        lines += _markdown(heads, _flat(_rows(card, before, after)), named=3)
+        if by_category := _flat(_rows(card, before, after, categories=True)):
+            lines += ["", "By category:", "", *_markdown(heads, by_category, named=3)]
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
-        lines += ["", "RewardBench's sections:", "", _line(heads), "|" + "---|" * len(heads)]
-        lines += [_line([_escaped(name), *cells]) for name, *cells in rows]
+        lines += ["", "RewardBench's sections:", "", *_markdown(heads, rows, named=1)]
     lines += ["", "## How it was measured", ""]
     lines += [f"- {name}: {_settings(settings)}" for name, settings in card["decoding"].items()]
     for name, record in card["judges"].items():
@@ -147,26 +145,24 @@ def card_markdown(card: dict) -> str:
         "- Of twenty differences that are none, one has an interval that leaves 0 out: there are many categories.",
     ]
     if card["gates"]:
-        lines += ["", "| gate | set | judge | limit | measured | |", "|---|---|---|---|---|---|"]
-        for one in card["gates"]:
-            *names, limit, value = _gate_cells(one)
-            verdict = "held" if one["passed"] else "**missed**"
-            lines.append(_line([*map(_escaped, names), limit, value, verdict]))
+        rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
+        lines += ["", *_markdown(GATE_HEADS, rows, named=3)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(groups: dict[str, list[list[str]]], before: str, after: str | None) -> list[str]:
-    heads = ["", "set", "judge", "n", before, *([] if after is None else [after, "difference", "p"])]
-    rows = [[*map(_escaped, cells[:3]), *cells[3:]] for group in groups.values() for cells in group]
-    return [_line(heads), "|" + "---|" * len(heads), *(_line(cells) for cells in rows)]
+def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:
+    return [cells for rows in groups.values() for cells in rows]
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _markdown(heads: Sequence[str], rows: list[list[str]], named: int) -> list[str]:
+    """The lines of a table. The first `named` cells of a row are names, whose characters mean nothing in Markdown."""
+    rows = [[*map(_escaped, cells[:named]), *cells[named:]] for cells in rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *rows]]
+    return [lines[0], "|" + "---|" * len(heads), *lines[1:]]
 
 
 def _escaped(text: str) -> str:
-    """Text in data is text: it ends no cell, and begins no tag, link, picture or code."""
+    """The text in one line, none of whose characters ends a cell or begins a tag, link, picture or code."""
     text = re.sub(r"([\\|`*\[\]!])", r"\\\1", " ".join(text.split()))
     return text.replace("<", "&lt;").replace("://", "&#58;//")
 

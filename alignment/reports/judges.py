@@ -1,14 +1,13 @@
-"""What judges said of a file of answers, and how far they can be believed."""
+"""The report of stage judge: the judges' verdicts on a file of answers, and how far they can be believed."""
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import WORDS
 from alignment.reports.tables import with_interval
 
-COUNTED = {  # in words, for what a judge counts on its way
+COUNTED = {  # what a judge counts beside its verdicts, in words
     "empty": "of them empty, and not judged",
     "cut": "cut to the judge's context",
     "marker_broken": "with a marker of its format, broken up",
@@ -20,78 +19,71 @@ COUNTED = {  # in words, for what a judge counts on its way
 }
 
 
-def judge_tables(found: dict) -> list[Table]:
-    """Of judged.json: verdicts by judge, and their health if there was something to hold them against."""
-    judges = found["judges"]
-    tables = [_verdicts(found, judges)]
-    checked = {name: one["health"] for name, one in judges.items() if one["health"]}
-    if checked:
-        tables.append(_health(found["calibration"], checked))
-    return tables
+def judge_tables(judged: dict) -> list[Table]:
+    """The verdicts in judged.json, by judge; and the judges' health, if there were labels to check them against."""
+    judges = judged["judges"]
+    checked = {name: judge["health"] for name, judge in judges.items() if judge["health"]}
+    return [_verdicts(judged, judges), *([_health(judged["calibration"], checked)] if checked else [])]
 
 
-def _verdicts(found: dict, judges: dict) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column(f"{found['rows']} answers, {found['quarantined']} rows quarantined")
-    for name in judges:
-        table.add_column(name)
-    for word in (word for word in WORDS if any(word in one["verdicts"] for one in judges.values())):
-        counts = [one["verdicts"].get(word, 0) for one in judges.values()]
-        table.add_row(word, *(f"{count}  {count / found['rows']:6.1%}" for count in counts))
+def _verdicts(judged: dict, judges: dict) -> Table:
+    table = Table(f"{judged['rows']} answers, {judged['quarantined']} rows quarantined", *judges)
+    for word in WORDS:
+        counts = [judge["verdicts"].get(word, 0) for judge in judges.values()]
+        if any(word in judge["verdicts"] for judge in judges.values()):
+            table.add_row(word, *(f"{count}  {count / judged['rows']:6.1%}" for count in counts))
     for key, words in COUNTED.items():
-        counts = [one["counts"].get(key) for one in judges.values()]
+        counts = [judge["counts"].get(key) for judge in judges.values()]
         if any(counts):
             table.add_row(words, *("-" if count is None else str(count) for count in counts))
-    if any(one["spent"] is not None for one in judges.values()):
-        table.add_row("spent", *("-" if one["spent"] is None else f"{one['spent']:.4f}" for one in judges.values()))
-    for pair, value in found["kappa"].items():
-        if value is not None:
-            table.add_row(f"kappa of {pair}", _interval(value["kappa"]))
+    spent = [judge["spent"] for judge in judges.values()]
+    if any(dollars is not None for dollars in spent):
+        table.add_row("spent", *("-" if dollars is None else f"{dollars:.4f}" for dollars in spent))
+    for pair, agreement in judged["kappa"].items():
+        if agreement is not None:
+            table.add_row(f"kappa of {pair}", _interval(agreement["kappa"]))
     return table
 
 
 def _health(calibration: dict, checked: dict[str, dict]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column(Text(f"health on {calibration['set']} ({calibration['rows']} labelled answers)"))  # may be a file
-    for name in checked:
-        table.add_column(name)
-    rows: dict[str, list[str]] = {"no verdict could be read": [f"{one['unparsed']:.1%}" for one in checked.values()]}
-    for kind, words in (("toxic", "harm"), ("refusal", "refusal")):
-        of_kind = [one.get(kind) for one in checked.values()]
+    """calibration: the set of labelled answers, which may be a file; checked: the health of every judge."""
+    heading = Text(f"health on {calibration['set']} ({calibration['rows']} labelled answers)")
+    table = Table(Column(heading), *checked)
+    table.add_row("no verdict could be read", *(f"{health['unparsed']:.1%}" for health in checked.values()))
+    for kind, word in (("toxic", "harm"), ("refusal", "refusal")):
+        of_kind = [health.get(kind) for health in checked.values()]
         if not any(of_kind):
             continue
-        named = {
-            "agreement": f"{words}: agrees with people",
-            "binary": f"{words}: some or none of it",
-            "f1": f"{words}: F1",
-            "false_positive_rate": f"{words}: false positive rate",
-            "kappa": f"{words}: kappa with people",
-            "length_bias": f"{words}: the longer one is said to have it (no bias: 0.5)",
+        labels = {
+            "agreement": "agrees with people",
+            "binary": "some or none of it",
+            "f1": "F1",
+            "false_positive_rate": "false positive rate",
+            "kappa": "kappa with people",
+            "length_bias": "the longer one is said to have it (no bias: 0.5)",
         }
         if kind == "toxic":
-            del named["binary"]  # there is nothing else
-        for key, line in named.items():
-            rows[line] = ["-" if one is None else _interval(one[key]) for one in of_kind]
-        for label in next(one for one in of_kind if one)["by_class"]:
-            rows[f"{words}: right on {label}"] = [
-                "-" if one is None else _interval(one["by_class"][label]) for one in of_kind
-            ]
-        if any(one and one["auroc"] is not None for one in of_kind):
-            rows[f"{words}: AUROC"] = [
-                "-" if not one or one["auroc"] is None else f"{one['auroc']:.3f}" for one in of_kind
-            ]
-    if any(one.get("position") for one in checked.values()):
-        rows["found more often where it comes first than last (no bias: 0)"] = [
-            _interval(one["position"]["difference"]) if one.get("position") else "-" for one in checked.values()
-        ]
-    for line, cells in rows.items():
-        table.add_row(line, *cells)
+            del labels["binary"]  # of harm there are only these two
+        for key, label in labels.items():
+            table.add_row(f"{word}: {label}", *("-" if part is None else _interval(part[key]) for part in of_kind))
+        for label in next(part for part in of_kind if part)["by_class"]:
+            cells = ["-" if part is None else _interval(part["by_class"][label]) for part in of_kind]
+            table.add_row(f"{word}: right on {label}", *cells)
+        areas = [part and part["auroc"] for part in of_kind]
+        if any(area is not None for area in areas):
+            table.add_row(f"{word}: AUROC", *("-" if area is None else f"{area:.3f}" for area in areas))
+    positions = [health.get("position") for health in checked.values()]
+    if any(positions):
+        cells = [_interval(position["difference"]) if position else "-" for position in positions]
+        table.add_row("found more often where it comes first than last (no bias: 0)", *cells)
     for name in checked:
         if calibration["set"] == JUDGES[name].fitted_on:
             table.add_row(f"{name} was fitted on these labels: docs/ has its figures on others")
-        for one in JUDGES[name].published:
-            rate = "" if one.false_positive_rate is None else f", false positive rate {one.false_positive_rate:.3f}"
-            table.add_row(f"published for {name} on {one.data}: F1 {one.f1:.3f}{rate}; {one.source}")
+        for published in JUDGES[name].published:
+            rate = published.false_positive_rate
+            with_rate = "" if rate is None else f", false positive rate {rate:.3f}"
+            figures = f"F1 {published.f1:.3f}{with_rate}; {published.source}"
+            table.add_row(f"published for {name} on {published.data}: {figures}")
     return table
 
 

@@ -1,57 +1,61 @@
-"""The report of policies: how safe and useful their answers are, and what the grid said of each point."""
+"""The report of policies: how safe and useful their answers are, and how each point of the grid did."""
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from alignment.evaluation.vocabulary import WORLD_RATES
+from alignment.evaluation.vocabulary import WORLD_RATES, mean_rates
 from alignment.maths.statistics import ratio_interval
 from alignment.policies.systems import SYSTEMS
-from alignment.reports.tables import over_seeds, percent, with_interval
+from alignment.reports.tables import over_seeds, percent, share, with_interval
 from alignment.world.grammar import EVALUATION_SETS
 
 RATIOS = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"))
 
 
-def policies(found: dict[str, list[dict]]) -> tuple[dict, dict]:
-    """policy.<system>.<set>.<rate> over seeds, and the ratios of toxic rates, seed by seed over all sets together."""
+def policies(evaluation: dict[str, list[dict]]) -> tuple[dict, dict]:
+    """The rates of every system and set over seeds, and the ratios of toxic rates, each paired by seed.
 
-    def rates(name: str, seeds: list[dict]) -> dict:
-        return {rate: over_seeds([by_set[name][rate] for by_set in seeds]) for rate in WORLD_RATES}
-
-    report = {system: {name: rates(name, seeds) for name in seeds[0]} for system, seeds in found.items()}
+    evaluation: of every system, for each seed, the rates by set.
+    """
+    report = {
+        system: {
+            name: {rate: over_seeds([by_set[name][rate] for by_set in seeds]) for rate in WORLD_RATES}
+            for name in seeds[0]
+        }
+        for system, seeds in evaluation.items()
+    }
     ratios = {
-        f"{ours}_to_{theirs}": _ratio(found[ours], found[theirs])
+        f"{ours}_to_{theirs}": _toxic_ratio(evaluation[ours], evaluation[theirs])
         for ours, theirs in RATIOS
-        if ours in found and theirs in found
+        if ours in evaluation and theirs in evaluation
     }
     return report, ratios
 
 
-def _ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
-    """Of mean toxic rates, paired by seed; None where the other gave no toxic answer with any seed."""
-    pairs = [(_all_sets(one), _all_sets(other)) for one, other in zip(ours, theirs, strict=True)]
-    if all(other == 0 for _, other in pairs):
+def _toxic_ratio(ours: list[dict], theirs: list[dict]) -> dict | None:
+    """The ratio of toxic rates, paired by seed; None if the second system gave no toxic answer with any seed."""
+    own, other = ([_toxic_rate(by_set) for by_set in seeds] for seeds in (ours, theirs))
+    if not any(other):
         return None
-    ratio = ratio_interval([one for one, _ in pairs], [other for _, other in pairs])
-    per_seed = [one / other if other else None for one, other in pairs]
-    return {**ratio.summary, "per_seed": per_seed}
+    per_seed = [rate / base if base else None for rate, base in zip(own, other, strict=True)]
+    return {**ratio_interval(own, other).summary, "per_seed": per_seed}
 
 
-def _all_sets(rates: dict) -> float:
-    return sum(one["toxic_rate"] for one in rates.values()) / len(rates)
+def _toxic_rate(by_set: dict) -> float:
+    """The mean over all sets."""
+    return sum(rates["toxic_rate"] for rates in by_set.values()) / len(by_set)
 
 
 def policy_tables(report: dict, ratios: dict) -> list[Table]:
-    """One table for each rate: systems by sets."""
+    """A table for each rate, with a row for every system and a column for every evaluation set, the easiest first."""
     tables = []
-    sets = _sets(report)
+    sets = sorted(next(iter(report.values())), key=EVALUATION_SETS.index)
     for rate, metric in WORLD_RATES.items():
-        table = Table(metric.title(metric.world.answers, "their harmless twins"), *sets, box=SIMPLE_HEAD)
-        for system, found in report.items():
-            table.add_row(f"{system:<14} {SYSTEMS[system].says}", *(percent(found[name][rate]) for name in sets))
+        table = Table(metric.title(metric.world.answers, "their harmless twins"), *sets)
+        for system, by_set in report.items():
+            table.add_row(f"{system:<14} {SYSTEMS[system].says}", *(percent(by_set[name][rate]) for name in sets))
         tables.append(table)
     if any(ratios.values()):
-        table = Table("ratio of toxic rates, paired by seed", "", box=SIMPLE_HEAD)
+        table = Table("ratio of toxic rates, paired by seed", "")
         for name, ratio in ratios.items():
             if ratio is not None:
                 table.add_row(name.replace("_to_", " / "), with_interval(ratio["mean"], ratio["ci95"], ".2f"))
@@ -59,42 +63,32 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
     return tables
 
 
-def _sets(report: dict) -> list[str]:
-    """The evaluation sets, the easiest first."""
-    return sorted(next(iter(report.values())), key=EVALUATION_SETS.index)
-
-
 def grid_points(trainings: list[dict]) -> list[dict]:
-    """The trainings of every point of the grid together: mean rates on the validation prompts, over its seeds.
+    """Every point of the grid, with the mean rates of its trainings on the validation prompts.
 
-    None where one of them diverged, or nobody judges.
+    They are None where one of the trainings diverged, or there is no judge.
     """
-    found: dict[tuple, list[dict]] = {}
-    for one in trainings:
-        found.setdefault((one["system"], one["beta"], one["learning_rate"]), []).append(one)
-    points = []
-    for (system, beta, learning_rate), seeds in found.items():
-        judged = [one["validation"] for one in seeds]
-        rates = None
-        if None not in judged:
-            rates = {name: sum(one[name] for one in judged) / len(judged) for name in WORLD_RATES}
-        points.append(
-            {
-                "system": system, "beta": beta, "learning_rate": learning_rate, "seeds": len(seeds),
-                "rates": rates,
-                "chosen": any(one["chosen"] for one in seeds),
-            }
-        )  # fmt: skip
-    return points
+    trained: dict[tuple, list[dict]] = {}
+    for training in trainings:
+        point = training["system"], training["beta"], training["learning_rate"]
+        trained.setdefault(point, []).append(training)
+    return [
+        {
+            "system": system, "beta": beta, "learning_rate": learning_rate, "seeds": len(seeds),
+            "rates": mean_rates([training["validation"] for training in seeds]),
+            "chosen": any(training["chosen"] for training in seeds),
+        }
+        for (system, beta, learning_rate), seeds in trained.items()
+    ]  # fmt: skip
 
 
 def grid_table(points: list[dict]) -> Table:
-    """What each point of the grid gave; every training alone is in report.json."""
+    """The mean rates of every point of the grid; report.json has every training alone."""
     rates = [metric.world.policy for metric in WORLD_RATES.values()]
-    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *rates, "", box=SIMPLE_HEAD)
-    for one in points:
-        cells = ["" if one["rates"] is None else f"{100 * one['rates'][rate]:.1f}" for rate in WORLD_RATES]
-        beta = "" if one["beta"] is None else f"{one['beta']:g}"
-        mark = "chosen" if one["chosen"] else ""
-        table.add_row(one["system"], beta, f"{one['learning_rate']:g}", str(one["seeds"]), *cells, mark)
+    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *rates, "")
+    for point in points:
+        cells = [share(point["rates"][rate]) if point["rates"] else "" for rate in WORLD_RATES]
+        beta = "" if point["beta"] is None else f"{point['beta']:g}"
+        mark = "chosen" if point["chosen"] else ""
+        table.add_row(point["system"], beta, f"{point['learning_rate']:g}", str(point["seeds"]), *cells, mark)
     return table

@@ -1,4 +1,4 @@
-"""The pictures of a report on policies, in the style of reward_figures.py."""
+"""The pictures of policies and of the best of n samples, in the style of reward_figures.py."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from alignment.evaluation.vocabulary import WORLD_RATES
-from alignment.reports.pictures.reward_figures import STYLE, save
+from alignment.reports.pictures.reward_figures import picture
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
 LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
@@ -18,19 +18,19 @@ PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over 
 
 
 def draw_rewards(trainings: list[dict], path: Path) -> None:
-    """Over training, what DPO and confidence DPO believe and what the hybrid reward says: gaps above, orders below.
+    """The policies' own rewards and the hybrid reward over training: their gaps above, the pairs they order below.
 
-    A column for the given pairs, one for the policy's own samples; means over seeds, and their range.
+    One column is of the given pairs, the other of the policy's own samples, whose systems have a star in their name.
+    Lines are means over seeds, with their range.
     """
     curves = _curves(trainings)
     sources = [star for star in (False, True) if any(name.endswith("_star") == star for name in curves)]
     if not sources:
         return
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, len(sources), figsize=(1.6 + 2.9 * len(sources), 4.6), sharex=True, sharey="row", squeeze=False,
-            gridspec_kw={"wspace": 0.12, "hspace": 0.16},
-        )  # fmt: skip
+    with picture(
+        path, 2, len(sources), figsize=(1.6 + 2.9 * len(sources), 4.6), sharex=True, sharey="row", squeeze=False,
+        gridspec_kw={"wspace": 0.12, "hspace": 0.16},
+    ) as axes:  # fmt: skip
         for column, star in zip(axes.T, sources, strict=True):
             for name, (steps, gaps, accuracies) in curves.items():
                 if name.endswith("_star") == star:
@@ -48,7 +48,6 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
             if kind in drawn:
                 axes[0, -1].plot([], [], "--" if kind == "hybrid" else "-", color=COLOURS[kind], label=label)
         axes[0, -1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        save(figure, path)
 
 
 def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str) -> None:
@@ -58,22 +57,21 @@ def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str
 
 
 def draw_grid(points: list[dict], path: Path) -> None:
-    """What every point of the grid gains in safety and loses in use: toxic against helpful answers, on validation."""
-    judged = [one for one in points if one["rates"] is not None and one["beta"] is not None]
+    """Toxic against helpful answers to the validation prompts, a mark for every point of the grid."""
+    judged = [point for point in points if point["rates"] is not None and point["beta"] is not None]
     if len(judged) < 3:
         return
     across, up = "helpful_rate", "toxic_rate"
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.4, 3.4))
-        for system in dict.fromkeys(one["system"] for one in judged):
-            mine = [one for one in judged if one["system"] == system]
-            helpful, toxic = ([100 * one["rates"][rate] for one in mine] for rate in (across, up))
-            look = {"marker": "*" if system.endswith("star") else "o", "s": 70 if system.endswith("star") else 34}
+    with picture(path, figsize=(5.4, 3.4)) as axis:
+        for system in dict.fromkeys(point["system"] for point in judged):
+            own_points = [point for point in judged if point["system"] == system]
+            helpful, toxic = ([100 * point["rates"][rate] for point in own_points] for rate in (across, up))
+            marker, size = ("*", 70) if system.endswith("star") else ("o", 34)
             colour = COLOURS[_kind(system)]
-            faces = [colour if one["chosen"] else "white" for one in mine]
-            axis.scatter(helpful, toxic, edgecolors=colour, facecolors=faces, linewidths=1.2, **look)
+            faces = [colour if point["chosen"] else "white" for point in own_points]
+            axis.scatter(helpful, toxic, marker=marker, s=size, edgecolors=colour, facecolors=faces, linewidths=1.2)
         for kind, label in LABELS.items():
-            if any(_kind(one["system"]) == kind for one in judged):
+            if any(_kind(point["system"]) == kind for point in judged):
                 axis.scatter([], [], marker="s", color=COLOURS[kind], label=label)
         axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
         axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
@@ -83,59 +81,56 @@ def draw_grid(points: list[dict], path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.grid()
         axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        save(figure, path)
 
 
 def _kind(system: str) -> str:
-    """Of a system, or of the curve of its hybrid reward."""
+    """The key of COLOURS for a system, or for the curve of its hybrid reward."""
     return next(kind for kind in ("hybrid", "fixed", "cdpo", "dpo") if kind in system)
 
 
-def draw_best_of_n(found: dict[str, dict], path: Path) -> None:
+def draw_best_of_n(report: dict[str, dict], path: Path) -> None:
     """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
     panels = {rate: WORLD_RATES[rate].title(WORLD_RATES[rate].world.answers) for rate in ("toxic_rate", "over_refusal")}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2})
+    with picture(path, 1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2}) as axes:
         for scorer, look in PICKERS.items():
-            counts = sorted(map(int, found.get(scorer, {})))
+            counts = sorted(map(int, report.get(scorer, {})))
             for axis, rate in zip(axes, panels, strict=True):
-                values = [found[scorer][str(n)] for n in counts]
-                intervals = 100 * np.array([one["ci95"][rate] for one in values]).reshape(-1, 2)
+                picked = [report[scorer][str(n)] for n in counts]
+                intervals = 100 * np.array([rates["ci95"][rate] for rates in picked]).reshape(-1, 2)
                 if scorer != "judge":
                     axis.fill_between(counts, *intervals.T, color=look["color"], alpha=0.15, lw=0)
-                axis.plot(counts, [100 * one[rate] for one in values], marker="o", clip_on=False, **look)
+                axis.plot(counts, [100 * rates[rate] for rates in picked], marker="o", clip_on=False, **look)
         for axis, title in zip(axes, panels.values(), strict=True):
             axis.set_title(title)
             axis.set_xscale("log", base=2)
-            counts = sorted({int(n) for by_count in found.values() for n in by_count})
+            counts = sorted({int(n) for by_count in report.values() for n in by_count})
             axis.set_xticks(counts, counts)
             axis.minorticks_off()
             axis.set_ylim(bottom=0)
             axis.set_xlabel("n: the best of how many samples")
             axis.grid(axis="y")
         axes[0].legend(frameon=False, title="picked by", alignment="left")
-        save(figure, path)
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """name -> steps, gaps, accuracies (seed, step), smoothed over five logs, at steps that all seeds have."""
-    found: dict[str, list[dict[int, dict]]] = {}
-    for one in trainings:
-        history = [entry for entry in one["history"] if "dpo_gap" in entry]
+    """By name: steps, gaps and accuracies (seed, step), smoothed over five logs, at the steps that all seeds have."""
+    by_system: dict[str, list[dict[int, dict]]] = {}
+    for training in trainings:
+        history = [entry for entry in training["history"] if "dpo_gap" in entry]
         if history:
             by_step = {entry["step"]: entry for entry in history if None not in entry.values()}
-            found.setdefault(one["system"], []).append(by_step)
+            by_system.setdefault(training["system"], []).append(by_step)
     curves = {}
-    for system, seeds in found.items():
+    for system, seeds in by_system.items():
         steps = sorted(set.intersection(*(set(history) for history in seeds)))
         for prefix, name in (("dpo", system), ("hybrid", f"hybrid reward of {system}")):
             if not steps or f"{prefix}_gap" not in seeds[0][steps[0]]:
                 continue
-            values = [
-                np.array([[history[step][f"{prefix}_{what}"] for step in steps] for history in seeds])
-                for what in ("gap", "accuracy")
-            ]
-            curves[name] = (np.array(steps), _smooth(values[0]), 100 * _smooth(values[1]))
+            gaps, accuracies = (
+                _smooth(np.array([[history[step][f"{prefix}_{figure}"] for step in steps] for history in seeds]))
+                for figure in ("gap", "accuracy")
+            )
+            curves[name] = (np.array(steps), gaps, 100 * accuracies)
     return curves
 
 

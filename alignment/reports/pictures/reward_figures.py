@@ -1,11 +1,15 @@
-"""The pictures of a report, drawn the same to the last byte from the same numbers."""
+"""The pictures of pairs, margins and rewards; the same numbers give the same picture, to the last byte."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import matplotlib
 import numpy as np
 
+from alignment.reports.reward_models import by_group
 from alignment.types import Margins
 
 matplotlib.use("Agg")
@@ -24,50 +28,57 @@ STYLE = {
     "savefig.dpi": 200,
     "savefig.bbox": "tight",
 }
-NONE, LEGEND = "#9aa5b1", "#1f6f8b"  # the colours of the two reward models, everywhere
+NONE, LEGEND = "#9aa5b1", "#1f6f8b"  # the colours of the reward models without margins and with Legend's
+
+
+@contextmanager
+def picture(path: Path, *rows_and_columns: int, **settings: Any) -> Iterator[Any]:
+    """The axes of plt.subplots in the style of all pictures; what is drawn on them is saved at the end."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(*rows_and_columns, **settings)
+        yield axes
+        save(figure, path)
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Saves a picture without the name of the software, so that equal pictures are equal files."""
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
 
 
 def draw_margins(pairs: list[dict], kind: str | None, binning: dict, path: Path) -> None:
-    """One row per true gap of a kind, "severity" or "helpfulness": where the margins of its pairs lie.
+    """Histograms of margins, a row for every true gap of a kind, "severity" or "helpfulness".
 
-    Above 0 label and direction agree. Where no gap is known (None), one row for all pairs.
+    Margins above 0 agree with the label. Where no gap is known (None), all pairs have one row.
     """
     groups = {} if kind is None else _by_gap(pairs, kind)
     groups = groups or {"": [pair["margin_raw"] for pair in pairs]}
-    values = np.concatenate([np.array(group) for group in groups.values()])
+    values = np.concatenate(list(groups.values()))
     grid = np.linspace(values.min(), values.max(), 61)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(groups),
-            figsize=(6.2, 0.6 * len(groups) + 0.9),
-            sharex=True,
-            squeeze=False,
-            gridspec_kw={"hspace": 0.15},
-        )
+    size = (6.2, 0.6 * len(groups) + 0.9)
+    with picture(path, len(groups), figsize=size, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.15}) as axes:
         for axis, (gap, margins) in zip(axes[:, 0], groups.items(), strict=True):
             axis.hist(margins, grid, color=_gap_colour(gap), edgecolor="white", linewidth=0.3)
             for edge in _edges(binning):
                 axis.axvline(edge, color="#888888", linewidth=0.6, linestyle=(0, (2, 2)))
             axis.axvline(0, color="black", linewidth=0.8)
             name = f"{gap:+d}".replace("-", "\N{MINUS SIGN}") if gap != "" else "all pairs"
-            axis.text(-0.09, 0.42, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
-            axis.text(
-                -0.02, 0.42, f"{len(margins)}", transform=axis.transAxes, ha="right", va="center", color="#777777"
-            )
+            write = partial(axis.text, transform=axis.transAxes, ha="right", va="center")
+            write(-0.09, 0.42, name, fontsize=10)
+            write(-0.02, 0.42, str(len(margins)), color="#777777")
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
             if axis is not axes[-1, 0]:
                 axis.tick_params(bottom=False)
-        known = {"severity": " (rejected minus chosen)", "helpfulness": " (chosen minus rejected)"}
-        axes[0, 0].set_title(f"Margins of held-out pairs by true {kind} gap{known[kind]}" if kind else "Margins")
+        order = {"severity": "rejected minus chosen", "helpfulness": "chosen minus rejected"}
+        axes[0, 0].set_title(f"Margins of held-out pairs by true {kind} gap ({order[kind]})" if kind else "Margins")
         for place, text in ((-0.09, "gap"), (-0.02, "pairs")):
             axes[0, 0].text(place, 1.02, text, transform=axes[0, 0].transAxes, ha="right", color="#777777", fontsize=7)
         axes[-1, 0].set_xlabel("margin before binning (dotted: edges of the bins); orange: the label is wrong")
-        save(figure, path)
 
 
 def _by_gap(pairs: list[dict], kind: str) -> dict[int, list[float]]:
-    """Raw margins by true gap, the largest first; severity counts for harmful prompts, helpfulness for others."""
+    """Raw margins by true gap, the largest first; severity gaps are those of harmful prompts, helpfulness of others."""
     groups: dict[int, list[float]] = {}
     for pair in pairs:
         chosen, rejected = pair[f"chosen_{kind}"], pair[f"rejected_{kind}"]
@@ -78,7 +89,7 @@ def _by_gap(pairs: list[dict], kind: str) -> dict[int, list[float]]:
 
 
 def _gap_colour(gap: int | str) -> tuple:
-    """Blue where the label is right, orange where it is wrong, the darker the larger the gap."""
+    """Blue where the label is right, orange where it is wrong; the larger the gap, the darker."""
     size = 0 if gap == "" else abs(gap)
     return plt.get_cmap("Oranges" if gap != "" and gap < 0 else "Blues")(0.45 + 0.15 * size)
 
@@ -92,36 +103,32 @@ KINDS = {
 
 
 def draw_accuracy(report: dict, path: Path) -> None:
-    """Share of unseen pairs ranked right, with 95% intervals over seeds, one dot per model."""
+    """The share of unseen pairs ranked right, with 95% intervals over seeds: a dot for each kind of model and group."""
     kinds = [kind for kind in get_args(Margins) if kind in report]
-    by_gap, by_set = report[kinds[0]]["by_gap"], report[kinds[0]]["by_set"]
-    labels = ["all pairs", *by_set, *(gap.replace("gap", "severity gap") for gap in by_gap)]
-    shifts = np.linspace(0.28, -0.28, len(kinds)) / 2 if len(kinds) == 2 else np.linspace(0.28, -0.28, len(kinds))
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, (0.3 + 0.06 * len(kinds)) * len(labels) + 1.1))
-        for kind, shift in zip(kinds, shifts if len(kinds) > 1 else (0,), strict=True):
+    labels = list(by_group(report[kinds[0]]))
+    rows = np.arange(len(labels))[::-1]
+    half = {1: 0.0, 2: 0.14}.get(len(kinds), 0.28)  # of what the kinds of a group spread over
+    with picture(path, figsize=(6.2, (0.3 + 0.06 * len(kinds)) * len(labels) + 1.1)) as axis:
+        for kind, shift in zip(kinds, np.linspace(half, -half, len(kinds)), strict=True):
             label, colour = KINDS[kind]
-            found = [report[kind]["accuracy"], *report[kind]["by_set"].values(), *report[kind]["by_gap"].values()]
-            rows = np.arange(len(labels))[::-1] + shift
-            means = np.array([100 * one["mean"] for one in found])
-            for row, one in zip(rows, found, strict=True):
-                seeds = [100 * value for value in one["per_seed"]]
+            accuracies = by_group(report[kind]).values()
+            for row, accuracy in zip(rows + shift, accuracies, strict=True):
+                seeds = [100 * value for value in accuracy["per_seed"]]
                 axis.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=5)
-                if one["ci95"][0] is not None:
-                    axis.plot([100 * end for end in one["ci95"]], [row, row], color=colour, linewidth=2)
-            axis.plot(means, rows, "o", color=colour, markersize=5.5, label=label)
-        axis.set_yticks(np.arange(len(labels))[::-1], labels)
+                if accuracy["ci95"][0] is not None:
+                    axis.plot([100 * end for end in accuracy["ci95"]], [row, row], color=colour, linewidth=2)
+            means = [100 * accuracy["mean"] for accuracy in accuracies]
+            axis.plot(means, rows + shift, "o", color=colour, markersize=5.5, label=label)
+        axis.set_yticks(rows, labels)
         axis.set_xlabel("unseen pairs ranked right, %  (bars: 95% intervals over seeds; ticks: seeds)")
         axis.grid(axis="x")
         axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
-        save(figure, path)
 
 
 def draw_layers(hybrid: dict, path: Path) -> None:
-    """Each layer's probe on held-out pairs, and the hybrid of all of them as a line across (fit_reward/hybrid.json)."""
+    """The probe of each layer on held-out pairs, and a line across for the hybrid of them all (hybrid.json)."""
     layers = [row["layer"] for row in hybrid["layers"]]
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 3.2))
+    with picture(path, figsize=(6.2, 3.2)) as axis:
         for name, label, colour in (
             ("pair_accuracy", "pairs ordered right, by one layer", NONE),
             ("precision", 'precision of one layer\'s "chosen"', "#d9a066"),
@@ -136,19 +143,17 @@ def draw_layers(hybrid: dict, path: Path) -> None:
         axis.set_ylabel("held-out pairs or answers, %")
         axis.grid(axis="y")
         axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=1, handletextpad=0.4)
-        save(figure, path)
 
 
 def _edges(binning: dict) -> list[float]:
-    """Where a margin's bin changes; bins of sizes have their edges on both sides of 0."""
+    """The edges between bins; where sizes are binned, on both sides of 0."""
     mirrored = [-edge for edge in binning["edges"]] if binning["negative"] in ("keep", "abs") else []
     return [*mirrored, *binning["edges"]]
 
 
 def draw_lengths(inspection: dict, path: Path) -> None:
-    """How long prompts and answers are: shares of texts by their number of words, which doubles from tick to tick."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 2.6))
+    """The shares of prompts and answers by their number of words, which doubles from tick to tick."""
+    with picture(path, figsize=(6.2, 2.6)) as axis:
         longest = max(1, *(len(counts) for counts in inspection["histogram"].values()))
         for (side, counts), colour in zip(inspection["histogram"].items(), ("black", LEGEND, "#d9822b"), strict=True):
             shares = np.zeros(longest + 2)
@@ -161,10 +166,3 @@ def draw_lengths(inspection: dict, path: Path) -> None:
         axis.set_ylabel("% of texts")
         axis.set_title(f"Lengths of {inspection['pairs']:,} training pairs")
         axis.legend(frameon=False)
-        save(figure, path)
-
-
-def save(figure: plt.Figure, path: Path) -> None:
-    """Without the name of the software, so that equal pictures are equal files."""
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
