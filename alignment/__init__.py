@@ -4,6 +4,7 @@ The public names are imported when they are first used, so that `import alignmen
 """
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 _HOMES = {
@@ -17,10 +18,12 @@ __all__ = ["ConfidenceDPOConfig", "ConfidenceDPOTrainer", "HybridReward", "Margi
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("repalign")
     if name not in _HOMES:
         raise AttributeError(f"module 'alignment' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_HOMES, "__version__"]

@@ -23,6 +23,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+import alignment
 from alignment.evaluation.judging import asked_judges
 from alignment.judges.choice import require_ready
 from alignment.launching import engines, exits, local, slurm
@@ -45,6 +46,9 @@ NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 def main(recipe: str | None = None) -> None:
     """Runs a command line; `recipe` fixes the recipe, as the scripts in recipes/ do."""
     given = sys.argv[1:]
+    if "--version" in given:
+        print(f"repalign {alignment.__version__}")
+        return
     if recipe is not None:  # behind the flags: Hydra wants them before all settings
         first = next((i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given))
         given.insert(first, f"+recipe={recipe}")

@@ -148,7 +148,8 @@ def _csv(key: str, file: Path, columns: Sequence[str] | None = None) -> Iterator
     csv.field_size_limit(2**31 - 1)
     with unpacked(key, file) as content:
         text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, strict=True)
+        first = text.readline()
+        reader = csv.reader(chain([first], text), delimiter=_delimiter(first), strict=True)
         names = _header(key, file, reader) if columns is None else columns
         while True:
             number = reader.line_num + 1
@@ -164,6 +165,11 @@ def _csv(key: str, file: Path, columns: Sequence[str] | None = None) -> Iterator
                 return
             if fields:
                 yield number, _csv_row(names, fields)
+
+
+def _delimiter(heading: str) -> str:
+    """A comma, or where the first line has none what spreadsheets write instead: a semicolon or a tab."""
+    return next((character for character in ",;\t" if character in heading), ",")
 
 
 def _header(key: str, file: Path, reader: Any) -> list[str]:

@@ -8,7 +8,7 @@ import difflib
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -37,10 +37,32 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def as_hydra_reads(arguments: list[str]) -> list[str]:
-    """The same command line, with quotes around words such as José, whose letters Hydra reads only in quotes."""
+    """The same command line, with quotes around words such as José, whose letters Hydra reads only in quotes, and with
+    brackets around one value where a list is wanted."""
     return [
-        argument if argument.startswith("-") or argument.isascii() else _accented(argument) for argument in arguments
+        argument if argument.startswith("-") else _listed(argument if argument.isascii() else _accented(argument))
+        for argument in arguments
     ]
+
+
+def _listed(override: str) -> str:
+    key, _, value = override.partition("=")
+    one = value and value != "null" and not value.startswith(("[", "$")) and len(re.findall(_CHOICE, value)) == 1
+    return f"{key}=[{value}]" if one and key in _LIST_KEYS else override
+
+
+def _list_keys(schema: type, prefix: str = "") -> set[str]:
+    """The keys that hold a list, in the groups whose schema is always the same one."""
+    keys: set[str] = set()
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind):
+            keys |= _list_keys(kind, f"{prefix}{name}.")
+        elif list in {get_origin(part) for part in (kind, *get_args(kind))}:
+            keys.add(prefix + name)
+    return keys
+
+
+_LIST_KEYS = _list_keys(Config)
 
 
 def _accented(override: str) -> str:
@@ -161,9 +183,9 @@ def _in_plain_words(error: Exception) -> UserError:
         key = str(cause.full_key)
         prefix, _, last = key.rpartition(".")
         known = [field.name for field in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
+        if options := _options_with(prefix, last):
+            return UserError(key, f"the chosen {prefix} has none", f"add {' or '.join(options)}, which has")
         return UserError(key, "there is no such key", _nearest(last, known, f"{prefix}." if prefix else ""))
-    if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
-        return UserError(str(cause.full_key), "a list is wanted", f"write {cause.full_key}=[...], in brackets even one")
     if isinstance(cause, ValidationError):
         return UserError(str(cause.full_key), _first_line(cause), "conf/ explains what it takes")
     if isinstance(cause, InterpolationKeyError):
@@ -180,6 +202,17 @@ def _composition_error(message: str) -> UserError:
         key, values = match.groups()
         return UserError(key, f"{values} is ambiguous", f"write {key}=[{values}], or -m to run each in turn")
     return UserError("command line", message.splitlines()[0].rstrip("."), "see --help")
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """Options of a group that have a key which the chosen one lacks; if some need it to be set, as data=file does a path,
+    only those."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for file in sorted((CONF_DIR / group).glob("*.yaml")) if group else []:
+        keys = OmegaConf.load(file)
+        if key in keys.keys():  # noqa: SIM118 (without it, one that must be set isn't there)
+            found[OmegaConf.is_missing(keys, key)].append(f"{group}={file.stem}")
+    return found[True] or found[False]
 
 
 def _nearest(key: str, known: list[str], prefix: str) -> str:

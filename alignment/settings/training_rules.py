@@ -31,9 +31,6 @@ def _check_training(training: Training, group: str) -> None:
     steps = training.max_steps
     if steps == 0 or steps < -1:
         raise UserError(f"{group}.max_steps", f"{steps} is out of range", "give 1 or more, or -1 for epochs")
-    if training.save_steps % training.logging_steps:
-        steps = f"{training.save_steps} is no multiple of logging_steps={training.logging_steps}"
-        raise UserError(f"{group}.save_steps", f"{steps}, so a resumed run would log other means", "give a multiple")
 
 
 def _check_lists(group: str, settings: Mapping[str, Any], keys: Sequence[str]) -> None:

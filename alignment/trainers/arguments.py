@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from math import ceil
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from alignment.types import UserError
 # Our settings that go into TRL's configuration under their own names.
 PASSED_ON = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay",
-    "max_grad_norm", "activation_checkpointing", "logging_steps", "save_steps",
+    "max_grad_norm", "activation_checkpointing", "logging_steps",
 )  # fmt: skip
 
 
@@ -37,6 +38,8 @@ def shared_arguments(
         "ddp_backend": "gloo" if ranks > 1 and accelerator() is None else None,
         "bf16": training_dtype(trainer["precision"]) == "bfloat16",
         "save_strategy": "steps",
+        # what was added up since the last log is in no checkpoint: a resumed run would log other means
+        "save_steps": ceil(trainer["save_steps"] / trainer["logging_steps"]) * trainer["logging_steps"],
         "save_total_limit": 2,  # the one before must stay until the new one is sealed
         "report_to": tracking,
         "run_name": run_name,

@@ -1,5 +1,6 @@
 """Own files: every kind of file, every kind of dirt; read = used + quarantined, always."""
 
+import csv
 import gzip
 import json
 import lzma
@@ -163,6 +164,17 @@ def test_no_world_prompt_is_both_trained_on_and_tested_on():
     prompts = {name: {row["prompt"][0]["content"] for row in loaded.rows} for name, loaded in sets.items()}
     assert all(len(prompts[name]) == 1000 for name in ("same", "objects", "templates"))
     assert not any(prompts["train"] & others for name, others in prompts.items() if name != "train")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_may_have_what_spreadsheets_write_between_its_columns(tmp_path, delimiter):
+    file = tmp_path / "pairs.csv"
+    rows = [["prompt", "chosen", "rejected"], ["a; b", "c, d", 'e "f"'], ["g\nh", "i", "j"]]
+    with file.open("w", newline="") as text:
+        csv.writer(text, delimiter=delimiter).writerows(rows)
+    assert [row for _, row in read_file("data.path", str(file))] == [
+        dict(zip(rows[0], row, strict=True)) for row in rows[1:]
+    ]
 
 
 def test_optional_columns_of_a_csv(tmp_path):

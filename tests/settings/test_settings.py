@@ -29,7 +29,6 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, sft",
     "+recipe=cdpo policy.grid_seeds=2": "policy.grid_seeds: 2 of 1 seeds",
     "+recipe=cdpo policy.max_steps=0": "policy.max_steps: 0 is out of range; give 1 or more, or -1 for epochs",
-    "+recipe=cdpo policy.save_steps=7": "policy.save_steps: 7 is no multiple of logging_steps=5, so a resumed run",
     "+recipe=cdpo policy.per_device_batch_size=5": "policy.per_device_batch_size: 5 does not divide batch_size=16",
     "+recipe=cdpo policy.weight_decay=-1": "policy.weight_decay: -1.0 is out of range; give a number at least 0",
     "+recipe=cdpo policy.beta=[0.1,0.1]": "policy.beta: the list is empty or names something twice",
@@ -72,21 +71,20 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} annotator.joiner_pairs=x": "annotator.joiner_induced and joiner_pairs: it would have no effect",
     f"{BASE} annotator.contrast.positive=generated": "annotator.contrast: positive and negative are the same",
     f"{BASE} stages=[annotate,fly]": "stages: there is no stage 'fly'; the stages are inspect, induce",
-    f"{BASE} stages=annotate": "stages: a list is wanted; write stages=[...], in brackets even one",
     f"{BASE} stages=[]": "stages: the list is empty",
     f"{BASE} stages=[annotate,induce]": "stages: they are out of order, or one is named twice; write [induce,annotate]",
     f"{BASE} annotator.contrast.file=a.csv annotator.contrast.count=20": "contrast.count: it would have no effect",
     f"{BASE} annotator.binning.method=quartile annotator.binning.bins=5": "binning.bins: it would have no effect",
     f"{BASE} trainer.max_steps=5 trainer.num_train_epochs=2": "trainer.num_train_epochs: it would have no effect",
     f"{BASE} trainer.max_steps=0": "trainer.max_steps: 0 is out of range",
-    f"{BASE} trainer.save_steps=15": "trainer.save_steps: 15 is no multiple of logging_steps=10",
+    f"{BASE} data.path=x.jsonl": "data.path: the chosen data has none; add data=file, which has",
     f"{BASE} trainer.logging_steps=0": "trainer.logging_steps: 0 is out of range",
     f"{BASE} trainer.lr_scheduler_type=foo": "trainer.lr_scheduler_type: 'foo' is not a choice",
     f"{BASE} reward_model.seeds=[-1]": "reward_model.seeds: a seed is negative",
     f"{BASE} annotator.binning.low=-inf": "annotator.binning: low or high is not finite",
     f"{BASE} annotator.contrast.refusal=": "annotator.contrast.refusal: it is empty",
     f"{BASE} run.dir=": "run.dir: it is empty",
-    f"{BASE} lora.r=8": "lora.r: there is no such key",
+    f"{BASE} lora.r=8": "lora.r: the chosen lora has none; add lora=adapters",
     f"{BASE} reward_model.seeds=[1,1]": "reward_model.seeds: the list is empty or names something twice",
     f"{BASE} reward_model.margins=[human]": "reward_model.margins: 'human' is not a choice; list some of none, legend,",
     f"{BASE} run.workers=0": "run.workers: 0 is out of range",
@@ -304,3 +302,13 @@ def test_fsdp_without_gpus_is_refused_before_anything_runs(tmp_path):
     assert done.returncode == 2 and not done.stdout
     assert "launch: FSDP needs GPUs" in done.stderr
     assert not list((tmp_path).rglob("*.parquet"))
+
+
+def test_one_value_is_a_list_of_one_where_a_list_is_wanted():
+    cfg = compose_config(["+recipe=cdpo", "policy.learning_rate=1e-5", "stages=fit_reward", "policy.seeds=[1]"])
+    assert (list(cfg.policy.learning_rate), list(cfg.stages), list(cfg.policy.seeds)) == ([1e-5], ["fit_reward"], [1])
+    assert as_hydra_reads(["evaluation.sets=null", "stages=${a}", "seed=3", "-m"]) == [
+        "evaluation.sets=null", "stages=${a}", "seed=3", "-m",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"policy.beta: 0.1,0.3 is ambiguous; write policy.beta=\[0.1,0.3\], or -m"):
+        compose_config(["+recipe=cdpo", "policy.beta=0.1,0.3"])

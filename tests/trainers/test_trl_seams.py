@@ -193,7 +193,7 @@ def test_trainer_keys_are_trls_but_for_ours():
     keys = {field.name for field in fields(Trainer)}
     assert keys - OURS <= known
     assert keys == set(yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text()))
-    assert keys == OURS | set(PASSED_ON) | {"max_length", "center_rewards_coefficient"}
+    assert keys == OURS | set(PASSED_ON) | {"max_length", "save_steps", "center_rewards_coefficient"}
 
 
 def test_arguments_carry_every_setting(tmp_path):
@@ -202,6 +202,9 @@ def test_arguments_carry_every_setting(tmp_path):
     made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, "trainer", 1, "none", "name"))
     assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 4)
     assert {name: getattr(made, name) for name in PASSED_ON} == {name: trainer[name] for name in PASSED_ON}
+    for save_steps, rounded in ((200, 200), (15, 20), (1, 10)):  # a checkpoint stands where a log does
+        trainer |= {"logging_steps": 10, "save_steps": save_steps}
+        assert shared_arguments(trainer, "trainer", 1, "none", "name")["save_steps"] == rounded
 
 
 def test_batch_shape_keeps_the_step():
