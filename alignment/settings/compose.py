@@ -205,8 +205,8 @@ def _composition_error(message: str) -> UserError:
 
 
 def _options_with(group: str, key: str) -> list[str]:
-    """Options of a group that have a key which the chosen one lacks; if some need it to be set, as data=file does a path,
-    only those."""
+    """Options of a group that have a key which the chosen one lacks: those alone that need it to be set, if there are
+    such, as data=file needs a path."""
     found: dict[bool, list[str]] = {True: [], False: []}
     for file in sorted((CONF_DIR / group).glob("*.yaml")) if group else []:
         keys = OmegaConf.load(file)
