@@ -15,7 +15,7 @@ from alignment.evaluation.judging import calibrated
 from alignment.inputs import pairs
 from alignment.launching import lost
 from alignment.plan import Step, keep_settings, reads_pairs
-from alignment.runs import artifacts
+from alignment.runs import artifacts, results
 from alignment.runs.manifest import Manifest, git_commit
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
@@ -43,6 +43,8 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
             ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
+        if ranks.main and cfg.run.stage in (None, "report"):  # launched stage by stage, the report is the last
+            print("", *results.link(run), sep="\n", flush=True)
     if cfg.run.stage is None:
         ranks.say(f"done: {run.root}")
     if any(step.stage == "report" for step in steps):

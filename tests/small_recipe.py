@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.runs import results
 from alignment.stages import STAGES
 
 # One worker: processes take longer to start than these models to train.
@@ -78,7 +79,7 @@ def undisturbed(folder: Path, *overrides: str) -> None:
 
 def artefacts(root: Path) -> dict[str, bytes]:
     """Every published file of a run; what it took in time is no artefact, nor what a launcher wrote."""
-    others = ("logs", "slurm", ".exit", ".waiting")
+    others = ("logs", "slurm", ".exit", ".waiting", *results.KINDS)
     stages = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in others]
     files = [path for stage in stages for path in stage.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}

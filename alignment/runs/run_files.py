@@ -37,9 +37,7 @@ class RunDir:
     # annotate
     direction = _at("annotate/direction.safetensors")  # the SMV; in the metadata, what it was read from
     pairs = _at("annotate/pairs.parquet")  # the training pairs with `margin` and `margin_raw`
-    heldout_pairs = _at(
-        "annotate/heldout.parquet"
-    )  # pairs kept from training, annotated with the training pairs' edges
+    heldout_pairs = _at("annotate/heldout.parquet")  # pairs kept from training, with the training pairs' edges
     calibration = _at("annotate/calibration.json")  # how good the margins are
 
     # train_rm

@@ -1,0 +1,59 @@
+"""What users came for, at the top of a run's folder: links to what its stages published."""
+
+import os
+from pathlib import Path
+
+from alignment.runs.run_files import RunDir
+
+# name of the link: where stages publish such things, and how one is loaded
+KINDS = {
+    "policy": (("train_*/*/seed-*/policy",), 'AutoModelForCausalLM.from_pretrained("{path}")'),
+    "reward": (("train_cdpo/*/seed-*/reward", "fit_reward/reward"), 'HybridReward.load("{path}")'),
+    "reward_model": (("train_rm/*/seed-*",), 'AutoModelForSequenceClassification.from_pretrained("{path}")'),
+    "pairs.parquet": (
+        ("build_pairs/pairs.parquet", "annotate/pairs.parquet"),
+        'load_dataset("parquet", data_files="{path}")',
+    ),
+}
+SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transformers chat {path}"
+
+
+def link(run: RunDir) -> list[str]:
+    """Makes the links anew, and says what lies where, a line each.
+
+    Of several policies or reward models, each has a link in a folder: policy/cdpo_star/seed-0.
+    """
+    lines: list[str] = []
+    for name, (places, loading) in KINDS.items():
+        top = run.root / name
+        _remove(top)
+        published = next(filter(None, (sorted(run.root.glob(place)) for place in places)), [])
+        for target in published:
+            system, seed = _which(run, target)
+            at = top if len(published) == 1 else top / system / seed
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.symlink_to(os.path.relpath(target, at.parent))
+        if published:
+            path = top if len(published) == 1 else top / "<system>" / "seed-<n>"
+            lines.append(f"{name:14} {loading.format(path=path)}")
+            if name == "policy":
+                lines.append(f"{'':14} {SERVED.format(path=path)}")
+    if run.tables.exists():
+        lines.append(f"{'report':14} {run.report}; tables and pictures in {run.tables.parent}")
+    return lines
+
+
+def _which(run: RunDir, target: Path) -> tuple[str, str]:
+    """The system, or the margins, and the seed of what was trained."""
+    parts = target.relative_to(run.root).parts
+    return (parts[1], parts[2]) if len(parts) > 2 else ("", "")
+
+
+def _remove(top: Path) -> None:
+    """The links that were there; never what they lead to."""
+    if top.is_symlink():
+        top.unlink()
+    elif top.is_dir():
+        for path in sorted(top.rglob("*"), reverse=True):
+            path.unlink() if path.is_symlink() else path.rmdir()
+        top.rmdir()
