@@ -12,6 +12,8 @@ from alignment.reports.tables import share, with_interval
 
 SMALL_P = 0.001
 UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
+FEW = 30
+FEW_MARK = f"* fewer than {FEW}: the interval is wide, and one more or less moves the figure by percents"
 GATE_HEADS = ("gate", "set", "judge", "limit", "measured", "")
 
 
@@ -34,8 +36,10 @@ def card_tables(card: dict) -> list[Table]:
 
 def _table(card: dict, before: str, after: str | None) -> Table:
     """Names of sets and judges are Text: they may be files, and no markup."""
-    table = Table("scorecard", "n", *_compared(before, after))
-    for title, rows in _rows(card, before, after).items():
+    groups = _rows(card, before, after)
+    caption = FEW_MARK if any("*" in cells[3] for rows in groups.values() for cells in rows) else None
+    table = Table("scorecard", "n", *_compared(before, after), caption=caption)
+    for title, rows in groups.items():
         if title == UNPARSED and all(cell.startswith("0.0 ") for row in rows for cell in row[4:6]):
             continue
         table.add_row(Text(title))
@@ -62,7 +66,12 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
             says, category = f"{says} {category}", None
         title = f"{says}{', %' if rate else ''}"
         n = next(number for number in (change, *numbers) if number)["n"]
-        cells = [title, name if category is None else f"{name}: {category}", judge or "", f"{n:,}"]
+        cells = [
+            title,
+            name if category is None else f"{name}: {category}",
+            judge or "",
+            f"{n:,}{'*' if n < FEW else ''}",
+        ]
         cells += [_figure(number, rate) for number in (numbers if after else numbers[:1])]
         if after is not None:
             cells += ["", ""] if change is None else [_figure(change, rate, signed=True), _p(change)]
@@ -126,16 +135,24 @@ def card_markdown(card: dict) -> str:
     before, *later = (system["name"] for system in card["systems"])
     models = "; ".join(f"{system['name']}: {_escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
+    if card["gates"]:
+        rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
+        lines += [*_markdown(GATE_HEADS, rows, named=3), ""]
+    few = False
     for after in later or [None]:
         heads = ["", "set", "judge", "n", *_compared(before, after)]
-        lines += _markdown(heads, _flat(_rows(card, before, after)), named=3)
+        rows = _flat(_rows(card, before, after))
+        few |= any("*" in cells[3] for cells in rows)
+        lines += _markdown(heads, rows, named=3)
         if by_category := _flat(_rows(card, before, after, categories=True)):
             lines += ["", "By category:", "", *_markdown(heads, by_category, named=3)]
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
         lines += ["", "RewardBench's sections:", "", *_markdown(heads, rows, named=1)]
-    lines += ["", "## How it was measured", ""]
-    lines += [f"- {name}: {_settings(settings)}" for name, settings in card["decoding"].items()]
+    lines += ["", "## How it was measured", "", *([f"- {_escaped(FEW_MARK)}."] if few else [])]
+    for name, settings in card["decoding"].items():
+        own = {"chat_template": "the model's own"} if settings.get("chat_template", "") is None else {}
+        lines.append(f"- {name}: {_settings({**settings, **own})}")
     for name, record in card["judges"].items():
         lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
     lines += [f"- set {_escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
@@ -144,9 +161,6 @@ def card_markdown(card: dict) -> str:
         "- A difference pairs the answers of both models to the same prompt, drawn with the same noise.",
         "- Of twenty differences that are none, one has an interval that leaves 0 out: there are many categories.",
     ]
-    if card["gates"]:
-        rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
-        lines += ["", *_markdown(GATE_HEADS, rows, named=3)]
     return "\n".join(lines) + "\n"
 
 

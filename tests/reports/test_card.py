@@ -26,6 +26,7 @@ def lines(shown: dict) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip() and "─" not in line]
 
 
+FEW = ["* fewer than 30: the interval is wide, and one more or less moves the figure", "by percents"]
 WORDS = (
     number("words", "before", 12.345, (10, 14.5)),
     number("words", "after", 12.0, (None, None)),
@@ -56,7 +57,15 @@ def test_differences_are_signed_but_for_zeros(value, interval, p, shown):
 
 def test_a_reward_model_stands_in_the_first_column():
     ranked = number("ranked_right", "rm", 0.75, (0.5, 1.0), set="bench", n=8)
-    assert lines(card(ranked))[1:] == ["pairs ranked right, %", "bench 8 75.0 [50.0, 100.0]"]
+    assert lines(card(ranked))[1:] == ["pairs ranked right, %", "bench 8* 75.0 [50.0, 100.0]", *FEW]
+    assert "| bench |  | 8* |" in card_markdown(card(ranked)) and "fewer than 30" in card_markdown(card(ranked))
+
+
+@pytest.mark.parametrize(("n", "few"), [(29, True), (30, False)])
+def test_few_answers_are_marked(n, few):
+    shown = card(number("words", "before", 1.0, (0, 2), n=n), systems="before")
+    assert (f"asked {n}* 1.00" in "\n".join(lines(shown))) is few
+    assert ("fewer than 30" in "\n".join(lines(shown))) is few is ("fewer than 30" in card_markdown(shown))
 
 
 def test_tasks_have_a_line_for_each_measure_and_are_no_categories():
@@ -83,6 +92,7 @@ def test_gates_of_the_table_and_of_the_page():
         "min_mmlu 0.3 not measured MISSED",
     ]  # fmt: skip
     page = card_markdown(shown)
+    assert page.index("min_mmlu") < page.index("words an answer"), "what decides comes first"
     assert "| max_toxic_rate | asked | guard | 0.25 | 0.1235 | held |" in page
     assert "| min_mmlu |  |  | 0.3 | not measured | **missed** |" in page
 
@@ -90,7 +100,7 @@ def test_gates_of_the_table_and_of_the_page():
 def test_the_page_says_how_it_was_measured():
     page = card_markdown(card(*WORDS))
     assert page.startswith("# Scorecard\n\nBefore: m/before; after: m/after.\n")
-    assert "- sampled: seeds 0, 1, chat_template none\n" in page and "- set asked: harmful 3\n" in page
+    assert "- sampled: seeds 0, 1, chat_template the model's own\n" in page and "- set asked: harmful 3\n" in page
 
 
 def test_a_table_for_every_system_that_is_compared_with_the_first():
