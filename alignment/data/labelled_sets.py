@@ -38,7 +38,7 @@ def labelled_files(name: str, folder: str) -> list[Path]:
     return files_of(_ROWS[name][0], folder)
 
 
-def _labelled(source: str, prompt: str, response: str, **labels) -> dict:
+def _labelled(source: str, prompt: str, response: str, **labels: bool | str | float | None) -> dict:
     """A row with these labels; every other label is None."""
     return {
         "id": content_id(source, prompt, response),
