@@ -88,7 +88,7 @@ class Draw:
 
 
 def _highest(scores: Tensor, keys: Tensor, position: int) -> Tensor:
-    """The token with the highest score plus noise. A CPU takes a few rows at a time, whose noise fits into its cache."""
+    """The token with the highest score plus noise. On a CPU a few rows at a time, whose noise fits into its cache."""
     rows = len(keys) if keys.device.type != "cpu" else max(1, NUMBERS_IN_CACHE // scores.shape[1])
     parts = zip(scores.split(rows), keys.split(rows), strict=True)
     return torch.cat([gumbel(key, position, part.shape[1]).add_(part).argmax(dim=1) for part, key in parts])
