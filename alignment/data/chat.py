@@ -214,7 +214,7 @@ def chat_format(
 
 
 def _agree_on_bos(format: ChatFormat) -> None:
-    """A template that writes no BOS means it: then tokenizing the text must not add one either, here or for users."""
+    """Keeps the tokenizer from adding a BOS where the template writes none, here and where users tokenize text."""
     prompt, answer = text_message("user", "a"), text_message("assistant", "b")
     for _ in range(2):  # as the tokenizer came, then without a BOS
         if format.render(prompt, [answer])[0].ids.tolist() == format.tokenizer(format.text(prompt, answer)).input_ids:

@@ -112,7 +112,7 @@ def helm_answer(row: dict) -> tuple[str, str, dict[str, float]]:
 
 
 def _helm_graded(row: dict, file: Path) -> dict:
-    """No person labelled them, so `toxic` is None."""
+    """HELM Safety's answers, which no person labelled: `toxic` is None."""
     prompt, response, grades = helm_answer(row)
     return _labelled(f"helm_graded/{text(row, 'model')}", prompt, response, **grades)
 

@@ -139,7 +139,7 @@ class ChatService:
         )
 
     def _require_others_taken(self, client: httpx.Client, error: Refused, over: threading.Event) -> None:
-        """Raises the settings' error if the service refuses HELLO too: then it would refuse every conversation."""
+        """Raises `error.misused` if the service refuses HELLO, too: then the settings are wrong, not a conversation."""
         with self._greeting:
             if self._refused_in_a_row < IN_A_ROW:
                 self._refused_in_a_row += 1

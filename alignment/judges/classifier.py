@@ -26,7 +26,7 @@ KEY = "judge.classifier"
 
 
 class ClassifierJudge:
-    """counts: texts in which a special token was broken up; answers that were cut at their end to fit the context."""
+    """Judges by a classifier. counts: texts in which a special token was broken up; answers cut to fit the context."""
 
     name = "classifier"
 

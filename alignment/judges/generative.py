@@ -34,7 +34,7 @@ class _Reply:
 
 
 class GuardJudge:
-    """counts: conversations in which a marker was broken up, and those that were cut to the guard's context."""
+    """Judges by a guard. counts: conversations in which a marker was broken up; conversations cut to its context."""
 
     def __init__(
         self,
