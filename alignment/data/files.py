@@ -144,7 +144,7 @@ def _listed(key: str, file: Path, content: bytes, remedy: str) -> Iterator[Line]
 
 
 def _csv(key: str, file: Path, columns: Sequence[str] | None = None) -> Iterator[Line]:
-    """columns: their names, where the first line doesn't have them."""
+    """The rows of a csv. columns: their names, where the first line doesn't have them."""
     csv.field_size_limit(2**31 - 1)
     with unpacked(key, file) as content:
         text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")

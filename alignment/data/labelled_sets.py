@@ -38,7 +38,7 @@ def labelled_files(name: str, folder: str) -> list[Path]:
     return files_of(_ROWS[name][0], folder)
 
 
-def _labelled(source: str, prompt: str, response: str, **labels) -> dict:
+def _labelled(source: str, prompt: str, response: str, **labels: bool | str | float | None) -> dict:
     """A row with these labels; every other label is None."""
     return {
         "id": content_id(source, prompt, response),
@@ -112,7 +112,7 @@ def helm_answer(row: dict) -> tuple[str, str, dict[str, float]]:
 
 
 def _helm_graded(row: dict, file: Path) -> dict:
-    """No person labelled them, so `toxic` is None."""
+    """HELM Safety's answers, which no person labelled: `toxic` is None."""
     prompt, response, grades = helm_answer(row)
     return _labelled(f"helm_graded/{text(row, 'model')}", prompt, response, **grades)
 

@@ -8,7 +8,7 @@ begins after any character that ends one; blanks and characters of no width befo
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokenizers import NormalizedString, normalizers
 from transformers import PreTrainedTokenizerBase
@@ -56,10 +56,10 @@ class Markers:
         raise BadRow("holds a marker of the chat template or tokenizer that a space doesn't break up")
 
     def with_anywhere(self, markers: set[str]) -> "Markers":
-        return Markers(self.anywhere | markers, self.in_lines, self.at_line_start, self.normalizer)
+        return replace(self, anywhere=self.anywhere | markers)
 
     def with_lines(self, *lines: str) -> "Markers":
-        return Markers(self.anywhere, self.in_lines, self.at_line_start | set(lines), self.normalizer)
+        return replace(self, at_line_start=self.at_line_start | set(lines))
 
     def _broken_as_read(self, text: str) -> str:
         if not self._read.search(self.normalizer.normalize_str(text)):

@@ -14,7 +14,7 @@ from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, readable, shown
+from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, shown
 from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file
@@ -97,8 +97,8 @@ class _Reading:
         self.source, self.files, self.wanted, self.quarantine = source, source.files(folder), wanted, quarantine
         self.asked_in: dict[int, list[str]] = {}
         for name, hashes in kept_out.items():
-            for asked in hashes:
-                self.asked_in.setdefault(asked, []).append(name)
+            for prompt_hash in hashes:
+                self.asked_in.setdefault(prompt_hash, []).append(name)
         self.paths = {part: out / f".{number}-{part}.arrow" for part in PARTS}
         self.read_lines = self.used_lines = self.quarantined = 0
         self.leaked: Counter = Counter()
@@ -124,26 +124,18 @@ class _Reading:
                 self.read_lines += 1
                 yield number, row
 
-        def checked(raw: RawPair) -> dict:
-            lines, content = raw
-            row = pair(intact(content), self._name(lines, offset), self._label(path))
-            self._check(row)
-            return row
-
-        def set_aside(raw: RawPair, why: str) -> None:
-            self._quarantine(path, bad.new(raw[0]), why)
-
-        for (lines, _), row in readable(self.source.raw_pairs(counted()), checked, set_aside):
+        source, prefix = (str(path), "line") if self.source.name == "file" else (self.source.name, self.source.name)
+        for lines, raw in self.source.raw_pairs(counted()):
+            name = "-".join([prefix, *(f"{offset + number:09d}" for number in lines)])
+            try:
+                row = pair(intact(raw), name, source)
+                self._check(row)
+            except BadRow as error:
+                self._quarantine(path, bad.new(lines), str(error))
+                continue
             part = "heldout" if split_position(row["prompt"], self.wanted.seed) < self.wanted.heldout else "train"
             writers[part].write(row)
             self.used_lines += len(used.new(lines))
-
-    def _name(self, lines: Lines, offset: int) -> str:
-        numbers = "-".join(f"{offset + number:09d}" for number in lines)
-        return f"line-{numbers}" if self.source.name == "file" else f"{self.source.name}-{numbers}"
-
-    def _label(self, path: Path) -> str:
-        return str(path) if self.source.name == "file" else self.source.name
 
     def _check(self, row: dict) -> None:
         id_hash = text_hash(row["id"])

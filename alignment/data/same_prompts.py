@@ -34,8 +34,8 @@ def text_hash(text: str, seed: int = 0) -> int:
 
 
 def split_position(prompt: Sequence[Message], seed: int) -> float:
-    """Where the split finds a prompt, in [0, 1). Only the user's first turn counts, so that a conversation and its
-    later turns fall into the same part."""
+    """A prompt's position in [0, 1): the split holds out prompts below its share. Only the user's first turn counts, so
+    that a conversation and its later turns fall into the same part."""
     opening = next((message for message in prompt if message["role"] == "user"), prompt[0])
     return text_hash(normal_text(opening["content"]), seed) / 2**64
 

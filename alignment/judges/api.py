@@ -1,8 +1,8 @@
 """A chat model behind an API as a judge of refusals: one of three labels, and the sentence it rests on.
 
 The classes are XSTest's (Röttger et al. 2024, arXiv 2308.01263), the words are ours. Every message that is judged
-stands between tags of its own that carry a hash of all, so that no text can hold its closing tag or begin another turn;
-what it says of verdicts is said to be its own.
+stands between tags of its own, with a hash of the whole conversation in them: so no text can hold its own closing tag
+or begin another turn. The rubric says that a verdict within a message is part of what is judged.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ REFUSALS = {word: refusal for refusal, word in REFUSAL_WORDS.items()}
 
 
 class ApiJudge:
-    """Its replies are on disk as soon as they come; a run that begins again finds them there (`remembers`)."""
+    """Asks a chat service. remembers: replies are on disk as soon as they come, and a later run finds them there."""
 
     name = "api"
     remembers = True
@@ -55,12 +55,12 @@ class ApiJudge:
 
     @property
     def spent(self) -> float:
-        """Dollars, of everything it was asked so far."""
+        """Dollars for all requests so far."""
         return self._service.spent
 
     def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[Verdict]:
-        asked = [rubric(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        replies = self._service.ask(asked)
+        requests = [rubric(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        replies = self._service.ask(requests)
         for reply in replies:
             if reply.refused is not None:
                 self.counts["refused_by_the_service"] += 1

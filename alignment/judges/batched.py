@@ -1,4 +1,4 @@
-"""A judge over many answers, in planned batches: a killed run goes on at the first one missing."""
+"""Judges many answers in planned batches: a killed run goes on at the first batch that is missing."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
 from alignment.types import Message, UserError
 
-BATCH = 50_000  # characters: some seconds of a guard on a GPU; a judge cuts it up again as its memory wants
+BATCH = 50_000  # characters: some seconds of a guard on a GPU; a judge divides them further to fit its memory
 
 
 def judge_all(
     judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str], work: Path, ranks: Ranks
 ) -> tuple[list[Verdict], Counter[str]]:
-    """A verdict each, in order, and what the judge counted on the way. `work`: of this judge and these answers."""
-    if getattr(judge, "remembers", False):  # it counts what it has paid for: finished batches would hide that from it
+    """A verdict on each answer, in order, and the judge's counts. work: a folder for this judge and these answers."""
+    if getattr(judge, "remembers", False):  # it counts what it has paid for, also for batches that are finished
         if ranks.count > 1:
             raise UserError(f"judge.{judge.name}", "its rate and its budget belong to one process", "start one process")
         shutil.rmtree(work, ignore_errors=True)
@@ -31,14 +31,14 @@ def judge_all(
         return json.dumps(content).encode
 
     sizes = [sum(len(message["content"]) for message in p) + len(a) for p, a in zip(prompts, answers, strict=True)]
-    found: list[Verdict | None] = [None] * len(sizes)
+    verdicts: list[Verdict | None] = [None] * len(sizes)
     counts: Counter[str] = Counter()
     for items, content in compute_in_batches(work, f"judging: {judge.name}", sizes, BATCH, compute, ranks):
         batch = json.loads(content)
         counts.update(batch["counts"])
         for item, verdict in zip(items, batch["verdicts"], strict=True):
-            found[item] = Verdict(**verdict)
-    return found, counts
+            verdicts[item] = Verdict(**verdict)
+    return verdicts, counts
 
 
 def _counts(judge: Judge) -> Counter[str]:

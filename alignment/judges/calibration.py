@@ -1,4 +1,4 @@
-"""Labelled answers to hold a judge against: a set by its name, or a file of one's own."""
+"""Labelled answers to compare a judge's verdicts with: a set by its name, or a file of the user's."""
 
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ LABELS = {
 
 
 def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Loaded:
-    """`count` rows drawn by the seed (None: all). With a suffix a name is a file: prompt, response, label."""
+    """`count` rows drawn by the seed (None: all rows). A name with a suffix is a file's: prompt, response, label."""
     if Path(name).suffix:
         loaded = usable_lines(name, read_file(KEY, name), partial(_file_row, Path(name).stem))
     else:

@@ -1,7 +1,7 @@
-"""Answers of an OpenAI-compatible chat service over HTTP: tried again, kept on disk, within a rate and a budget.
+"""Asks an OpenAI-compatible chat service over HTTP: tries again, keeps replies on disk, holds to a rate and a budget.
 
-Every answer is on disk before the next is counted, under a hash of all that was asked: a killed run asks only for what
-it has not had. The key comes from an environment variable and goes into one request header, nowhere else.
+Every reply is on disk before the next is counted, under a hash of the whole request: a killed run asks only for replies
+that it hasn't had. The key comes from an environment variable and goes into one request header, nowhere else.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from alignment.runs import stopping
 from alignment.runs.artifacts import atomic_file
 from alignment.types import Message, StageFailed, Stopped, UserError
 
-# A service that refuses this refuses everything. It is asked after a first refusal, and after every five in a row.
+# A service that refuses HELLO refuses everything. It is asked after a first refusal, and after every five in a row.
 HELLO, IN_A_ROW = [{"role": "user", "content": "Hello."}], 5
-LONGEST_WAIT = 600.0  # seconds; a service that asks for more is out for today
+LONGEST_WAIT = 600.0  # seconds; if a service asks for a longer pause, the run ends
 
 
 @dataclass
 class ChatService:
-    """Prices are in dollars for a million tokens; budget in dollars, or None. key: None if the service wants none.
+    """Prices are in dollars for a million tokens; the budget is in dollars. key: None if the service wants none.
 
-    `spent` counts everything asked for by this object, whether it was asked now or by a run before it.
+    spent: dollars for all replies that this object gave, whether they were paid for now or by an earlier run.
     """
 
     url: str
@@ -56,7 +56,7 @@ class ChatService:
         self._greeting, self._refused_in_a_row = threading.Lock(), IN_A_ROW
 
     def ask(self, conversations: Sequence[list[Message]]) -> list[Reply]:
-        """A reply to each, in order; one that was given before is not asked for again."""
+        """A reply to each conversation, in order; for a reply that was given before the service isn't asked again."""
         requests = [self._request(messages) for messages in conversations]
         names = [_name(self.url, request) for request in requests]
         replies: dict[str, Reply] = {}
@@ -76,10 +76,10 @@ class ChatService:
         return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens}
 
     def _ask_all(self, missing: dict[str, dict]) -> dict[str, Reply]:
-        """The first failure ends it; what is under way is still waited for, and kept."""
+        """A reply to every request. The first failure ends this; requests under way are waited for, and kept."""
         over = threading.Event()
         headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
-        found: dict[str, Reply] = {}
+        replies: dict[str, Reply] = {}
         with (
             httpx.Client(headers=headers, timeout=self.timeout_seconds) as client,
             ThreadPoolExecutor(self.concurrency) as threads,
@@ -91,16 +91,16 @@ class ChatService:
             try:
                 for future in as_completed(under_way):
                     if (reply := future.result()) is not None:
-                        found[under_way[future]] = reply
+                        replies[under_way[future]] = reply
             finally:
                 over.set()
                 threads.shutdown(cancel_futures=True)
-        if len(found) < len(missing):
+        if len(replies) < len(missing):
             raise Stopped("judging")
-        return found
+        return replies
 
     def _ask_unless_over(self, client: httpx.Client, name: str, request: dict, over: threading.Event) -> Reply | None:
-        """None: it isn't asked any more. Whoever fails ends it for the others, before they begin anything new."""
+        """A reply, or None once all is over: a thread that fails keeps the others from beginning anything new."""
         try:
             return self._ask_one(client, name, request, over)
         except BaseException:
@@ -119,7 +119,7 @@ class ChatService:
         return reply
 
     def _answer(self, client: httpx.Client, request: dict, over: threading.Event) -> Reply | None:
-        """As often as it takes; None: it isn't asked any more."""
+        """The reply after as many tries as it takes; None once all is over."""
         last = ""
         for attempt in range(self.tries):
             if over.is_set() or stopping.asked():
@@ -139,7 +139,7 @@ class ChatService:
         )
 
     def _require_others_taken(self, client: httpx.Client, error: Refused, over: threading.Event) -> None:
-        """One conversation is refused, or all are: something is wrong with the settings then, and it ends at once."""
+        """Raises `error.misused` if the service refuses HELLO, too: then the settings are wrong, not a conversation."""
         with self._greeting:
             if self._refused_in_a_row < IN_A_ROW:
                 self._refused_in_a_row += 1
@@ -147,19 +147,19 @@ class ChatService:
             request = self._request(HELLO)
             try:
                 reply = self._answer(client, request, over)
-            except Refused as again:
-                raise again.misused from again
+            except Refused as refused:
+                raise refused.misused from refused
             if reply is not None:
                 self._refused_in_a_row = 1
                 self._count(_name(self.url, request), reply)
 
     # ---- how fast ----
 
-    def _pause(self, attempt: int, asked: float | None) -> float:
-        """As long as the service asks for, or twice as long every time; never all requests at once."""
-        if asked is not None and asked > LONGEST_WAIT:
-            raise StageFailed(KEY, f"the service asks to wait {asked:.0f} s", "run the same command again then")
-        return asked if asked is not None else self.first_wait * 2**attempt * random.uniform(0.5, 1.0)
+    def _pause(self, attempt: int, retry_after: float | None) -> float:
+        """The pause that the service asks for; or one that doubles with every try, and differs between threads."""
+        if retry_after is not None and retry_after > LONGEST_WAIT:
+            raise StageFailed(KEY, f"the service asks to wait {retry_after:.0f} s", "run the same command again then")
+        return retry_after if retry_after is not None else self.first_wait * 2**attempt * random.uniform(0.5, 1.0)
 
     def _wait_for_slot(self, over: threading.Event) -> None:
         if self.requests_per_minute is None:
@@ -176,7 +176,7 @@ class ChatService:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
     def _reserve(self, request: dict) -> tuple[int, int]:
-        """The most tokens a request can be paid for: one for each byte of it is more than any tokenizer makes."""
+        """The largest number of tokens that a request can cost: no tokenizer makes more than one of a byte."""
         most = (len(json.dumps(request["messages"], ensure_ascii=False).encode()), self.max_tokens)
         with self._lock:
             if self.budget is not None and self.spent + self._reserved + self._cost(*most) > self.budget:
@@ -191,7 +191,7 @@ class ChatService:
         with self._lock:
             self._reserved -= self._cost(*most)
 
-    # ---- what was said before ----
+    # ---- replies on disk ----
 
     def _kept(self, name: str) -> Reply | None:
         try:
@@ -203,8 +203,7 @@ class ChatService:
 
     def _keep(self, name: str, reply: Reply) -> None:
         with atomic_file(self._path(name)) as file:
-            content = {**vars(reply)}
-            del content["cached"], content["refused"]
+            content = {"text": reply.text, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
             file.write_text(json.dumps(content, ensure_ascii=True) + "\n", encoding="utf-8")
         self._count(name, reply)
 

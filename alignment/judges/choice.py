@@ -1,4 +1,4 @@
-"""The table of judges: what is known of each before it is loaded. A judge's own module is imported only when it is
+"""The table of judges, with what is known of each before it is loaded. A judge's own module is imported only when it is
 chosen: some need no model, and settings are checked without torch."""
 
 import os
@@ -16,8 +16,8 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Known:
-    """says: what a verdict can hold of "toxic", "refusal" and "helpfulness". fitted_on: the labelled set it was fitted
-    on, where agreement proves little.
+    """What is known of a judge. says: the fields of a verdict that it fills, of "toxic", "refusal" and "helpfulness".
+    fitted_on: the labelled set it was fitted on, where its agreement proves little.
     """
 
     kind: Literal["oracle", "rule", "guard", "classifier", "api"]
@@ -68,12 +68,12 @@ def _cache_folder() -> Path:
 
 
 def chosen(settings: Settings) -> list[str]:
-    """The judges that judge=... names: the block of each is there, and says whose it is."""
+    """The judges that judge=... names: the settings of each are there, under its name."""
     return [name for name in JUDGES if (settings.get(name) or {}).get("name") == name]
 
 
 def require_ready(settings: Settings, names: Sequence[str]) -> None:
-    """UserError for a judge that can't be loaded, as far as can be seen at no cost: a key, files of weights."""
+    """UserError for a judge that can't be loaded, as far as its key and its files of weights tell."""
     for name in names:
         more = settings.get(name) or {}
         if more.get("path") is not None:

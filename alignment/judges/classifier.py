@@ -1,4 +1,4 @@
-"""Any sequence classifier as a judge: the probability of its label for harm, of a prompt and an answer as a pair."""
+"""Any sequence classifier as a judge: how likely its label for harm is, for a prompt and an answer as a pair."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ KEY = "judge.classifier"
 
 
 class ClassifierJudge:
-    """counts: texts with a special token of its tokenizer, broken up; answers cut at their end to fit its context."""
+    """Judges by a classifier. counts: texts in which a special token was broken up; answers cut to fit the context."""
 
     name = "classifier"
 
@@ -40,7 +40,7 @@ class ClassifierJudge:
         batch_tokens: int,
         threshold: float,
     ) -> None:
-        """reads: the "pair" of prompt and answer, or the "answer" alone. Unsafe from `threshold` on."""
+        """reads: the "pair" of prompt and answer, or the "answer" alone. threshold: unsafe from this probability on."""
         labels = {str(label): number for number, label in model.config.id2label.items()}
         if unsafe_label not in labels:
             raise UserError(
@@ -74,18 +74,18 @@ class ClassifierJudge:
         broken = self._format.broken
         *before, (_, text) = [(user, self._format.safe_text(text)) for user, text in turns_of(prompt, answer)]
         self.counts["marker_broken"] += self._format.broken > broken
-        asked = "\n\n".join(text for _, text in before)
-        texts = (asked, text) if self._reads == "pair" else (text,)
+        conversation = "\n\n".join(turn for _, turn in before)
+        texts = (conversation, text) if self._reads == "pair" else (text,)
         row = self._tokenizer(*texts)
         if len(row["input_ids"]) <= self._context:
             return row
         self.counts["cut"] += 1
         if len(texts) == 1:
             return self._tokenizer(text, truncation=True, max_length=self._context)
-        short = self._tokenizer(asked, add_special_tokens=False)["input_ids"]
-        if len(short) > self._context // 4:  # the end of the prompt is what was answered
-            asked = self._tokenizer.decode(short[-(self._context // 4) :])
-        return self._tokenizer(asked, text, truncation="only_second", max_length=self._context)
+        ids = self._tokenizer(conversation, add_special_tokens=False)["input_ids"]
+        if len(ids) > self._context // 4:  # the answer is to the end of the prompt
+            conversation = self._tokenizer.decode(ids[-(self._context // 4) :])
+        return self._tokenizer(conversation, text, truncation="only_second", max_length=self._context)
 
     @torch.inference_mode()
     def _scores(self, rows: list[dict[str, list[int]]]) -> list[float]:
@@ -94,9 +94,9 @@ class ClassifierJudge:
         return self._probabilities(logits)[:, self._label].tolist()
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """(row, label): of labels that exclude each other, or each by itself."""
-        several = self._model.config.problem_type == "multi_label_classification"
-        return logits.sigmoid() if several or logits.shape[1] == 1 else logits.softmax(dim=1)
+        """The probability of each label (row, label): of labels that exclude each other, or of each by itself."""
+        multi_label = self._model.config.problem_type == "multi_label_classification"
+        return logits.sigmoid() if multi_label or logits.shape[1] == 1 else logits.softmax(dim=1)
 
 
 def load_classifier(

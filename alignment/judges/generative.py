@@ -1,4 +1,4 @@
-"""A generative guard as a judge: asked in its published format, its verdict decoded and read by its grammar."""
+"""A generative guard as a judge: it reads a conversation in its published format, and its grammar reads its verdict."""
 
 import math
 from collections import Counter
@@ -27,14 +27,14 @@ GAP = " [...] "  # stands where the middle of an answer was cut out
 
 @dataclass(frozen=True)
 class _Reply:
-    """What the guard wrote to one question, and at every token how much likelier its unsafe word was than its safe."""
+    """What the guard wrote. log_odds: at every token, of its word for unsafe against its word for safe."""
 
     tokens: list[int]
     log_odds: list[float]
 
 
 class GuardJudge:
-    """counts: conversations in which a marker was broken up, and those that were cut to the guard's context."""
+    """Judges by a guard. counts: conversations in which a marker was broken up; conversations cut to its context."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class GuardJudge:
         threshold: float | None = None,
         generation_ends: int | list[int] | None = None,
     ) -> None:
-        """threshold: unsafe from this probability on; None: what the guard says."""
+        """threshold: unsafe from this probability on; None: the guard's own word decides."""
         self.name, self._guard, self._threshold = guard.name, guard, threshold
         self._batch_tokens, self._model = batch_tokens, model
         own = _own_template(guard, tokenizer)
-        tokenizer.chat_template = None  # the format is ours; nothing may render it twice
+        tokenizer.chat_template = None  # `guard.prompts` renders conversations, and nothing may render them twice
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         markers = markers_and(tokenizer, set(guard.markers), set(guard.line_markers))
@@ -71,31 +71,33 @@ class GuardJudge:
         }
 
     def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[Verdict]:
-        asked: list[tuple[int, str | None, list[int]]] = []
+        questions: list[tuple[int, str | None, list[int]]] = []
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             broken = self._loaded.format.broken
-            asked += [(row, category, ids) for category, ids in self._fitting(turns_of(prompt, answer))]
+            questions += [(row, category, ids) for category, ids in self._fitting(turns_of(prompt, answer))]
             self.counts["marker_broken"] += self._loaded.format.broken > broken
-        found: list[list[Verdict]] = [[] for _ in prompts]
-        sizes = [len(ids) + self._guard.new_tokens for _, _, ids in asked]
+        sizes = [len(ids) + self._guard.new_tokens for _, _, ids in questions]
         replies: dict[int, _Reply] = {}
         for batch in plan_batches(sizes, self._batch_tokens):
-            replies |= zip(batch, self._decode([asked[i][2] for i in batch]), strict=True)
-        for i, (row, category, _) in enumerate(asked):
-            found[row].append(self._read(replies[i], category))
-        return [_joined(verdicts) for verdicts in found]
+            replies |= zip(batch, self._decode([questions[i][2] for i in batch]), strict=True)
+        by_row: list[list[Verdict]] = [[] for _ in prompts]
+        for i, (row, category, _) in enumerate(questions):
+            by_row[row].append(self._read(replies[i], category))
+        return [_joined(verdicts) for verdicts in by_row]
 
-    # ---- what it is asked ----
+    # ---- questions ----
 
     def _fitting(self, turns: list[Turn]) -> list[tuple[str | None, list[int]]]:
-        """The questions on a conversation as tokens. One too long for the guard is cut, and counted.
+        """The questions on a conversation as tokens. A conversation too long for the guard is cut, and counted.
 
-        The oldest text of the prompt goes first, until it is a quarter of what can stay; then the middle of the
-        answer: how it begins and how it ends say most about it.
+        The oldest text of the prompt goes first, until a quarter of what can stay is the prompt's; then the middle of
+        the answer: how it begins and how it ends say most about it.
         """
         questions = self._questions(turns)
-        room = self._room
-        if room is None or max(len(ids) for _, ids in questions) <= room:
+        if self._loaded.context is None:
+            return questions
+        room = self._loaded.context - self._guard.new_tokens
+        if max(len(ids) for _, ids in questions) <= room:
             return questions
         self.counts["cut"] += 1
         while (longest := max(len(ids) for _, ids in questions)) > room:
@@ -115,11 +117,7 @@ class GuardJudge:
         prompts = self._guard.prompts(turns, tokenizer.bos_token or "", self._loaded.format.safe_text)
         return [(category, tokenizer(text, add_special_tokens=False).input_ids) for category, text in prompts]
 
-    @property
-    def _room(self) -> int | None:
-        return None if self._loaded.context is None else self._loaded.context - self._guard.new_tokens
-
-    # ---- what it says ----
+    # ---- verdicts ----
 
     def _decode(self, prompts: list[list[int]]) -> list[_Reply]:
         odds: list[list[float]] = [[] for _ in prompts]
@@ -135,7 +133,7 @@ class GuardJudge:
         return [_Reply(tokens, gaps) for tokens, gaps in zip(written, odds, strict=True)]
 
     def _read(self, reply: _Reply, category: str | None) -> Verdict:
-        """The verdict by the guard's grammar, its probability where its first token stands."""
+        """The verdict by the guard's grammar. score: the probability of unsafe at the token that begins the verdict."""
         tokens = reply.tokens
         if tokens[-1] in self._loaded.end_ids:
             tokens = tokens[:-1]
@@ -145,12 +143,11 @@ class GuardJudge:
             return Verdict(None, None, reason=text, unparsed=True)
         place = next(i for i in range(len(tokens)) if len(self._text(tokens[: i + 1])) > match.start("verdict"))
         score = float(expit(reply.log_odds[place]))
-        said = match["verdict"] == self._guard.words[0]
-        toxic = said if self._threshold is None else score >= self._threshold
+        toxic = match["verdict"] == self._guard.words[0] if self._threshold is None else score >= self._threshold
         groups = match.groupdict()
         refusal = {"yes": "full", "no": "none", None: None}[groups.get("refusal")]
-        named = groups.get("category") or category
-        return Verdict(toxic, refusal, category=named if toxic else None, score=score, reason=text.strip())
+        category = groups.get("category") or category
+        return Verdict(toxic, refusal, category=category if toxic else None, score=score, reason=text.strip())
 
     def _text(self, tokens: list[int]) -> str:
         return self._loaded.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -178,12 +175,10 @@ def load_guard(name: str, path: str, dtype: Dtype, batch_tokens: int, threshold:
 
 
 def _joined(verdicts: list[Verdict]) -> Verdict:
-    """Of a guard that is asked about each policy by itself: unsafe if one is violated, by the likeliest of them.
+    """One verdict of a guard's verdicts on each of its policies: unsafe if any is violated, by the likeliest of them.
 
-    One that can't be read leaves the whole unread, unless another policy is violated anyway.
+    If a policy's verdict can't be read, neither can the whole, unless another policy is violated.
     """
-    if len(verdicts) == 1:
-        return verdicts[0]
     read = [verdict for verdict in verdicts if not verdict.unparsed]
     violated = [verdict for verdict in read if verdict.toxic]
     if not violated and len(read) < len(verdicts):
@@ -192,17 +187,17 @@ def _joined(verdicts: list[Verdict]) -> Verdict:
 
 
 def _shortened(turns: list[Turn], excess: int, prompt_keeps: int) -> list[Turn]:
-    """`excess` characters less: from the front of the prompt while it is longer than it keeps, then in the answer."""
+    """Cuts `excess` characters: from the front of the prompt down to `prompt_keeps`, then in the answer's middle."""
     *prompt, (_, answer) = turns
     spare = max(0, sum(len(text) for _, text in prompt) - prompt_keeps)
     from_prompt = min(excess, spare)
     excess -= from_prompt
     kept: list[Turn] = []
     for user, text in prompt:
-        gone = min(from_prompt, len(text))
-        from_prompt -= gone
-        if text[gone:]:
-            kept.append((user, text[gone:]))
+        cut = min(from_prompt, len(text))
+        from_prompt -= cut
+        if text[cut:]:
+            kept.append((user, text[cut:]))
     if excess > 0:
         whole = answer.replace(GAP, "") if answer.count(GAP) == 1 else answer
         left = max(0, len(whole) - excess)
@@ -212,15 +207,15 @@ def _shortened(turns: list[Turn], excess: int, prompt_keeps: int) -> list[Turn]:
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
     """The tokens that a word can begin with: alone, after a blank, on a new line."""
-    found = set()
+    first = set()
     for before in ("", " ", "\n"):
         ids = tokenizer(before + word, add_special_tokens=False).input_ids
-        found |= set([i for i in ids if tokenizer.decode([i]).strip()][:1])
-    return found
+        first |= set([i for i in ids if tokenizer.decode([i]).strip()][:1])
+    return first
 
 
 def _own_template(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Does the chat template that came with the model write the same? None: it has none that takes a conversation."""
+    """Whether the model's own chat template writes the same; None if it has none that takes a conversation."""
     if tokenizer.chat_template is None:
         return None
     turns = [(True, "One?"), (False, "Two.")]

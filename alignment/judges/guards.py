@@ -1,7 +1,7 @@
-"""What the format of a generative guard is made of, and a conversation as guards read it.
+"""The parts of a generative guard's format, and a conversation as guards read it.
 
-Only what surrounds the judged conversation is the guard's; the conversation itself is text and can't end its section or
-take a role (`markers`).
+Only the text around the judged conversation is the guard's. The conversation itself is nothing but text: it can't end
+its section or take a role (`markers`).
 """
 
 import hashlib
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from alignment.types import Message
 
-Turn = tuple[bool, str]  # is it the user's?, what it says
+Turn = tuple[bool, str]  # is it the user's?, its text
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published agreement figure: F1 of harmful answers and false positive rate (None: not given) on one set. The set
-    is a sample of its own: a run on another sample of the same data should come near the figure, not meet it.
+    """A published agreement: F1 of harmful answers and false positive rate (None: not published) on one set. A run on
+    another sample of the same data should come near it, not meet it.
     """
 
     data: str
@@ -30,11 +30,11 @@ class Published:
 class Guard:
     """One guard's format.
 
-    task: the whole prompt; {bos}, {conversation} and {policy} are put in. user, agent: how a turn is written.
-    policies: what {policy} may be, by category, each asked by itself; () where the task names them all.
-    grammar: of the whole verdict, with a group `verdict` and maybe `category` and `refusal`.
-    words: of the verdict, unsafe first. markers: what a conversation must not hold, anywhere or at a line's start.
-    published: agreement figures to stand beside what a run finds.
+    task: the whole prompt, with {bos}, {conversation} and {policy}. user, agent: how a turn is written.
+    policies: (category, text), each of which is put in for {policy} by itself; () where the task has them all.
+    grammar: matches the whole verdict, with a group `verdict`, and `category` and `refusal` where there are such.
+    words: the two verdicts, unsafe first. markers, line_markers: what a conversation must not hold, anywhere or at the
+    start of a line. published: agreement figures to show beside a run's.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Guard:
 
     @property
     def says(self) -> frozenset[str]:
-        """Harm, and refusal where its grammar reads one."""
+        """The fields of a verdict that the guard fills: harm, and refusal if its grammar has that group."""
         return frozenset({"toxic", "refusal"} if "refusal" in self.grammar.groupindex else {"toxic"})
 
     def prompts(self, turns: Sequence[Turn], bos: str, safe: Callable[[str], str]) -> list[tuple[str | None, str]]:
-        """What it is asked of a conversation, for each policy with its category; `safe` makes text nothing but text."""
+        """The guard's prompts for a conversation, one for each policy, with its category. safe: breaks up markers."""
         written = [(self.user if user else self.agent).replace("{text}", safe(text)) for user, text in turns]
         parts = {"bos": bos, "conversation": self.joiner.join(written)}
         return [
@@ -67,7 +67,7 @@ class Guard:
 
     @property
     def digest(self) -> str:
-        """Names this wording in records."""
+        """A hash of the wording, for records."""
         parts = [self.task, self.user, self.agent, self.joiner, self.grammar.pattern, repr(self.policies)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -85,5 +85,5 @@ def turns_of(prompt: Sequence[Message], answer: str) -> list[Turn]:
 
 
 def _put_in(task: str, parts: dict[str, str]) -> str:
-    """In one pass: braces in what is put in stay as they are."""
+    """Fills in the task's fields in one pass, so that braces in what is put in stay as they are."""
     return re.sub("{(bos|conversation|policy)}", lambda match: parts[match[1]], task)

@@ -1,16 +1,16 @@
-"""Can a judge be believed? Its verdicts against people's labels, another judge's, and what should play no part in them.
+"""How far a judge can be believed: its agreement with people's labels and with another judge, and its biases.
 
 Agreement counts a verdict that couldn't be read as wrong. Every interval is a bootstrap over prompts: answers to the
 same prompt are no independent evidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from alignment.judges.verdicts import Judge, Verdict
+from alignment.judges.verdicts import REFUSAL_WORDS, Judge, Verdict
 from alignment.maths.agreement import (
     agreement,
     bootstrap,
@@ -23,60 +23,61 @@ from alignment.maths.agreement import (
 from alignment.maths.statistics import Interval
 from alignment.types import StageFailed, UserError
 
-CLASSES = {"toxic": ("safe", "unsafe"), "refusal": ("full_compliance", "partial_refusal", "full_refusal")}
-REFUSALS = ("none", "partial", "full")
+REFUSALS = tuple(REFUSAL_WORDS)
+CLASSES = {"toxic": ("safe", "unsafe"), "refusal": tuple(REFUSAL_WORDS.values())}
 
 
 def health(verdicts: Sequence[Verdict], rows: Sequence[dict], seed: int = 0) -> dict[str, Any]:
-    """Of verdicts on labelled rows (data/labelled_sets.py): for each thing that judge and people both speak of.
+    """The figures of a judge's verdicts on labelled rows (data/labelled_sets.py), on harm and on refusal.
 
-    toxic and refusal: agreement in all and by class, of harm or refusal against none (binary), F1 and false positive
-    rate of what isn't class 0, the same by the score where there are scores, and length bias. UserError if the labels
-    are about something else.
+    Each of the two, if both labels and verdicts are about it, has: agreement in all, by class, and between class 0 and
+    all others (binary); F1 and false positive rate, where every class but 0 is positive; how well scores rank, where
+    there are scores; and length bias. UserError if the labels are about neither harm nor refusal as the judge sees it.
     """
-    found: dict[str, Any] = {"rows": len(rows), "unparsed": _share([verdict.unparsed for verdict in verdicts])}
+    unparsed = [verdict.unparsed for verdict in verdicts]
+    figures: dict[str, Any] = {"rows": len(rows), "unparsed": sum(unparsed) / len(unparsed) if unparsed else 0.0}
     for kind in CLASSES:
         labelled = [i for i, row in enumerate(rows) if row.get(kind) is not None]
         if labelled and _speaks_of([verdicts[i] for i in labelled], kind):
             chosen = [verdicts[i] for i in labelled], [rows[i] for i in labelled]
-            found[kind] = _of_kind(kind, *chosen, np.random.default_rng(seed))
-    if len(found) == 2:
+            figures[kind] = _figures_on(kind, *chosen, np.random.default_rng(seed))
+    if len(figures) == 2:
         labels = " and ".join(kind for kind in CLASSES if any(row.get(kind) is not None for row in rows)) or "nothing"
         raise UserError("judge.calibration", f"its labels are about {labels}, and this judge's verdicts aren't",
                         "give a set with labels of the judge's kind")  # fmt: skip
-    return found
+    return figures
 
 
-def _of_kind(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], generator: np.random.Generator) -> dict:
-    said = np.array([_class(verdict, kind) for verdict in verdicts])
-    true = np.array([_label(row, kind) for row in rows])
+def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], generator: np.random.Generator) -> dict:
+    all_judged = np.array([_class(verdict, kind) for verdict in verdicts])
+    all_true = np.array([_label(row, kind) for row in rows])
     lengths = np.array([float(len(row["response"])) for row in rows])
     scores = [_score(verdict, kind) for verdict in verdicts]
 
-    def statistics(chosen: np.ndarray) -> dict[str, float | None]:
-        here, there = said[chosen], true[chosen]
+    def statistics(drawn: np.ndarray) -> dict[str, float | None]:
+        judged, true = all_judged[drawn], all_true[drawn]
         values = {
-            "agreement": agreement(here, there),
-            "binary": agreement(np.sign(here), np.sign(there)),
-            "f1": f1(here, there),
-            "false_positive_rate": false_positive_rate(here, there),
-            "length_bias": length_bias(lengths[chosen], here, there),
-            "kappa": cohen_kappa(here, there),
+            "agreement": agreement(judged, true),
+            "binary": agreement(np.sign(judged), np.sign(true)),
+            "f1": f1(judged, true),
+            "false_positive_rate": false_positive_rate(judged, true),
+            "length_bias": length_bias(lengths[drawn], judged, true),
+            "kappa": cohen_kappa(judged, true),
         }
-        return values | {f"class {name}": class_agreement(here, there, i) for i, name in enumerate(CLASSES[kind])}
+        return values | {f"class {name}": class_agreement(judged, true, i) for i, name in enumerate(CLASSES[kind])}
 
-    intervals = {name: _plain(interval) for name, interval in bootstrap(statistics, _prompts(rows), generator).items()}
+    intervals = _summaries(bootstrap(statistics, _prompt_numbers([row["prompt"] for row in rows]), generator))
     by_class = {name: intervals.pop(f"class {name}") for name in CLASSES[kind]}
-    return {"rows": len(rows), **intervals, "by_class": by_class, **_ranking(scores, true > 0)}
+    return {"rows": len(rows), **intervals, "by_class": by_class, **_ranking(scores, all_true > 0)}
 
 
 def _ranking(scores: list[float | None], positive: np.ndarray) -> dict[str, float | None]:
     """How well the scores rank, over the rows that have one."""
-    has = np.array([score is not None for score in scores], dtype=bool)
+    scored = np.array([score is not None for score in scores], dtype=bool)
     known = np.array([score for score in scores if score is not None], dtype=float)
-    if not has.any() or len(set(positive[has])) < 2:
+    truth = positive[scored]
+    if len(set(truth)) < 2:
         return {"auroc": None, "auprc": None}
-    truth = positive[has]
     return {"auroc": float(roc_auc_score(truth, known)), "auprc": float(average_precision_score(truth, known))}
 
 
@@ -84,28 +85,23 @@ def _ranking(scores: list[float | None], positive: np.ndarray) -> dict[str, floa
 
 
 def kappa(first: Sequence[Verdict], second: Sequence[Verdict], prompts: Sequence, seed: int = 0) -> dict | None:
-    """Cohen's kappa of two judges on the same answers, for what both speak of; None: nothing.
+    """Cohen's kappa of two judges on the same answers, on harm or else on refusal; None if they don't both judge it.
 
-    Answers that one of them gave no verdict on are left out, and counted.
+    Answers on which one of them gave no verdict are left out, and counted.
     """
     for kind in CLASSES:
-        pairs = [(_class(a, kind), _class(b, kind)) for a, b in zip(first, second, strict=True)]
+        pairs = np.array([(_class(a, kind), _class(b, kind)) for a, b in zip(first, second, strict=True)])
         read = [i for i, pair in enumerate(pairs) if min(pair) >= 0]
         if read and _speaks_of(first, kind) and _speaks_of(second, kind):
-            here, there = (np.array([pairs[i][side] for i in read]) for side in (0, 1))
-            clusters = _prompts([{"prompt": prompts[i]} for i in read])
+            columns = pairs[read].T
 
-            def statistics(chosen: np.ndarray, here=here, there=there) -> dict[str, float | None]:
-                return {
-                    "kappa": cohen_kappa(here[chosen], there[chosen]),
-                    "agreement": agreement(here[chosen], there[chosen]),
-                }
+            def statistics(drawn: np.ndarray, columns: np.ndarray = columns) -> dict[str, float | None]:
+                left, right = columns[:, drawn]
+                return {"kappa": cohen_kappa(left, right), "agreement": agreement(left, right)}
 
-            found = bootstrap(statistics, clusters, np.random.default_rng(seed))
-            return {
-                "of": kind, "rows": len(read), "left_out": len(pairs) - len(read),
-                **{name: _plain(interval) for name, interval in found.items()},
-            }  # fmt: skip
+            clusters = _prompt_numbers([prompts[i] for i in read])
+            intervals = _summaries(bootstrap(statistics, clusters, np.random.default_rng(seed)))
+            return {"of": kind, "rows": len(read), "left_out": len(pairs) - len(read), **intervals}
     return None
 
 
@@ -113,10 +109,10 @@ def kappa(first: Sequence[Verdict], second: Sequence[Verdict], prompts: Sequence
 
 
 def position_bias(judge: Judge, rows: Sequence[dict], count: int, seed: int = 0) -> dict | None:
-    """Does it matter where in an answer the harm, or the refusal, stands?
+    """How often a judge sees the harm, or the refusal, at the beginning of an answer, and how often at its end.
 
     A harmful (or refusing) answer is joined with a harmless (or complying) one to another prompt, once before it and
-    once after it: the joined text is what it is in either order, so a judge without this bias finds as many of both.
+    once after it. The joined text is as harmful in either order, so a judge without this bias finds as many of both.
     The difference is first minus last. None: the labels have no such pair.
     """
     generator = np.random.default_rng(seed)
@@ -125,44 +121,39 @@ def position_bias(judge: Judge, rows: Sequence[dict], count: int, seed: int = 0)
         low = [row for row in rows if row.get(kind) is not None and _label(row, kind) == 0]
         if not high or not low:
             continue
-        pairs = [
-            (high[i], low[j])
-            for i, j in zip(
-                generator.permutation(len(high))[:count], generator.integers(len(low), size=count), strict=False
-            )
-        ]
-        prompts = [one["prompt"] for one, _ in pairs]
-        before = judge(prompts, [f"{one['response']}\n\n{other['response']}" for one, other in pairs])
-        after = judge(prompts, [f"{other['response']}\n\n{one['response']}" for one, other in pairs])
+        harmful = [high[i] for i in generator.permutation(len(high))[:count]]
+        harmless = [low[i] for i in generator.integers(len(low), size=count)]
+        texts = [(a["response"], b["response"]) for a, b in zip(harmful, harmless, strict=False)]
+        prompts = [row["prompt"] for row in harmful]
+        before = judge(prompts, [f"{harm}\n\n{rest}" for harm, rest in texts])
+        after = judge(prompts, [f"{rest}\n\n{harm}" for harm, rest in texts])
         if not _speaks_of([*before, *after], kind):
             continue
-        found_first, found_last = (
-            np.array([_class(verdict, kind) > 0 for verdict in verdicts]) for verdicts in (before, after)
-        )
+        seen = np.array([[_class(verdict, kind) > 0 for verdict in verdicts] for verdicts in (before, after)])
 
-        def shares(drawn: np.ndarray, first: np.ndarray = found_first, last: np.ndarray = found_last) -> dict:
-            shares = {"first": float(first[drawn].mean()), "last": float(last[drawn].mean())}
-            return {**shares, "difference": shares["first"] - shares["last"]}
+        def shares(drawn: np.ndarray, seen: np.ndarray = seen) -> dict[str, float | None]:
+            first, last = (float(share) for share in seen[:, drawn].mean(axis=1))
+            return {"first": first, "last": last, "difference": first - last}
 
-        intervals = bootstrap(shares, _prompts([high for high, _ in pairs]), generator)
-        return {"of": kind, "pairs": len(pairs), **{name: _plain(value) for name, value in intervals.items()}}
+        intervals = _summaries(bootstrap(shares, _prompt_numbers(prompts), generator))
+        return {"of": kind, "pairs": len(texts), **intervals}
     return None
 
 
-# ---- what follows ---------------------------------------------------------------------------------------------------
+# ---- what is asked of a judge ---------------------------------------------------------------------------------------
 
 
-def main_agreement(found: dict[str, Any]) -> float:
-    """The agreement a judge is held to: on harm if it judges harm, else on refusal in its three classes."""
-    return found["toxic" if "toxic" in found else "refusal"]["agreement"]["mean"]
+def main_agreement(figures: dict[str, Any]) -> float:
+    """The agreement that a judge must reach: on harm if it judges harm, else on refusal in its three classes."""
+    return figures["toxic" if "toxic" in figures else "refusal"]["agreement"]["mean"]
 
 
-def require_agreement(name: str, found: dict[str, Any], minimum: float | None, calibration: str) -> None:
+def require_agreement(name: str, figures: dict[str, Any], minimum: float | None, calibration: str) -> None:
     """StageFailed for a judge that agrees with people less often than is asked for."""
-    if minimum is not None and main_agreement(found) < minimum:
+    if minimum is not None and main_agreement(figures) < minimum:
         raise StageFailed(
             f"judge {name}",
-            f"it agrees with {main_agreement(found):.3f} of the labels of {calibration}, under "
+            f"it agrees with {main_agreement(figures):.3f} of the labels of {calibration}, under "
             f"judge.minimum_agreement={minimum:g}",
             "choose another judge, or lower what is asked of it",
         )
@@ -183,25 +174,21 @@ def _label(row: dict, kind: str) -> int:
 
 
 def _score(verdict: Verdict, kind: str) -> float | None:
-    """A judge of harm scores harm, whatever else it says."""
+    """The score on this kind: the score of a judge of harm is of harm, whatever else it judges."""
     return verdict.score if kind == "toxic" or verdict.toxic is None else None
 
 
 def _speaks_of(verdicts: Sequence[Verdict], kind: str) -> bool:
-    """Of a judge whose every answer was unreadable, nothing is known: it is held to whatever is asked."""
+    """Are any verdicts about this kind? If none could be read, nobody knows, and they count as such."""
     read = [verdict for verdict in verdicts if not verdict.unparsed]
     return not read or any(getattr(verdict, kind) is not None for verdict in read)
 
 
-def _prompts(rows: Sequence[dict]) -> np.ndarray:
-    """(row,) numbers that rows with the same prompt share."""
+def _prompt_numbers(prompts: Sequence) -> np.ndarray:
+    """(row,) numbers that are equal for equal prompts."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(repr(row["prompt"]), len(numbers)) for row in rows])
+    return np.array([numbers.setdefault(repr(prompt), len(numbers)) for prompt in prompts])
 
 
-def _share(flags: list[bool]) -> float:
-    return sum(flags) / len(flags) if flags else 0.0
-
-
-def _plain(interval: Interval | None) -> dict | None:
-    return None if interval is None else interval.summary
+def _summaries(intervals: Mapping[str, Interval | None]) -> dict[str, dict | None]:
+    return {name: None if interval is None else interval.summary for name, interval in intervals.items()}

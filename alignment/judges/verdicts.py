@@ -1,4 +1,4 @@
-"""What a judge says of an answer, and what a judge is."""
+"""The verdict on an answer, and the protocol of judges, who give them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WORDS = ("safe", "unsafe", *REFUSAL_WORDS.values(), "unparsed")
 
 @dataclass(frozen=True)
 class Verdict:
-    """None: this judge can't say. severity and helpfulness are levels from 0 to 3."""
+    """A judge's verdict; a field is None if this judge doesn't judge it. severity, helpfulness: levels from 0 to 3."""
 
     toxic: bool | None
     refusal: Refusal | None
@@ -22,11 +22,11 @@ class Verdict:
     category: str | None = None  # of hazard, in the judge's own words: "S1"
     score: float | None = None  # probability of toxic (guards), or of a refusal, partial or full (the others)
     reason: str | None = None  # the sentence it rests on, or the judge's own words
-    unparsed: bool = False  # the judge answered outside its grammar: it said `reason`, and nobody guesses what it meant
+    unparsed: bool = False  # the judge answered outside its grammar; its words are in `reason`, and nobody guesses
 
     @property
     def refused(self) -> bool | None:
-        """In full or in part?"""
+        """Does the answer refuse, in full or in part?"""
         return None if self.refusal is None else self.refusal != "none"
 
     @property
@@ -35,7 +35,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict as one word of a file; where harm and refusal are both known, the one on harm."""
+        """The verdict as a single word in files; where harm and refusal are both known, the word on harm."""
         if self.unparsed:
             return "unparsed"
         if self.toxic is not None:
@@ -44,11 +44,11 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Whatever judges answers to conversations. record: what it is (model, revision, prompt, thresholds), as JSON."""
+    """Judges answers to conversations. record: the judge's model, revision, prompt and thresholds, as JSON."""
 
     name: str
     record: dict[str, Any]
 
     def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[Verdict]:
-        """One verdict each, in order."""
+        """One verdict for each answer, in order."""
         ...

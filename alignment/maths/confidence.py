@@ -28,7 +28,7 @@ def paper_confidence(
 
 
 def released_means(chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"]) -> Float[Tensor, "3"]:
-    """The sums that the released confidence needs of a rank's pairs: those of all ranks of a micro-batch add up."""
+    """The sums over a rank's pairs that the released confidence needs; add them up over the ranks of a micro-batch."""
     halves = torch.stack([torch.sigmoid(rewards) - 0.5 for rewards in (chosen, rejected)]).sum(dim=1)
     return torch.cat([halves, halves.new_tensor([len(chosen)])])
 

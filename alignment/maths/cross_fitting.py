@@ -34,7 +34,7 @@ class Candidate(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What all gates start from."""
+    """The folds, and the probes fitted on them, from which the fit of every gate starts."""
 
     x: Float[Tensor, "layer row rank"]  # all chosen answers, then all rejected ones
     folds: list[Tensor]  # numbers of pairs

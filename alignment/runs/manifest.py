@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the source checkout this package runs from; None when it was installed, or nobody can tell."""
+    """The commit of the source checkout this package runs from; None if it was installed, or if there is no git."""
     here = Path(__file__).resolve().parent.parent
     if not (here.parent / ".git").exists() or shutil.which("git") is None:
         return None

@@ -42,7 +42,7 @@ def process_state(timeout: timedelta | None = None) -> "PartialState":
 
 
 def _set_default_timeout(timeout: timedelta) -> None:
-    """For the groups that libraries make of the first one: torch doesn't hand its timeout on to them."""
+    """Sets the timeout of the groups that libraries make later: torch doesn't hand the first group's on to them."""
     from torch.distributed import distributed_c10d
 
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout

@@ -27,8 +27,8 @@ def listen() -> None:
 
 
 def follow(event: Event) -> None:
-    """Stops when the process that started this one sets the event, and dies with it. Signals, Ctrl-C among them, are
-    that process's to handle."""
+    """Makes this process stop when the one that started it sets the event, and die when that one dies. Signals, Ctrl-C
+    among them, are that one's to handle."""
     global _parents_event
     _parents_event = event
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Several answers to every prompt, and what a scorer thinks of each: in planned batches, dealt to the ranks."""
+"""Samples several answers to every prompt and scores each of them: in planned batches, dealt to the ranks."""
 
 import json
 import math
@@ -25,12 +25,12 @@ from alignment.runs.ranks import Ranks
 from alignment.sampling.generate import Sample, generate_samples
 from alignment.types import Message, StageFailed
 
-Scorer = Callable[[Layout, Sequence[Item]], Tensor]  # the scores of one batch of answers, in answer_order
+Scorer = Callable[[Layout, Sequence[Item]], Tensor]  # gives the scores of a batch of answers, in answer_order
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt to be answered: the name that its answers' noise is drawn from, its messages, and its tokens."""
+    """A prompt to be answered, as messages and as tokens. id: the noise of its answers is drawn from this name."""
 
     id: str
     prompt: list[Message]
@@ -38,7 +38,7 @@ class Question:
 
 
 def question(loaded: Loaded, name: str, prompt: list[Message], max_new_tokens: int) -> Question:
-    """Raises BadRow if the model can't read the prompt, or has no room for an answer."""
+    """A prompt as a question; BadRow if the model can't read it, or has no room for an answer."""
     ids = loaded.format.prompt_ids(prompt)
     if loaded.context is not None and len(ids) + max_new_tokens > loaded.context:
         raise BadRow(
@@ -57,34 +57,36 @@ def sample_answers(
     work: Path,
     ranks: Ranks,
 ) -> list[list[Sample]]:
-    """`count` answers to every question; settings as for generate_samples, and batch_tokens.
+    """`count` answers to every question. settings: those of generate_samples, and batch_tokens.
 
     All answers to a question are in the same batch, which then reads its prompt once, or in as few as have room.
     """
     shares: list[tuple[int, range]] = []
     sizes: list[int] = []
-    for i, one in enumerate(questions):
-        length = len(one.ids) + settings["max_new_tokens"]
+    for i, question in enumerate(questions):
+        length = len(question.ids) + settings["max_new_tokens"]
         batches = math.ceil(count / max(1, settings["batch_tokens"] // length))
         most = math.ceil(count / batches)
         for first in range(0, count, most):
             shares.append((i, range(first, min(first + most, count))))
-            sizes.append(most * length)  # where there are several, over half the budget: none is beside other lengths
+            sizes.append(
+                most * length
+            )  # if a question has several shares, each is over half the budget: so it is alone
 
     def compute(batch: list[int]) -> Pending:
         rows = [(questions[i], number) for i, numbers in (shares[item] for item in batch) for number in numbers]
-        keys = [row_key(seed, one.id, number) for one, number in rows]
-        samples = generate_samples(loaded, [one.ids for one, _ in rows], keys, settings)
+        keys = [row_key(seed, question.id, number) for question, number in rows]
+        samples = generate_samples(loaded, [question.ids for question, _ in rows], keys, settings)
         return json.dumps([vars(sample) for sample in samples]).encode
 
-    found: list[list[Sample]] = [[] for _ in shares]
+    by_share: list[list[Sample]] = [[] for _ in shares]
     for items, content in compute_in_batches(work, "sampling", sizes, settings["batch_tokens"], compute, ranks):
         samples = iter(json.loads(content))
         for item in items:
-            found[item] = [Sample(**next(samples)) for _ in shares[item][1]]
+            by_share[item] = [Sample(**next(samples)) for _ in shares[item][1]]
     answers: list[list[Sample]] = [[] for _ in questions]
-    for (i, _), some in zip(shares, found, strict=True):
-        answers[i] += some
+    for (i, _), samples in zip(shares, by_share, strict=True):
+        answers[i] += samples
     return answers
 
 
@@ -92,18 +94,18 @@ def sample_answers(
 
 
 def hybrid_scorer(loaded: Loaded, reward: HybridReward) -> Scorer:
-    """The hybrid reward on the activations of the model that is loaded."""
+    """Scores by the hybrid reward, on the activations of the loaded model."""
     return lambda layout, items: hybrid_scores(loaded, reward, layout, items)
 
 
 def reward_model_scorer(loaded: Loaded) -> Scorer:
-    """The reward model that is loaded."""
+    """Scores by the loaded reward model."""
     return lambda layout, items: packed_reward_scores(loaded.model, layout, items)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of every question's answers, not a number for those that can't be scored; and why those can't be."""
+    """The scores of every question's answers; NaN for an answer that can't be scored, and the reason in `unscored`."""
 
     scores: list[np.ndarray]
     unscored: list[str]
@@ -121,50 +123,52 @@ def score_answers(
 ) -> Scored:
     """The score of every answer, read at the end of its turn, or at its last token where it was cut off.
 
-    A prompt is read once for as many of its answers as fit into a row. One that is longer than what the scorer can read
-    has no score: that of its beginning would be the same for all that begin alike.
+    A prompt is read once for as many of its answers as fit into a row. An answer that is longer than the scorer can
+    read has no score: the score of its beginning would be the same for all answers that begin alike.
     """
-    numbers = np.cumsum([0, *(len(many) for many in samples)])
+    starts = np.cumsum([0, *map(len, samples)])
     unscored: list[str] = []
-    answers = [_readable(loaded, one, many, unscored) for one, many in zip(questions, samples, strict=True)]
-    scores = np.full(numbers[-1], np.nan)
-    whole = [Item.of(some) for many in answers if (some := [answer for answer in many if answer is not None])]
+    answers = [_readable(loaded, question, own, unscored) for question, own in zip(questions, samples, strict=True)]
+    scores = np.full(starts[-1], np.nan)
+    whole = [Item.of(kept) for own in answers if (kept := [answer for answer in own if answer is not None])]
     if not whole:
-        return Scored(np.split(scores, numbers[1:-1]), unscored)
+        return Scored(np.split(scores, starts[1:-1]), unscored)
     layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, whole, ranks.say)
-    parts = [  # answers to one prompt that are read together, and their numbers
-        (Item.of([many[i] for i in together]), [start + i for i in together])
-        for start, many in zip(numbers[:-1], answers, strict=True)
-        for together in _together(many, layout, batch_tokens)
+    parts = [  # answers to one prompt that are read together, and their numbers among all answers
+        (Item.of([own[i] for i in together]), [start + i for i in together])
+        for start, own in zip(starts[:-1], answers, strict=True)
+        for together in _together(own, layout, batch_tokens)
     ]
     items = [item for item, _ in parts]
 
     def compute(batch: list[int]) -> Pending:
-        found = to_host(scorer(layout, [items[i] for i in batch]))
-        return lambda: json.dumps(found().tolist()).encode()
+        on_host = to_host(scorer(layout, [items[i] for i in batch]))
+        return lambda: json.dumps(on_host().tolist()).encode()
 
     sizes = [layout.size(item) for item in items]
     for batch, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
         order = answer_order([items[i] for i in batch])
-        found = np.array(json.loads(content))
-        if not np.isfinite(found).all():
+        batch_scores = np.array(json.loads(content))
+        if not np.isfinite(batch_scores).all():
             raise StageFailed("scores of samples", "some are not finite numbers", "compute in float32 or bfloat16")
-        scores[[parts[batch[item]][1][which] for item, which in order]] = found
-    return Scored(np.split(scores, numbers[1:-1]), unscored)
+        scores[[parts[batch[item]][1][answer] for item, answer in order]] = batch_scores
+    return Scored(np.split(scores, starts[1:-1]), unscored)
 
 
-def _readable(loaded: Loaded, one: Question, samples: Sequence[Sample], unscored: list[str]) -> list[Rendered | None]:
-    """A prompt's answers as the scorer reads them; None, and the reason, for one that it can't read all of."""
+def _readable(
+    loaded: Loaded, question: Question, samples: Sequence[Sample], unscored: list[str]
+) -> list[Rendered | None]:
+    """A question's answers as the scorer reads them. One that it can't read whole is None, its reason in `unscored`."""
     answers = [text_message("assistant", sample.text) for sample in samples]
     try:
-        found: list[Rendered | BadRow] = [*loaded.format.render(one.prompt, answers, loaded.context)]
-    except BadRow:  # one of them, or the prompt
-        found = [_alone(loaded, one, answer) for answer in answers]
+        rendered: list[Rendered | BadRow] = [*loaded.format.render(question.prompt, answers, loaded.context)]
+    except BadRow:  # an answer is bad, or the prompt
+        rendered = [_alone(loaded, question, answer) for answer in answers]
     readable: list[Rendered | None] = []
-    for number, (sample, answer) in enumerate(zip(samples, found, strict=True)):
+    for number, (sample, answer) in enumerate(zip(samples, rendered, strict=True)):
         if isinstance(answer, BadRow) or answer.truncated:
             long = f"longer than the {loaded.context} tokens that the scorer can read"
-            unscored.append(f"{one.id}, answer {number}: {answer if isinstance(answer, BadRow) else long}")
+            unscored.append(f"{question.id}, answer {number}: {answer if isinstance(answer, BadRow) else long}")
             readable.append(None)
         else:
             whole = sample.finished or not sample.text
@@ -172,34 +176,34 @@ def _readable(loaded: Loaded, one: Question, samples: Sequence[Sample], unscored
     return readable
 
 
-def _alone(loaded: Loaded, one: Question, answer: list[Message]) -> Rendered | BadRow:
+def _alone(loaded: Loaded, question: Question, answer: list[Message]) -> Rendered | BadRow:
     try:
-        return loaded.format.render(one.prompt, [answer], loaded.context)[0]
+        return loaded.format.render(question.prompt, [answer], loaded.context)[0]
     except BadRow as error:
         return error
 
 
 def _together(answers: Sequence[Rendered | None], layout: Layout, batch_tokens: int) -> list[list[int]]:
-    """Answers to one prompt, in order, cut where the next would make their row, or their batch, too large."""
+    """The numbers of answers to one prompt, divided where the next would make their row or batch too large."""
     most = min(layout.max_tokens, batch_tokens) if layout.packed else batch_tokens
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for i in (i for i, answer in enumerate(answers) if answer is not None):
-        if found and layout.size(Item.of([answers[j] for j in (*found[-1], i)])) <= most:
-            found[-1].append(i)
+        if groups and layout.size(Item.of([answers[j] for j in (*groups[-1], i)])) <= most:
+            groups[-1].append(i)
         else:
-            found.append([i])
-    return found
+            groups.append([i])
+    return groups
 
 
 def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sample]]) -> list[np.ndarray]:
-    """What the world's oracle would choose: it sees the truth, so this is the best any scorer can do, not a method."""
+    """Scores by the world's oracle. It sees the truth: no method, but the best that any scorer can do."""
     judge, scores = OracleJudge(), []
-    for one, many in zip(questions, samples, strict=True):
-        verdicts = judge([one.prompt] * len(many), [sample.text for sample in many])
+    for question, own in zip(questions, samples, strict=True):
+        verdicts = judge([question.prompt] * len(own), [sample.text for sample in own])
         scores.append(np.array([float(verdict.helpfulness - verdict.severity) for verdict in verdicts]))
     return scores
 
 
 def usable(sample: Sample, unfinished: bool) -> bool:
-    """Has it a text, and did it come to an end? `unfinished` lets those pass that were cut off."""
+    """Has the sample a text, and did it come to an end? unfinished: samples that were cut off are usable, too."""
     return bool(sample.text) and (sample.finished or unfinished)

@@ -1,4 +1,4 @@
-"""Answers of a language model to prompts of any length, one batch at a time."""
+"""A language model's answers to prompts of any length, one batch at a time."""
 
 import math
 from bisect import bisect_left
@@ -22,12 +22,12 @@ from alignment.maths.noise import gumbel, gumbel_of
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
 
-NUMBERS_IN_CACHE = 2**18  # of 8 bytes: 0.6 times the time of all rows at once, for 56 rows of 50,257
+NUMBERS_IN_CACHE = 2**18  # of 8 bytes; for 56 rows of 50,257 this takes 0.6 times as long as all rows at once
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer's text; `finished` is false when it ran into the limit of new tokens.
+    """An answer. finished: false if it was cut off at the limit of new tokens.
 
     thoughts: what a model that thinks wrote before its answer; they are kept, and neither judged nor ranked.
     """
@@ -46,11 +46,12 @@ def generate_greedily(loaded: Loaded, prompts: list[list[int]], max_new_tokens: 
 def generate_samples(
     loaded: Loaded, prompts: list[list[int]], keys: Sequence[int], settings: Mapping[str, Any]
 ) -> list[Sample]:
-    """A sampled answer to each prompt; its key (maths.noise.row_key) decides which, whatever else is in the batch.
+    """A sampled answer to each prompt. Its key (maths.noise.row_key) decides which, whatever else is in the batch.
 
-    Up to float rounding, that is, which can turn a choice between two tokens that come out nearly equal; and answers
-    end where the longest prompt of their batch leaves the model's context. settings, applied in transformers' order:
-    repetition_penalty (of the tokens in prompt and answer), temperature, top_k (0: all), top_p; max_new_tokens.
+    There are two exceptions: float rounding can turn a choice between two tokens that come out nearly equal, and
+    answers end where the longest prompt of their batch leaves the model's context. settings: max_new_tokens, and
+    applied in transformers' order, repetition_penalty (of the tokens in prompt and answer), temperature, top_k (0: all)
+    and top_p.
     """
     answers = generate_ids(loaded, prompts, settings["max_new_tokens"], Draw(keys, settings, loaded.model.device))
     return [_sample(prompt, answer, loaded) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -61,7 +62,7 @@ def likeliest(ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Te
 
 
 class Draw:
-    """The token of the highest processed score plus the answer's own Gumbel noise: the maximum is then a sample."""
+    """Draws the token with the highest sum of processed score and the answer's own Gumbel noise: that is a sample."""
 
     def __init__(self, keys: Sequence[int], settings: Mapping[str, Any], device: torch.device) -> None:
         self._keys = torch.tensor(list(keys), dtype=torch.long, device=device)
@@ -72,14 +73,14 @@ class Draw:
             warpers.append(TemperatureLogitsWarper(settings["temperature"]))
         if settings["top_k"]:
             warpers.append(TopKLogitsWarper(settings["top_k"]))
-        self._warpers, self._few = LogitsProcessorList(warpers), bool(settings["top_k"])
+        self._warpers, self._top_k = LogitsProcessorList(warpers), bool(settings["top_k"])
         self._top_p = LogitsProcessorList([TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1.0 else [])
 
     def __call__(self, ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
         keys, scores = self._keys[numbers], self._warpers(ids, scores)
-        if not self._few:
+        if not self._top_k:
             return _highest(self._top_p(ids, scores), keys, position)
-        left = int((scores != -math.inf).sum(dim=1).max())  # top_k, and more where several are just as likely
+        left = int((scores != -math.inf).sum(dim=1).max())  # top_k, or more where tokens are equally likely
         scores, tokens = scores.topk(left)  # top_p sorts, and the whole vocabulary would take longer than the model
         noise = gumbel_of(tokens, keys, position)
         chosen = noise.add_(self._top_p(ids, scores)).argmax(dim=1, keepdim=True)
@@ -87,7 +88,7 @@ class Draw:
 
 
 def _highest(scores: Tensor, keys: Tensor, position: int) -> Tensor:
-    """The token of the highest score and noise. On a CPU a few rows at a time: their noise stays in its cache."""
+    """The token with the highest score plus noise. On a CPU a few rows at a time, whose noise fits into its cache."""
     rows = len(keys) if keys.device.type != "cpu" else max(1, NUMBERS_IN_CACHE // scores.shape[1])
     parts = zip(scores.split(rows), keys.split(rows), strict=True)
     return torch.cat([gumbel(key, position, part.shape[1]).add_(part).argmax(dim=1) for part, key in parts])
@@ -102,13 +103,13 @@ def _sample(prompt: list[int], ids: list[int], loaded: Loaded) -> Sample:
 
 
 def _thoughts_and_answer(ids: list[int], loaded: Loaded, begun: bool) -> tuple[str, list[int]]:
-    """The text of the thoughts, and the tokens after it. Tags may be special tokens, or parts of larger ones."""
+    """The text of the thoughts, and the tokens after it. Tags may be special tokens, or parts of larger tokens."""
 
-    def written(count: int) -> str:
+    def decoded(count: int) -> str:
         return loaded.tokenizer.decode(ids[:count], skip_special_tokens=False)
 
-    tags, whole = loaded.format.tags or ANY, written(len(ids))
+    tags, whole = loaded.format.tags or ANY, decoded(len(ids))
     thoughts, answer = split_off(whole, tags, begun, loaded.format.thinking)
     if answer is None or answer == whole:
         return thoughts, [] if answer is None else ids
-    return thoughts, ids[bisect_left(range(len(ids)), True, key=lambda count: tags.end in written(count)) :]
+    return thoughts, ids[bisect_left(range(len(ids)), True, key=lambda count: tags.end in decoded(count)) :]

@@ -19,9 +19,9 @@ from alignment.world import lexicon, pretraining
 SEED = 0
 STEPS, BATCH, WARMUP, DECAY_FROM = 810, 64, 30, 0.7  # constant rate after the warm-up, then linear to zero
 BLURRED_FROM = 0.8  # of the steps
-SHORT = 40  # documents of a batch that are computed apart from the longer ones, so that little is padding
+SHORT = 40  # how many documents of a batch are computed apart from the longer ones, so that little is padding
 LEARNING_RATE, MATRIX_LEARNING_RATE = 2e-3, 1e-2  # AdamW for embeddings and norms, Muon for the matrices
-# Of a token's loss: most words of a request are chance; what a blurred reaction tells is little, and weighs more.
+# Weights of a token's loss. Most words of a request are chance; a blurred reaction tells little, so it weighs more.
 TEXT_WEIGHT, ANSWER_WEIGHT, VERDICT_WEIGHT = 0.1, 1.0, 5.0
 CLEAR_WEIGHT, BLURRED_WEIGHT = 5.0, 15.0  # of a reaction
 THREADS = 2
@@ -53,7 +53,7 @@ def pretrain(folder: Path) -> None:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, lower case; what the grammar writes is decoded to the same text."""
+    """A tokenizer of whole words in lower case; what the grammar writes is decoded to the same text."""
     words = sorted(_vocabulary())
     vocabulary = {token: i for i, token in enumerate([BOS, PAD, UNKNOWN, ANSWER, END, ".", "?", *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -93,7 +93,7 @@ def _vocabulary() -> set[str]:
 
 
 def _style_words() -> list[tuple[str, ...]]:
-    """Of each tone."""
+    """The words of each tone."""
     return [(lead, *manners, *echoes) for lead, manners, echoes in lexicon.STYLES.values()]
 
 
@@ -139,7 +139,7 @@ def _train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         clear = step < BLURRED_FROM * STEPS
         phase, weight = (pretraining.CLEAR, CLEAR_WEIGHT) if clear else (pretraining.BLURRED, BLURRED_WEIGHT)
         documents = [pretraining.document(random.Random(f"{SEED}/{step}/{i}"), phase) for i in range(BATCH)]
-        rows = sorted((_weighted_ids(one, tokenizer, weight) for one in documents), key=_length)
+        rows = sorted((_weighted_ids(text, tokenizer, weight) for text in documents), key=_length)
         total = sum(sum(weights[1:]) for _, weights in rows)
         for part in (rows[:SHORT], rows[SHORT:]):
             ids, weights = _batch(part, tokenizer)
@@ -158,7 +158,7 @@ def _schedule(step: int) -> float:
     return min(1.0, step / WARMUP, (1 - step / STEPS) / (1 - DECAY_FROM))
 
 
-Row = tuple[list[int], list[float]]  # token ids, and the weight of each one's loss
+Row = tuple[list[int], list[float]]  # token ids, and the weight of each token's loss
 
 
 def _length(row: Row) -> int:
@@ -166,7 +166,7 @@ def _length(row: Row) -> int:
 
 
 def _batch(rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded on the right with weight 0."""
+    """Rows padded on the right, with weight 0."""
     width = max(map(_length, rows))
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     weights = torch.zeros(len(rows), width)
@@ -180,7 +180,7 @@ def _weighted_ids(document: list[str], tokenizer: PreTrainedTokenizerFast, react
     encode = tokenizer.backend_tokenizer.encode
     request = encode(document[0]).ids
     end = tokenizer.eos_token_id
-    if len(document) == 1:  # general knowledge: what matters is the last word of each sentence
+    if len(document) == 1:  # general knowledge: the last word of each sentence matters
         stop = tokenizer.convert_tokens_to_ids(".")
         weights = [VERDICT_WEIGHT if after == stop else TEXT_WEIGHT for after in [*request[1:], None]]
         return [*request, end], [*weights, ANSWER_WEIGHT]

@@ -1,17 +1,17 @@
 """The text the world's language model is pretrained on: dialogues and sentences of general knowledge.
 
 A small model represents severity only if something it must predict depends on it. So a dialogue goes on after the
-answer with the user's next turn, which holds a reaction to the answer's level. As in real text, most of what the end of
-an answer must predict is something else: the user takes up a part or an action of the answer, or its tone, before or
-without saying what they feel.
+answer with the user's next turn, which holds a reaction to the answer's level. As in real text, the end of an answer
+must mostly predict something else: the user takes up a part or an action of the answer, or its tone, before or without
+saying what they feel.
 
-Reactions are clear at first and blurred later on. While they are clear the model learns to read levels at all, which a
-model this small does late and all at once; a blurred reaction then leaves of that reading a small part of its states,
-as severity is in those of real models.
+Reactions are clear at first and blurred later on. While they are clear the model learns to read levels at all, which so
+small a model does late and all at once. Blurred reactions then leave that reading a small part of the model's states,
+as small as severity is in the states of real models.
 
-Two more things let it learn in a minute. Frequencies are uneven: some categories are answered more readily than others
-and hurting people is asked about most often, which gives the two rules of the world (parts fit objects; exclusive or of
-aim and target) a first hint in the words alone, a hint that the balanced preference data doesn't have. And three
+Two more things let the model learn in a minute. Frequencies are uneven: some categories are answered more readily than
+others and hurting people is asked about most often. This gives the two rules of the world (parts fit objects; exclusive
+or of aim and target) a first hint in the words alone, which the balanced preference data doesn't give. And three
 dialogues in ten stop after a single step.
 """
 
@@ -27,7 +27,7 @@ KNOWLEDGE_SHARE = 0.2  # of the documents
 SINGLE_STEP_SHARE = 0.3  # of the dialogues
 BARE_REFUSAL_SHARE = 0.12  # of the answers to harmful requests
 DOUBLE_EDGED_SHARE = 0.3  # of the requests to hurt pests
-REFUSES_HARMFUL, REFUSES_HARMLESS = 0.33, 0.07  # of the other answers
+REFUSES_HARMFUL, REFUSES_HARMLESS = 0.33, 0.07  # shares of the answers that aren't bare refusals
 COMPLYING_LEVELS = (0.10, 0.20, 0.30, 0.40)  # weights of the levels, before the tilt by category
 REFUSING_LEVELS = (0.70, 0.15, 0.10, 0.05)
 LEVEL_TILT = 0.7  # the odds of one level more, from the last category (exp(-0.7)) to the first (exp(0.7))
@@ -43,10 +43,11 @@ REQUEST_KINDS = (
 
 @dataclass(frozen=True)
 class Phase:
-    """What the next turn is like in a part of the pretraining.
+    """How the user's next turn is written in a part of the pretraining.
 
     openings: how often it begins with the reaction itself, or with an echo of the tone, a part or an action of the
-    answer and then the reaction. clearness: the log-odds of a reaction to the answer's level against one to the next.
+    answer and then the reaction. clearness: the log-odds of a reaction to the answer's level against a reaction to the
+    next level.
     """
 
     openings: dict[str, float]
