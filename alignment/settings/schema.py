@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from alignment.settings import evaluation_schema, method_schema
 from alignment.settings.evaluation_schema import Evaluation, Judge, Scorecard
@@ -103,6 +104,11 @@ class Config:
     scorecard: Scorecard
 
 
+def seeds_for(model: str) -> list[int]:
+    """Of a small model: five, for an interval. Trainings of a large one are long: more than one are asked for by name."""
+    return [0, 1, 2, 3, 4] if model == "world" else [0]
+
+
 def register() -> None:
     """Tells Hydra the schema; conf/ files name it in their defaults."""
     store = ConfigStore.instance()
@@ -111,5 +117,6 @@ def register() -> None:
     for name, node in (launches | method_schema.GROUPS | evaluation_schema.GROUPS).items():
         group, _, option = name.partition("/")
         store.store(f"{option}_schema", node, group=group)
+    OmegaConf.register_new_resolver("seeds_for", seeds_for, replace=True)
     # For --help Hydra copies the whole store for every group, which takes two seconds; what it loads is a copy anyhow.
     store.__deepcopy__ = lambda memo: store

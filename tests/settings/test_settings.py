@@ -312,3 +312,10 @@ def test_one_value_is_a_list_of_one_where_a_list_is_wanted():
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"policy.beta: 0.1,0.3 is ambiguous; write policy.beta=\[0.1,0.3\], or -m"):
         compose_config(["+recipe=cdpo", "policy.beta=0.1,0.3"])
+
+
+def test_reward_models_of_ones_own_model_have_one_seed_unless_more_are_asked_for():
+    own = ["+recipe=legend_rm", "model=local", "model.path=a"]
+    assert list(compose_config(own).reward_model.seeds) == [0]
+    assert list(compose_config([*own, "reward_model.seeds=[0,1]"]).reward_model.seeds) == [0, 1]
+    assert list(compose_config(["+recipe=legend_rm"]).reward_model.seeds) == [0, 1, 2, 3, 4]
