@@ -195,13 +195,10 @@ TABLED = """    "near_repeats": Stage(
         inputs=("data",),
     ),
 """
-NAMED = '''    # near_repeats
-    @property
-    def near_repeats(self) -> Path:
-        """id, alike: of every held-out pair."""
-        return self.root / "near_repeats" / "near_repeats.parquet"
+NAMED = """    # near_repeats
+    near_repeats = _at("near_repeats/near_repeats.parquet")  # id, alike: of every held-out pair
 
-'''
+"""
 REPORTED = '''"""The report of stage near_repeats: how many held-out prompts are nearly training prompts."""
 
 from rich.box import SIMPLE_HEAD
