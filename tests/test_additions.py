@@ -95,6 +95,9 @@ def test_a_configuration_key(tmp_path):
         },
     )
     assert touched == listed("A configuration key")
+    files = [path for name in ("alignment", "benchmarks", "conf") for path in (REPOSITORY / name).rglob("*")]
+    named = [path for path in files if path.suffix in (".py", ".yaml") and "top_p" in path.read_text()]
+    assert {str(path.relative_to(REPOSITORY)) for path in named} - touched == {"conf/sampling/released.yaml"}
     assert "  min_p: 0.0\n" in run(tmp_path, "-m", "alignment.run", "--help")
     code = """
 from pathlib import Path
@@ -195,13 +198,10 @@ TABLED = """    "near_repeats": Stage(
         inputs=("data",),
     ),
 """
-NAMED = '''    # near_repeats
-    @property
-    def near_repeats(self) -> Path:
-        """id, alike: of every held-out pair."""
-        return self.root / "near_repeats" / "near_repeats.parquet"
+NAMED = """    # near_repeats
+    near_repeats = _at("near_repeats/near_repeats.parquet")  # id, alike: of every held-out pair
 
-'''
+"""
 REPORTED = '''"""The report of stage near_repeats: how many held-out prompts are nearly training prompts."""
 
 from rich.box import SIMPLE_HEAD
