@@ -24,7 +24,7 @@ from tests.conftest import REPOSITORY
 
 SMALL = [
     "+recipe=scorecard", "scorecard.before=world", "evaluation.sets=[data]", "evaluation.prompts=12",
-    "model.answer_tokens=32", "scorecard.mmlu.questions=0", "sampling.batch_tokens=1024",
+    "model.answer_tokens=32", "sampling.batch_tokens=1024",
 ]  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_judges_are_looked_at_before_the_first_stage(recipe, tmp_path, monkeypat
     monkeypatch.delenv("NO_KEY", raising=False)
     labels = tmp_path / "labels.csv"
     labels.write_text("prompt,response,label\n" + "a,I'm sorry but I can't help with that.,full_compliance\n" * 12)
-    two = ["scorecard.before=world", "scorecard.after=world", "scorecard.mmlu.questions=0"]
+    two = ["scorecard.before=world", "scorecard.after=world"]
     more = two if recipe == "scorecard" else []
     given = [f"+recipe={recipe}", "evaluation.sets=[data]", f"run.dir={tmp_path}/run", *more]
     api = ["judge=api", "judge.api.url=http://127.0.0.1:1", "judge.api.model=m", "judge.api.key_variable=NO_KEY"]

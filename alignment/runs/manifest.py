@@ -116,15 +116,15 @@ def unusable(run: RunDir, stage: str) -> str | None:
 
 
 def difference(old: Manifest, new: Manifest) -> str:
-    """Why a stage is not up to date, in words."""
+    """Why a stage is not up to date, in words: everything that differs."""
+    reasons = []
     for field in ("config", "inputs", "versions"):
         before, now = getattr(old, field), getattr(new, field)
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
-                if field == "config":
-                    return f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}"
-                return f"{name} changed" if field == "inputs" else f"{name} {before.get(name)} -> {now.get(name)}"
-    return "up to date"
+                was, now_is = _short(before.get(name)), _short(now.get(name))
+                reasons.append(f"{name} changed" if field == "inputs" else f"{name} was {was}, is {now_is}")
+    return "; ".join(reasons) or "up to date"
 
 
 def _short(value: Any) -> str:

@@ -85,7 +85,9 @@ def test_what_differs_is_said_in_words():
     assert difference(MANIFEST, MANIFEST) == "up to date"
     assert difference(MANIFEST, changed(config={"layer": 3, "pooling": "mean"})) == "layer was 2, is 3"
     assert difference(MANIFEST, changed(inputs={"data": "abd"})) == "data changed"
-    assert difference(MANIFEST, changed(versions={"torch": "2"})) == "torch 1 -> 2"
+    assert difference(MANIFEST, changed(versions={"torch": "2"})) == 'torch was "1", is "2"'
+    both = changed(config={"layer": 3, "pooling": "last"}, inputs={"data": "abd"})
+    assert difference(MANIFEST, both) == 'layer was 2, is 3; pooling was "mean", is "last"; data changed'
     for other in (changed(config={}), changed(inputs={}), changed(versions={}), changed(stage="induce")):
         assert other.key != MANIFEST.key
     assert changed(git_commit="x", rows=Rows(1, 1, 0)).key == MANIFEST.key
