@@ -105,7 +105,7 @@ class Config:
 
 
 def seeds_for(model: str) -> list[int]:
-    """Of a small model: five, for an interval. Trainings of a large one are long: more than one are asked for by name."""
+    """Of a small model five, for an interval; trainings of a large one are long, and more than one are asked for by name."""
     return [0, 1, 2, 3, 4] if model == "world" else [0]
 
 
