@@ -105,7 +105,7 @@ class Config:
 
 
 def seeds_for(model: str) -> list[int]:
-    """Of a small model five, for an interval; trainings of a large one are long, and more than one are asked for by name."""
+    """Of a small model five, for an interval; of a large one, whose trainings are long, one."""
     return [0, 1, 2, 3, 4] if model == "world" else [0]
 
 
