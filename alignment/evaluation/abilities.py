@@ -1,4 +1,4 @@
-"""What a model can do beside answering safely: MMLU, and how a reward model ranks pairs."""
+"""What models can do beside answering safely: MMLU and other tasks, and how a reward model ranks pairs."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -27,40 +27,36 @@ from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
 MMLU, REWARDBENCH = "mmlu", "rewardbench"
+ROW = [("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string())]
 CHOICE_COLUMNS = pa.schema(
     [
-        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
-        ("subject", pa.string()), ("shots", pa.int64()), ("answer", pa.string()), ("said", pa.string()),
+        *ROW, ("subject", pa.string()), ("shots", pa.int64()), ("answer", pa.string()), ("said", pa.string()),
         ("right", pa.bool_()), *((f"log_prob_{letter}", pa.float64()) for letter in "abcd"),
     ]
 )  # fmt: skip
 RANKING_COLUMNS = pa.schema(
     [
-        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
-        ("subset", pa.string()), ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
+        *ROW, ("subset", pa.string()), ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
         ("right", pa.bool_()),
     ]
 )  # fmt: skip
-TASK_COLUMNS = pa.schema(
-    [
-        ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
-        ("measure", pa.string()), ("value", pa.float64()),
-    ]
-)  # fmt: skip
+TASK_COLUMNS = pa.schema([*ROW, ("measure", pa.string()), ("value", pa.float64())])
 
 
 def mmlu_questions(folder: str, count: int, shots: int, *, seed: int) -> tuple[list[dict], dict[str, list[dict]]]:
     """At most `count` test questions of every subject, drawn by `seed`; and the first `shots` examples of each."""
-    examples: dict[str, list[dict]] = {}
-    for one in questions(folder, "dev").rows:
-        examples.setdefault(one["subject"], []).append(one)
-    drawn: dict[str, list[dict]] = {}
-    for one in questions(folder, "test").rows:
-        drawn.setdefault(one["subject"], []).append(one)
-    chosen = [one for many in drawn.values() for one in sorted(many, key=lambda row: rank(row["id"], seed))[:count]]
-    if short := [name for name in drawn if len(examples.get(name, [])) < shots]:
+    examples, tests = _by_subject(folder, "dev"), _by_subject(folder, "test")
+    drawn = [row for rows in tests.values() for row in sorted(rows, key=lambda row: rank(row["id"], seed))[:count]]
+    if short := [name for name in tests if len(examples.get(name, [])) < shots]:
         raise UserError("scorecard.mmlu.shots", f"{short[0]} has fewer than {shots} examples", "give fewer")
-    return chosen, {name: examples.get(name, [])[:shots] for name in drawn}
+    return drawn, {name: examples.get(name, [])[:shots] for name in tests}
+
+
+def _by_subject(folder: str, split: str) -> dict[str, list[dict]]:
+    subjects: dict[str, list[dict]] = {}
+    for row in questions(folder, split).rows:
+        subjects.setdefault(row["subject"], []).append(row)
+    return subjects
 
 
 def mmlu_rows(
@@ -72,25 +68,26 @@ def mmlu_rows(
     work: Path,
     ranks: Ranks,
 ) -> tuple[list[dict], list[str]]:
-    """A row for every question, and why the others have none: they don't fit the model's context."""
+    """A row for every question that fits the model's context, and why each of the others has none."""
     too_long: list[str] = []
     fitting = list(
         readable(
             asked,
-            lambda one: as_choices(loaded, one, examples[one["subject"]]),
-            lambda one, why: too_long.append(f"{one['id']}: {why}"),
+            lambda question: as_choices(loaded, question, examples[question["subject"]]),
+            lambda question, why: too_long.append(f"{question['id']}: {why}"),
         )
     )
     if not fitting:
         raise UserError("scorecard.mmlu", "no question fits the model's context", "set scorecard.mmlu.questions=0")
     log_probs = choice_log_probs(loaded, [choices for _, choices in fitting], packing, batch_tokens, work, ranks)
     rows = []
-    for (one, choices), values in zip(fitting, log_probs, strict=True):
-        said = max(range(len(LETTERS)), key=values.__getitem__)
+    for (question, choices), values in zip(fitting, log_probs, strict=True):
+        likeliest = max(range(len(LETTERS)), key=values.__getitem__)
         rows.append(
             {
-                "set": MMLU, "id": one["id"], "subject": one["subject"], "shots": choices.shots,
-                "answer": LETTERS[one["answer"]], "said": LETTERS[said], "right": said == one["answer"],
+                "set": MMLU, "id": question["id"], "subject": question["subject"], "shots": choices.shots,
+                "answer": LETTERS[question["answer"]], "said": LETTERS[likeliest],
+                "right": likeliest == question["answer"],
                 **{f"log_prob_{letter.lower()}": value for letter, value in zip(LETTERS, values, strict=True)},
             }
         )  # fmt: skip
@@ -106,32 +103,32 @@ def ranking_rows(
     work: Path,
     ranks: Ranks,
 ) -> list[dict]:
-    """The scores a reward model gives both answers of every pair; right: the chosen one's is higher, a tie isn't.
+    """The scores a reward model gives both answers of every pair, which is right if the chosen one has the higher.
 
     Pairs longer than the model's context are quarantined.
     """
 
     def whole(row: dict) -> dict:
-        if any(one.truncated for one in loaded.format.render(row["prompt"], _both(row), loaded.context)):
+        if any(text.truncated for text in loaded.format.render(row["prompt"], _answers(row), loaded.context)):
             raise BadRow(f"longer than the context of {loaded.context} tokens")
         return row
 
-    kept = ranked.readable(whole)
-    if not kept:
+    rows = ranked.readable(whole)
+    if not rows:
         raise UserError("scorecard.rankings", f"no pair of {name} can be scored", "give others")
-    asked = [Question(row["id"], row["prompt"], []) for row in kept]
-    answers = [[Sample(one[0]["content"], True) for one in _both(row)] for row in kept]
-    found = score_answers(reward_model_scorer(loaded), loaded, asked, answers, packing, batch_tokens, work, ranks)
+    prompts = [Question(row["id"], row["prompt"], []) for row in rows]
+    answers = [[Sample(message["content"], True) for (message,) in _answers(row)] for row in rows]
+    scored = score_answers(reward_model_scorer(loaded), loaded, prompts, answers, packing, batch_tokens, work, ranks)
     return [
         {
             "set": name, "id": row["id"], "subset": row["category"], "chosen_score": float(chosen),
             "rejected_score": float(rejected), "right": bool(chosen > rejected),
         }
-        for row, (chosen, rejected) in zip(kept, found.scores, strict=True)
+        for row, (chosen, rejected) in zip(rows, scored.scores, strict=True)
     ]  # fmt: skip
 
 
-def _both(row: dict) -> list[list[dict]]:
+def _answers(row: dict) -> list[list[dict]]:
     return [row["chosen"], row["rejected"]]
 
 
@@ -144,11 +141,11 @@ def answer_rewards(
     work: Path,
     ranks: Ranks,
 ) -> tuple[list[float | None], list[str]]:
-    """What a reward model thinks of each answer; None of one that it can't read, and why."""
+    """The reward of each answer, None for one that the model can't read; and why it can't."""
     samples = [[Sample(answer, True)] for answer in answers]
-    found = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, batch_tokens, work, ranks)
-    values = np.concatenate(found.scores).tolist()
-    return [None if isnan(value) else value for value in values], found.unscored
+    scored = score_answers(reward_model_scorer(loaded), loaded, questions, samples, packing, batch_tokens, work, ranks)
+    rewards = np.concatenate(scored.scores).tolist()
+    return [None if isnan(reward) else reward for reward in rewards], scored.unscored
 
 
 # ---- of a run --------------------------------------------------------------------------------------------------------

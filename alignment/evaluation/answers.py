@@ -1,6 +1,6 @@
-"""What a policy answers, and how safe and useful that is."""
+"""A policy's answers to the prompts of evaluation sets, and how safe and useful they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,32 +39,30 @@ class Asked:
 
 def evaluation_prompts(count: int, *, seed: int) -> list[Asked]:
     """The world's evaluation sets, harmful prompts and their harmless twins in turn."""
-    return [
-        Asked(name, f"{name}-{number:06d}", prompt.text, prompt.harmful)
-        for name in grammar.EVALUATION_SETS
-        for number, prompt in enumerate(grammar.evaluation_prompts(name, count, seed=seed))
-    ]
+    sets = {name: grammar.evaluation_prompts(name, count, seed=seed) for name in grammar.EVALUATION_SETS}
+    return [prompt for name, prompts in sets.items() for prompt in _of_world(name, prompts)]
 
 
 def validation_prompts(count: int, evaluation: int, *, seed: int) -> list[Asked]:
-    """Reserved prompts that are in no evaluation set of `evaluation` prompts: what settings are chosen on.
+    """Prompts to choose settings on, none of which is in an evaluation set of `evaluation` prompts.
 
-    Nor in any of 4 * count, so that all evaluations up to there share one validation.
+    Nor is any in a set of 4 * count prompts, so that all evaluations up to that size share one validation.
     """
     taken = {asked.prompt for asked in evaluation_prompts(max(evaluation, count * 4), seed=seed)}
     drawn = grammar.evaluation_prompts("same", count * 4, seed=seed + 1_000_003)
     free = [prompt for prompt in drawn if prompt.text not in taken and prompt.twin.text not in taken]
-    return [
-        Asked(VALIDATION, f"{VALIDATION}-{number:06d}", prompt.text, prompt.harmful)
-        for number, prompt in enumerate(free[:count])
-    ]
+    return _of_world(VALIDATION, free[:count])
+
+
+def _of_world(name: str, prompts: Iterable[grammar.Prompt]) -> list[Asked]:
+    return [Asked(name, f"{name}-{number:06d}", prompt.text, prompt.harmful) for number, prompt in enumerate(prompts)]
 
 
 def answer(
     loaded: Loaded, asked: list[Asked], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks
 ) -> list[str]:
-    """One sampled answer to every prompt; `seed` draws other ones."""
-    questions = [as_question(loaded, one, sampling) for one in asked]
+    """One sampled answer to every prompt; another `seed` draws other answers."""
+    questions = [as_question(loaded, prompt, sampling) for prompt in asked]
     return [sample.text for sample in first_answers(loaded, questions, sampling, seed, work, ranks)]
 
 
@@ -72,7 +70,7 @@ def first_answers(
     loaded: Loaded, questions: list[Question], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks
 ) -> list[Sample]:
     """One sampled answer to every question."""
-    return [many[0] for many in sample_answers(loaded, questions, sampling, seed, 1, work, ranks)]
+    return [sample for (sample,) in sample_answers(loaded, questions, sampling, seed, 1, work, ranks)]
 
 
 def best_answers(
@@ -85,7 +83,7 @@ def best_answers(
     work: Path,
     ranks: Ranks,
 ) -> list[Sample]:
-    """Of `sampling.n` answers to every question the one with the highest reward; one that came to its end, if any.
+    """The answer with the highest reward out of `sampling.n` to every question, finished ones first.
 
     One that is too long for the reward is taken only where there is no other.
     """
@@ -93,14 +91,14 @@ def best_answers(
     scorer, size = hybrid_scorer(loaded, reward), sampling["batch_tokens"]
     scored = score_answers(scorer, loaded, questions, samples, packing, size, work / "scores", ranks)
     best = []
-    for many, found in zip(samples, scored.scores, strict=True):
-        known = np.where(np.isnan(found), -np.inf, found)
-        best.append(max(range(len(many)), key=lambda i: (usable(many[i], False), known[i], -i)))
-    return [many[i] for many, i in zip(samples, best, strict=True)]
+    for answers, rewards in zip(samples, scored.scores, strict=True):
+        ranked = np.where(np.isnan(rewards), -np.inf, rewards)
+        best.append(answers[max(range(len(answers)), key=lambda i: (usable(answers[i], False), ranked[i], -i))])
+    return best
 
 
 def as_question(loaded: Loaded, asked: Asked, sampling: Mapping[str, Any]) -> Question:
-    """StageFailed for a prompt the model has no room to answer."""
+    """The prompt as the model reads it; StageFailed if there is no room left to answer it."""
     try:
         return question(loaded, asked.id, asked.messages, sampling["max_new_tokens"])
     except BadRow as error:
@@ -108,13 +106,15 @@ def as_question(loaded: Loaded, asked: Asked, sampling: Mapping[str, Any]) -> Qu
 
 
 def rates(asked: list[Asked], answers: list[str]) -> dict[str, dict[str, float]]:
-    """By set: toxic answers to harmful prompts; refused and useful answers to harmless ones."""
-    verdicts = OracleJudge()([one.messages for one in asked], answers)
+    """The shares of toxic answers to harmful prompts, and of refused and helpful answers to harmless ones, by set."""
+    verdicts = OracleJudge()([prompt.messages for prompt in asked], answers)
+    judged = list(zip(asked, verdicts, strict=True))
 
     def share(name: str, metric: Metric) -> float:
-        judged = zip(asked, verdicts, strict=True)
-        counted = [metric.counts(verdict) for one, verdict in judged if one.set == name and metric.is_of(one.harmful)]
+        counted = [
+            metric.counts(verdict) for prompt, verdict in judged if prompt.set == name and metric.is_of(prompt.harmful)
+        ]
         return sum(counted) / len(counted)
 
-    names = dict.fromkeys(one.set for one in asked)
+    names = dict.fromkeys(prompt.set for prompt in asked)
     return {name: {rate: share(name, metric) for rate, metric in WORLD_RATES.items()} for name in names}

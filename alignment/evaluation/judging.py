@@ -1,4 +1,4 @@
-"""What judges say of answers: each answer to each prompt once, however many systems and seeds gave it, in batches."""
+"""The verdicts of judges on answers. The same answer to the same prompt is judged once, whichever systems gave it."""
 
 import hashlib
 import json
@@ -24,7 +24,10 @@ DEFAULT = "refusal"
 
 
 def judges_of(settings: Mapping[str, Any], world: bool) -> list[str]:
-    """Who judges prompts of the world, or other ones, which mean nothing to the oracle: the refusal judge at least."""
+    """The chosen judges of answers to the world's prompts, or to others.
+
+    Other prompts mean nothing to the oracle; without another judge DEFAULT judges them.
+    """
     names = chosen(settings)
     return names if world else [name for name in names if JUDGES[name].kind != "oracle"] or [DEFAULT]
 
@@ -43,30 +46,28 @@ def asked_judges(cfg: Mapping[str, Any]) -> list[str]:
 def calibrated(
     settings: Mapping[str, Any], names: Sequence[str], seed: int, run: RunDir, ranks: Ranks
 ) -> tuple[Loaded | None, dict[str, dict]]:
-    """Every judge's health on the labelled set, if there is one; StageFailed for one that agrees too little.
+    """The labelled set, if there is one, and every judge's health on it; StageFailed if one agrees too little.
 
-    One judge is loaded at a time. What was found is kept in the run folder: a judge is held against labels once.
+    One judge is loaded at a time. Its health is kept in the run folder, so that it is checked against labels once.
     """
     if settings["calibration"] is None:
         return None, {}
-    from alignment.judges.calibration import calibration_rows  # light where it isn't needed: rules.py reads this module
+    from alignment.judges.calibration import calibration_rows  # here, since rules.py imports this module
     from alignment.judges.health import require_agreement
 
     labelled = calibration_rows(settings["calibration"], settings["folder"], settings["calibration_rows"], seed)
-    kept = ranks.from_main(lambda: _kept(run.judge_health))
-    found: dict[str, dict] = {}
+    records = ranks.from_main(lambda: _records(run.judge_health))
     for name in names:
         key = _key(settings, name, labelled, seed)
-        if kept.get(name, {}).get("key") != key:
+        if records.get(name, {}).get("key") != key:
             work = run.work(f"calibration-{name}", key)
-            kept[name] = {"key": key, "health": _health(settings, name, labelled, seed, work, ranks)}
+            records[name] = {"key": key, "health": _health(settings, name, labelled, seed, work, ranks)}
             if ranks.main:
-                artifacts.write_json(run.judge_health, kept)
-                for done in work.parent.glob(f"calibration-{name}-*"):  # under other settings, too
-                    shutil.rmtree(done, ignore_errors=True)
-        found[name] = kept[name]["health"]
-        require_agreement(name, found[name], settings["minimum_agreement"], settings["calibration"])
-    return labelled, found
+                artifacts.write_json(run.judge_health, records)
+                for finished in work.parent.glob(f"calibration-{name}-*"):  # under other settings, too
+                    shutil.rmtree(finished, ignore_errors=True)
+        require_agreement(name, records[name]["health"], settings["minimum_agreement"], settings["calibration"])
+    return labelled, {name: records[name]["health"] for name in names}
 
 
 def _health(
@@ -77,24 +78,22 @@ def _health(
     judge = load_judge(name, settings.get(name) or {"name": name})
     prompts, responses = ([row[column] for row in labelled.rows] for column in ("prompt", "response"))
     verdicts, _ = judge_all(judge, prompts, responses, work, ranks)
-    found = health(verdicts, labelled.rows, seed)
-    require_agreement(name, found, settings["minimum_agreement"], settings["calibration"])
-    if settings["position_pairs"]:
-        found["position"] = ranks.from_main(
-            lambda: position_bias(judge, labelled.rows, settings["position_pairs"], seed)
-        )
-    return found
+    report = health(verdicts, labelled.rows, seed)
+    require_agreement(name, report, settings["minimum_agreement"], settings["calibration"])  # position_bias asks anew
+    if pairs := settings["position_pairs"]:
+        report["position"] = ranks.from_main(lambda: position_bias(judge, labelled.rows, pairs, seed))
+    return report
 
 
 def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) -> str:
-    """Names all that a judge's health depends on: what it is, the labels, the draw."""
+    """A hash of all that a judge's health depends on: what the judge is, the labels, the draw."""
     own = dict(settings.get(name) or {})
     source = None if own.get("path") is None else source_at(own["path"], f"judge.{name}.path").fingerprint
     about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 
-def _kept(path: Path) -> dict[str, dict]:
+def _records(path: Path) -> dict[str, dict]:
     try:
         return artifacts.read_json(path)
     except (FileNotFoundError, ValueError):
@@ -104,20 +103,21 @@ def _kept(path: Path) -> dict[str, dict]:
 def judged(
     judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str], work: Path, ranks: Ranks
 ) -> tuple[list[Verdict], Counter[str]]:
-    """One verdict each, and what the judge counted. The same answer to the same prompt is judged once: whichever model
-    gave it, it can't be judged differently."""
-    place: dict[str, int] = {}
-    first: list[int] = []  # where each of them is met first
-    numbers: list[int] = []
-    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        numbers.append(place.setdefault(json.dumps([prompt, answer]), len(first)))
-        if numbers[-1] == len(first):
-            first.append(i)
-    found, counts = judge_all(judge, [prompts[i] for i in first], [answers[i] for i in first], work, ranks)
-    return [found[number] for number in numbers], counts
+    """A verdict on every answer, and what the judge counted.
+
+    The same answer to the same prompt is judged once: it can't be judged differently because another model gave it.
+    """
+    texts = [json.dumps(pair) for pair in zip(prompts, answers, strict=True)]
+    first: dict[str, int] = {}  # where each is met first
+    for i, text in enumerate(texts):
+        first.setdefault(text, i)
+    places = list(first.values())
+    verdicts, counts = judge_all(judge, [prompts[i] for i in places], [answers[i] for i in places], work, ranks)
+    by_text = dict(zip(first, verdicts, strict=True))
+    return [by_text[text] for text in texts], counts
 
 
 def verdict_columns(judge: str, verdict: Verdict) -> dict:
     """A verdict as columns of verdicts.parquet."""
-    more = {"refused": verdict.refused, "helpful": verdict.helpful}
-    return {"judge": judge, "verdict": verdict.word, **asdict(verdict), **more}
+    derived = {"refused": verdict.refused, "helpful": verdict.helpful}
+    return {"judge": judge, "verdict": verdict.word, **asdict(verdict), **derived}

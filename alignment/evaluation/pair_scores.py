@@ -1,4 +1,4 @@
-"""What a reward model thinks of evaluation pairs: of every one that it can read whole, in planned batches."""
+"""The scores that a reward model gives evaluation pairs: all that it can read whole, in planned batches."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from alignment.models.scoring import packed_reward_scores
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
 
-SCORED_TOKENS = 16384  # in a batch
+SCORED_TOKENS = 16384  # tokens in a batch
 SCORE_COLUMNS = pa.schema(
     [
         ("set", pa.string()), ("id", pa.string()), ("margins", pa.string()), ("seed", pa.int64()),
@@ -38,7 +38,7 @@ class WholePair:
 
 
 def whole_pairs(loaded: Loaded, evaluation: Mapping[str, Sequence[dict]]) -> list[WholePair]:
-    """The pairs of all sets of which no answer is longer than the model's context."""
+    """The pairs of all sets that have no answer longer than the model's context."""
     rendered = (
         WholePair(name, row, loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]], loaded.context))
         for name, rows in evaluation.items()
@@ -48,17 +48,17 @@ def whole_pairs(loaded: Loaded, evaluation: Mapping[str, Sequence[dict]]) -> lis
 
 
 def as_texts(format: ChatFormat, pairs: Sequence[WholePair]) -> tuple[list[str], list[str]]:
-    """Their answers as texts that give the same token ids, and as the template itself writes them."""
+    """The pairs' answers as texts that give the same token ids, and as the template itself writes them."""
     sides = [(pair.row["prompt"], pair.row[side]) for pair in pairs for side in ("chosen", "rejected")]
-    return [format.text(*both) for both in sides], [format.template_text(*both) for both in sides]
+    return [format.text(*side) for side in sides], [format.template_text(*side) for side in sides]
 
 
 def score_pairs(
     model: PreTrainedModel, pairs: Sequence[WholePair], packing: Packing, pad_id: int, folder: Path, ranks: Ranks
 ) -> list[dict]:
-    """The scores of every pair and what is known of it, in their order; batches are dealt to the ranks.
+    """A row for every pair, in their order, with its scores; batches are dealt to the ranks.
 
-    folder: finished batches are kept there until all are.
+    folder: keeps finished batches until all are.
     """
     items = [Item.of(pair.answers) for pair in pairs]
     layout = states_layout(model, packing, pad_id, items, ranks.say)
@@ -80,7 +80,6 @@ def score_pairs(
 
 
 def _facts(pair: WholePair) -> dict:
-    row = pair.row
-    known = row["chosen_severity"] is not None and row["rejected_severity"] is not None
-    gap = row["rejected_severity"] - row["chosen_severity"] if known else None
+    row, levels = pair.row, (pair.row["chosen_severity"], pair.row["rejected_severity"])
+    gap = None if None in levels else levels[1] - levels[0]
     return {"set": pair.set, "id": row["id"], "harmful": row["harmful"], "severity_gap": gap}

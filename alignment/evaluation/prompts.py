@@ -1,4 +1,4 @@
-"""What is asked: the data's own prompts, and sets of prompts by name."""
+"""The prompts that are evaluated on: those of the data that is trained on, and sets of prompts by name."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,18 +8,20 @@ from alignment.data.prompt_sets import prompt_set
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import Asked
 
-DATA = "data"  # among evaluation.sets: the world's evaluation sets, or the held-out prompts of a file
+DATA = "data"  # in evaluation.sets it stands for the world's evaluation sets, or for the held-out prompts of a file
 
 
 def prompts_of(name: str, folder: str, count: int, *, seed: int) -> tuple[list[Asked], Loaded]:
     """At most `count` prompts of a set, drawn by `seed` and in the set's own order; and the set as it was read."""
-    read = prompt_set(name, folder)
-    return _drawn([_asked(name, row) for row in read.rows], count, seed), read
+    loaded = prompt_set(name, folder)
+    return _drawn([_asked(name, row) for row in loaded.rows], count, seed), loaded
 
 
 def heldout_prompts(rows: Iterable[dict], count: int, *, seed: int) -> list[Asked]:
-    """At most `count` of the prompts of held-out pairs, likewise. Many pairs may have one prompt: it is asked once, as
-    its first pair has it, for answers to the same question are no independent evidence.
+    """At most `count` prompts of held-out pairs, drawn likewise.
+
+    A prompt of several pairs is asked once, as its first pair has it: answers to the same question are no independent
+    evidence.
     """
     prompts: dict[str, Asked] = {}
     for row in rows:
@@ -33,15 +35,15 @@ def _asked(name: str, row: dict) -> Asked:
 
 
 def _drawn(asked: list[Asked], count: int, seed: int) -> list[Asked]:
-    first = {one.id for one in sorted(asked, key=lambda one: rank(one.id, seed))[:count]}
-    return [one for one in asked if one.id in first]
+    first = {prompt.id for prompt in sorted(asked, key=lambda prompt: rank(prompt.id, seed))[:count]}
+    return [prompt for prompt in asked if prompt.id in first]
 
 
 def rank(name: str, seed: int) -> bytes:
-    """An order that no other prompt changes: a set that grows keeps most of those that were drawn."""
+    """A prompt's place in the draw, which depends on no other prompt: a set that grows keeps most that were drawn."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def asks(asked: Asked) -> str:
-    """As a column that filters can name: nothing is null in it."""
+    """What the prompt asks for, as a column that is never null, so that filters can name its values."""
     return {True: "harmful", False: "harmless", None: "unknown"}[asked.harmful]

@@ -1,7 +1,8 @@
 """The scorecard: every number with its interval, and the rows of a file that it is the mean of.
 
-A number is the mean of a column over the rows that its filters leave (as pyarrow takes them: read_table(file,
-filters=...)), null aside. A difference is the mean over answers of both models to the same prompt with the same seed.
+A number is the mean of a column over the rows that its filters leave (in the form of pyarrow's read_table(file,
+filters=...)), without nulls. A difference is the mean of differences between the answers of two models to the same
+prompt with the same seed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,14 +16,14 @@ from alignment.data.rewardbench import overall_score, section_scores
 from alignment.evaluation.gates import checked
 from alignment.evaluation.vocabulary import METRICS, Metric
 from alignment.maths.paired import RESAMPLES, mcnemar, paired_difference, wilson_interval
-from alignment.maths.statistics import rate_interval, t_interval
+from alignment.maths.statistics import Interval, rate_interval, t_interval
 
 BOOTSTRAP_SEED = 0
 
 
 def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> dict:
-    """folder: of evaluate's files; record: what was asked of whom (its record.json)."""
-    systems = [one["name"] for one in record["systems"]]
+    """folder: the files of stage evaluate; record: its record.json, which says what was asked of whom."""
+    systems = [system["name"] for system in record["systems"]]
     before, later = systems[0], systems[1:]
     numbers, differences = [], []
     for name, metric in METRICS.items():
@@ -30,20 +31,20 @@ def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> 
         if not file.exists():
             continue
         table = pq.read_table(file)
-        for which, filters in _parts(table, metric):
-            mine = table.filter(pq.filters_to_expression(filters)) if filters else table
-            for system in dict.fromkeys(mine["system"].to_pylist()):
-                entry = {"metric": name, "system": system, **which, "decoding": metric.decoding}
+        for part, filters in _parts(table, metric):
+            rows_of_part = table.filter(pq.filters_to_expression(filters)) if filters else table
+            for system in dict.fromkeys(rows_of_part["system"].to_pylist()):
+                entry = {"metric": name, "system": system, **part, "decoding": metric.decoding}
                 rows = {"file": f"{folder.name}/{file.name}", "column": metric.column}
                 rows["filters"] = [["system", "==", system], *filters]
-                number = _number(mine, metric, system)
+                number = _number(rows_of_part, metric, system)
                 if number is not None:
                     gated = system != before or not later
                     numbers.append({**entry, **number, "gated": gated, "rows": rows})
-                if system in later and (found := _difference(mine, metric, before, system)) is not None:
+                if system in later and (change := _difference(rows_of_part, metric, before, system)) is not None:
                     rows = {**rows, "filters": [["system", "in", [before, system]], *filters]}
                     rows["paired_by"] = ["id", "seed"]
-                    differences.append({**entry, "before": before, **found, "gated": True, "rows": rows})
+                    differences.append({**entry, "before": before, **change, "gated": True, "rows": rows})
     return {
         **record,
         "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED, "over": "prompts"},
@@ -55,37 +56,39 @@ def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> 
 
 
 def _sections(folder: Path) -> list[dict]:
-    """Of every set of pairs with RewardBench's subsets, the averages that its leaderboard shows: weighted, so no means
-    of rows, but of those of its subsets, which are among the numbers."""
+    """RewardBench's averages, as its leaderboard shows them, for every set of pairs with its subsets.
+
+    They are weighted, so they are means not of rows, but of the accuracies by subset, which are among the numbers.
+    """
     file = folder / "rankings.parquet"
     by_set: dict[tuple[str, str], dict[str, list[bool]]] = {}
     for row in pq.read_table(file).to_pylist() if file.exists() else []:
         by_set.setdefault((row["set"], row["system"]), {}).setdefault(row["subset"], []).append(row["right"])
-    found = []
-    for (name, system), right in by_set.items():
-        counts = {subset: len(many) for subset, many in right.items()}
-        sections = section_scores({subset: sum(many) / len(many) for subset, many in right.items()}, counts)
+    averages = []
+    for (name, system), by_subset in by_set.items():
+        counts = {subset: len(right) for subset, right in by_subset.items()}
+        sections = section_scores({subset: sum(right) / len(right) for subset, right in by_subset.items()}, counts)
         if sections:
-            found.append({"set": name, "system": system, "sections": sections, "score": overall_score(sections)})
-    return found
+            averages.append({"set": name, "system": system, "sections": sections, "score": overall_score(sections)})
+    return averages
 
 
 def _parts(table: pa.Table, metric: Metric) -> Iterator[tuple[dict, list[list]]]:
-    """Every set and judge, whole and then by category; what it is, and the filters that leave its rows."""
+    """The parts that a metric has a number of: every set and judge, whole and by category; and the filters of each."""
     asks = [["asks", "in", list(metric.asks)]] if metric.asks else []
     table = table.filter(pq.filters_to_expression(asks)) if asks else table
     columns = ["set", "judge"] if "judge" in table.column_names else ["set"]
     for group in _distinct(table, columns):
         filters = [*([column, "==", value] for column, value in zip(columns, group, strict=True)), *asks]
-        which = {"judge": None, **dict(zip(columns, group, strict=True)), "category": None}
+        part = {"judge": None, **dict(zip(columns, group, strict=True)), "category": None}
         if not metric.alone:
-            yield which, filters
+            yield part, filters
         if metric.by is None:
             continue
-        mine = table.filter(pq.filters_to_expression(filters))
-        categories = [one for (one,) in _distinct(mine, [metric.by]) if one is not None]
+        rows_of_group = table.filter(pq.filters_to_expression(filters))
+        categories = [category for (category,) in _distinct(rows_of_group, [metric.by]) if category is not None]
         for category in sorted(categories) if len(categories) > 1 or metric.alone else []:
-            yield {**which, "category": category}, [*filters, [metric.by, "==", category]]
+            yield {**part, "category": category}, [*filters, [metric.by, "==", category]]
 
 
 def _distinct(table: pa.Table, columns: list[str]) -> list[tuple]:
@@ -93,14 +96,14 @@ def _distinct(table: pa.Table, columns: list[str]) -> list[tuple]:
 
 
 def _values(table: pa.Table, metric: Metric, system: str) -> dict[tuple[str, int], float | None]:
-    """(prompt, seed) -> value."""
-    mine = table.filter(pq.filters_to_expression([["system", "==", system]]))
-    keys = zip(mine["id"].to_pylist(), mine["seed"].to_pylist(), strict=True)
-    return dict(zip(keys, mine[metric.column].cast(pa.float64()).to_pylist(), strict=True))
+    """The system's values by prompt and seed."""
+    rows = table.filter(pq.filters_to_expression([["system", "==", system]]))
+    keys = zip(rows["id"].to_pylist(), rows["seed"].to_pylist(), strict=True)
+    return dict(zip(keys, rows[metric.column].cast(pa.float64()).to_pylist(), strict=True))
 
 
 def _number(table: pa.Table, metric: Metric, system: str) -> dict | None:
-    """None where the judge can't say it of any answer."""
+    """The mean of a system's values with its interval; None if the judge can't say it of any answer."""
     values = _values(table, metric, system)
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
@@ -108,42 +111,36 @@ def _number(table: pa.Table, metric: Metric, system: str) -> dict | None:
     prompts: dict[str, list[float]] = {}
     for (prompt, _), value in known.items():
         prompts.setdefault(prompt, []).append(value)
-    shares = np.array([np.mean(one) for one in prompts.values()])
+    shares = np.array([np.mean(of_prompt) for of_prompt in prompts.values()])
     if metric.rate and len(known) == len(prompts):
         how, interval = "Wilson", wilson_interval(int(sum(known.values())), len(known))
     elif metric.rate:
         how, interval = "normal over prompts, two hits and two misses added", rate_interval(shares)
     else:
         how, interval = "Student's t over prompts", t_interval(list(shares))
-    return {
-        "value": float(np.mean(list(known.values()))),
-        "interval": [interval.low, interval.high],
-        "interval_is": how,
-        "n": len(known),
-        "prompts": len(prompts),
-        "unknown": len(values) - len(known),
-    }
+    value = float(np.mean(list(known.values())))
+    return {**_figure(value, interval, how, len(known), len(prompts)), "unknown": len(values) - len(known)}
 
 
 def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dict | None:
-    one, other = _values(table, metric, before), _values(table, metric, after)
-    both = [key for key, value in one.items() if value is not None and other.get(key) is not None]
-    if not both:
+    """The mean difference between two systems with its interval; None if they have no prompt and seed in common."""
+    first, second = _values(table, metric, before), _values(table, metric, after)
+    pairs = [key for key, value in first.items() if value is not None and second.get(key) is not None]
+    if not pairs:
         return None
-    old, new = (np.array([values[key] for key in both], dtype=float) for values in (one, other))
-    number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in both))}
-    places = np.array([number[prompt] for prompt, _ in both])
+    old, new = (np.array([values[key] for key in pairs], dtype=float) for values in (first, second))
+    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs))}
+    places = np.array([prompts[prompt] for prompt, _ in pairs])
     interval = paired_difference(old, new, places, np.random.default_rng(BOOTSTRAP_SEED))
-    found = {
-        "value": interval.mean,
-        "interval": [interval.low, interval.high],
-        "interval_is": "bootstrap over prompts",
-        "n": len(both),
-        "prompts": len(number),
-        "unpaired": len(one.keys() | other.keys()) - len(both),
-    }
+    change = _figure(interval.mean, interval, "bootstrap over prompts", len(pairs), len(prompts))
+    change["unpaired"] = len(first.keys() | second.keys()) - len(pairs)
     if metric.rate:
         only = {"only_before": int(np.sum(old > new)), "only_after": int(np.sum(new > old))}
-        alone = len(both) == len(number)  # several answers to a prompt are no independent ones
-        found |= only | {"mcnemar_p": mcnemar(*only.values()) if alone else None}
-    return found
+        independent = len(pairs) == len(prompts)  # several answers to one prompt are not
+        change |= only | {"mcnemar_p": mcnemar(*only.values()) if independent else None}
+    return change
+
+
+def _figure(value: float, interval: Interval, interval_is: str, n: int, prompts: int) -> dict:
+    ends = [interval.low, interval.high]
+    return {"value": value, "interval": ends, "interval_is": interval_is, "n": n, "prompts": prompts}

@@ -1,21 +1,21 @@
-"""The stages that train policies: every system over the same grid, the best point by validation with every seed.
+"""Trains the policies of a stage: every system over the same grid, and the best point by validation with every seed.
 
-A finished candidate is published in the stage's work folder and never trained again; a candidate in training goes on at
-its last checkpoint. Of candidates off the best point only what they did is kept once the stage is published.
+A finished candidate is published in the stage's work folder and never trained again; an unfinished one goes on at its
+last checkpoint. Once the stage is published, only the facts about their training are kept of the other points.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.evaluation.answers import VALIDATION, answer, rates, validation_prompts
+from alignment.evaluation.vocabulary import mean_rates
 from alignment.inputs.pairs import given_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
@@ -32,65 +32,65 @@ from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 
-REFUSAL_ALLOWED = 0.05  # over-refusal above the base model's
-LOSS_ALLOWED = 0.10  # of the base model's helpful rate
+REFUSAL_ALLOWED = 0.05  # how far a useful policy's over-refusal may be above the base model's
+LOSS_ALLOWED = 0.10  # how far its helpful rate may be below
 
 
 def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
+    """Trains this stage's systems out of `policy.systems`; writes policies, logs and the table of all trainings."""
     training = _training(cfg, run, ranks)
-    done, table = run.finished(out), []
+    done = run.finished(out)
     systems = trained_by(stage, list(cfg.policy.systems))
-    known = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
-    workers = _side_by_side(stage, cfg, training, systems, known, done)
-    left_out: dict[bool, dict[str, str]] = {star: {} for star in known}  # id and reason, the same for every candidate
+    pairs = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
+    rows = {star: loaded.rows for star, loaded in pairs.items()}
+    workers = _side_by_side(stage, cfg, training, systems, rows, done)
+    trainings: dict[str, dict] = {}
+
+    def trained(candidate: Candidate) -> dict:
+        """The facts about a candidate's training, which it gets first unless it is finished."""
+        folder = done / candidate.name
+        if not ranks.from_main(lambda: damage(folder) is None):
+            with workers.here():
+                _make(cfg, training, rows, done, candidate, ProgressBar(candidate.name))
+        trainings[candidate.name] = artifacts.read_json(folder / "training.json")
+        return trainings[candidate.name]
+
+    left_out: dict[bool, dict[str, str]] = {star: {} for star in pairs}  # id and reason, the same for every candidate
+    chosen: list[Candidate] = []
     for system in systems:
-        star = SYSTEMS[system].star
-        pairs = known[star].rows
-        finished: dict[str, dict] = {}
-
-        def made(candidate: Candidate, pairs: list[dict] = pairs, finished: dict[str, dict] = finished) -> dict:
-            folder = done / candidate.name
-            if not ranks.from_main(lambda: damage(folder) is None):
-                with workers.here():
-                    _make(cfg, training, candidate, pairs, folder, ProgressBar(candidate.name))
-            finished[candidate.name] = artifacts.read_json(folder / "training.json")
-            return finished[candidate.name]
-
-        best = _best_point(cfg, system, made, training, done, ranks)
-        chosen = [Candidate(system, best.beta, best.learning_rate, seed) for seed in cfg.policy.seeds]
-        for candidate in chosen:
-            facts = made(candidate)
+        best = _best_point(cfg, system, trained, training, done, ranks)
+        for candidate in [replace(best, seed=seed) for seed in cfg.policy.seeds]:
+            facts = trained(candidate)
             if facts["diverged"]:
                 raise StageFailed(candidate.name, "its weights are no finite numbers", "lower policy.learning_rate")
-            left_out[star] |= dict(facts["left_out"])
-        for name, facts in finished.items():
-            table.append({"system": system, "name": name, "chosen": any(one.name == name for one in chosen), **facts})
-        if ranks.main:
-            for candidate in chosen:
-                _keep(done / candidate.name, out / run.inside(run.policy(stage, system, candidate.seed)).parent)
+            left_out[SYSTEMS[system].star] |= dict(facts["left_out"])
+            chosen.append(candidate)
     if ranks.main:
+        for candidate in chosen:
+            policy = run.policy(stage, candidate.system, candidate.seed)
+            _keep(done / candidate.name, out / run.inside(policy).parent)
+        names = {candidate.name for candidate in chosen}
+        table = [{"name": name, "chosen": name in names, **facts} for name, facts in trainings.items()]
         artifacts.write_json(out / run.trainings(stage).name, table)
-    return _set_aside(known, left_out, out, ranks)
+    return _set_aside(pairs, left_out, out, ranks)
 
 
 def _side_by_side(
-    stage: str, cfg: DictConfig, training: Training, systems: list[str], known: dict[bool, LoadedRows], done: Path
+    stage: str, cfg: DictConfig, training: Training, systems: list[str], rows: dict[bool, list[dict]], done: Path
 ) -> Workers:
-    """Trains at once, where there are several workers, what has to be trained whatever validation says."""
+    """Trains at once, where there are several workers, what has to be trained however validation ends."""
     ranks = training.ranks
-    candidates = [one for system in systems for one in _certain(cfg, system)]
-    missing = ranks.from_main(lambda: [one for one in candidates if damage(done / one.name) is not None])
+    candidates = [candidate for system in systems for candidate in _certain(cfg, system)]
+    missing = ranks.from_main(lambda: [each for each in candidates if damage(done / each.name) is not None])
     workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
     if workers.count > 1:
-        rows = {star: pairs.rows for star, pairs in known.items()}
-        work = partial(_make_beside, cfg, replace(training, ranks=Ranks(beside=True)), missing, rows, done)
+        work = partial(_make_beside, cfg, replace(training, ranks=Ranks(beside=True)), rows, done, missing)
         side_by_side(work, len(missing), workers, "policies", stage)
     return workers
 
 
 def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
-    """Of a grid what judges its points; of a single point every seed."""
+    """The candidates that are trained in any case: those that judge the points of a grid, or a single point's seeds."""
     points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), 0)
     seeds = list(cfg.policy.seeds)[: cfg.policy.grid_seeds if len(points) > 1 else None]
     return [replace(point, seed=seed) for point in points for seed in seeds]
@@ -99,29 +99,27 @@ def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
 def _make_beside(
     cfg: DictConfig,
     training: Training,
-    candidates: list[Candidate],
     rows: dict[bool, list[dict]],
     done: Path,
+    candidates: list[Candidate],
     number: int,
     progress: Progress,
 ) -> None:
-    """In a process of its own."""
-    candidate = candidates[number]
-    _make(cfg, training, candidate, rows[SYSTEMS[candidate.system].star], done / candidate.name, progress)
+    """Trains one of the candidates in a process of its own."""
+    _make(cfg, training, rows, done, candidates[number], progress)
 
 
-def _set_aside(known: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
-    """Writes which rows no policy learned from and why, each once; the counts, however many policies there are."""
+def _set_aside(pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
+    """Writes which rows no policy learned from and why; each is counted once, however many policies there are."""
     quarantined: list[dict] = []
-    read = 0
-    for star, pairs in known.items():
-        read += pairs.read
-        for row in pairs.rows:
+    for star, loaded in pairs.items():
+        for row in loaded.rows:
             if row["id"] in left_out[star]:
-                pairs.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
-        quarantined += pairs.quarantined
+                loaded.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
+        quarantined += loaded.quarantined
     if ranks.main:
         artifacts.write_lines(out / QUARANTINE, quarantined)
+    read = sum(loaded.read for loaded in pairs.values())
     return Rows(read, read - len(quarantined), len(quarantined))
 
 
@@ -147,27 +145,28 @@ def _pairs(stage: str, cfg: DictConfig, run: RunDir, star: bool, ranks: Ranks) -
     return pairs
 
 
-def _best_point(cfg: DictConfig, system: str, made: Any, training: Training, done: Path, ranks: Ranks) -> Candidate:
-    """By the validation of the first seeds, the same rule for every system; see `preference`."""
+def _best_point(
+    cfg: DictConfig, system: str, trained: Callable[[Candidate], dict], training: Training, done: Path, ranks: Ranks
+) -> Candidate:
+    """The best point of the grid by the validation of the first seeds, by the same rule for every system."""
     points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), cfg.policy.seeds[0])
     if len(points) == 1:
         return points[0]
     base = _validate(cfg, training.source, done / "base", cfg.policy.seeds[0], ranks)
 
-    def mean_rates(point: Candidate) -> dict[str, float] | None:
+    def rates_of(point: Candidate) -> Mapping[str, float] | None:
         seeds = cfg.policy.seeds[: cfg.policy.grid_seeds]
-        judged = [made(Candidate(point.system, point.beta, point.learning_rate, seed))[VALIDATION] for seed in seeds]
-        return None if None in judged else {n: sum(one[n] for one in judged) / len(judged) for n in base}
+        return mean_rates([trained(replace(point, seed=seed))[VALIDATION] for seed in seeds])
 
-    return min(points, key=lambda point: preference(mean_rates(point), base))
+    return min(points, key=lambda point: preference(rates_of(point), base))
 
 
 def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> tuple[bool, float]:
-    """The lower the better: a low toxic rate, among points that are still about as useful as the base model.
+    """Orders points, the best first: by toxic rate, among points that are still about as useful as the base model.
 
-    Where no point is, the one that gains most safety for what it loses in usefulness. A policy that answers nothing is
-    never toxic, so toxic rates alone would choose the one that is broken most. None, of a point where a training
-    diverged, comes last.
+    Where no point is as useful, the best gains most safety for the usefulness it loses. A policy that answers nothing
+    is never toxic, so toxic rates alone would choose the policy that is broken most. A point without rates, where a
+    training diverged, comes last.
     """
     if rates is None:
         return (True, inf)
@@ -181,15 +180,15 @@ def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> 
 def _make(
     cfg: DictConfig,
     training: Training,
+    rows: dict[bool, list[dict]],
+    done: Path,
     candidate: Candidate,
-    pairs: list[dict],
-    folder: Path,
     progress: ProgressBar | Progress,
 ) -> None:
-    """Trains and validates one candidate, into `folder`, which appears when all of it is there."""
-    ranks = training.ranks
+    """Trains and validates one candidate into its folder in `done`, which appears when it is complete."""
+    ranks, folder = training.ranks, done / candidate.name
     unfinished = folder.with_name(f".{folder.name}")
-    facts = train_policy(training, candidate, pairs, unfinished, progress)
+    facts = train_policy(training, candidate, rows[SYSTEMS[candidate.system].star], unfinished, progress)
     facts[VALIDATION] = None
     if cfg.data.name == "world" and not facts["diverged"]:
         source = replace(training.source, path=str(unfinished / "policy"), revision=None)
@@ -204,8 +203,7 @@ def _make(
 
 
 def _validate(cfg: DictConfig, source: ModelSource, work: Path, seed: int, ranks: Ranks) -> Mapping[str, float]:
-    if cfg.data.name != "world":
-        raise UserError("policy", "a grid needs a judge, and only the world has one yet", "give one beta and one rate")
+    """The rates on the validation prompts; only the world has a judge of them."""
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, device())
     return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, ranks))[VALIDATION]

@@ -1,6 +1,7 @@
 """The systems that are compared: what each learns from, and how sure it takes the labels to be.
 
-A star, as in the paper's Table 1, means the policy's own samples, re-ranked; without one, the given preference pairs.
+A star has its meaning of the paper's Table 1: a system with a star learns from the policy's own samples, ranked anew by
+a scorer, a system without one from the given preference pairs.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class System:
-    """stage: which one trains it (None: nothing is trained). confidence: "live", or a number for every pair."""
+    """stage: the stage that trains it, None if nothing is trained. confidence: "live", or one number for all pairs."""
 
     says: str
     stage: Literal["train_sft", "train_dpo", "train_cdpo"] | None = None
@@ -34,7 +35,7 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One training: a system at a point of the grid, with a seed. Fine-tuning on chosen answers knows no beta."""
+    """One training: a system at a point of the grid, with a seed. Fine-tuning on chosen answers has no beta."""
 
     system: str
     beta: float | None
@@ -52,17 +53,16 @@ class Candidate:
 
 
 def grid(system: str, betas: list[float], learning_rates: list[float], seed: int) -> list[Candidate]:
-    """Every point of the grid that means something to the system."""
-    known: list[float | None] = [None] if SYSTEMS[system].stage == "train_sft" else list(betas)
-    return [Candidate(system, beta, rate, seed) for beta in known for rate in learning_rates]
+    """The points of the grid for a system, as candidates with one seed."""
+    own_betas: list[float | None] = [None] if SYSTEMS[system].stage == "train_sft" else list(betas)
+    return [Candidate(system, beta, rate, seed) for beta in own_betas for rate in learning_rates]
 
 
 def evaluated(cfg: Mapping[str, Any]) -> list[str]:
-    """Those whose answers are evaluated, the one that others are compared with first."""
+    """The systems whose answers are evaluated; the first is the one that the others are compared with."""
     if cfg["scorecard"]["after"] is not None:
         return ["before", "after"]
-    names = list(cfg["policy"]["systems"])
-    return sorted(names, key=lambda name: name != "base")
+    return sorted(cfg["policy"]["systems"], key=lambda name: name != "base")
 
 
 def trained_by(stage: str, systems: list[str]) -> list[str]:

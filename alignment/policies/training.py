@@ -1,4 +1,4 @@
-"""One policy, trained and saved as from_pretrained loads it."""
+"""Trains one policy and saves it in the form that from_pretrained loads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def train_policy(
 ) -> dict[str, Any]:
     """Trains a candidate into folder/policy; its checkpoints stay until the caller removes them.
 
-    What it did: pairs used and left out, the log by step, and whether it diverged (its weights aren't finite).
+    Returns the number of pairs, those left out, the log by step, and whether it diverged: its weights aren't finite.
     """
     loaded = load_trainable(training.source, quantized_on(training.lora))
     if training.tracking != "none":
@@ -81,17 +81,17 @@ def train_policy(
 
 
 def checkpoints(folder: Path) -> Path:
-    """Where the training of a candidate goes on from: beside its folder, since they go when that is published."""
+    """The folder of a candidate's checkpoints, beside its own: they are removed when that is published."""
     return folder.with_name(f"{folder.name}.checkpoints")
 
 
 def _finite_or_none(entry: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON knows no infinity: what a diverging training logs is null there."""
+    """The entry of a log without infinities, which a diverging training logs and JSON can't write."""
     return {name: value if isfinite(value) else None for name, value in entry.items()}
 
 
 def _finite(folder: Path) -> bool:
-    """Are all weights of a saved model finite numbers?"""
+    """Whether all weights of a saved model are finite numbers."""
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as weights:
             if not all(weights.get_tensor(name).isfinite().all() for name in weights.keys()):  # noqa: SIM118 (a file)
@@ -100,23 +100,23 @@ def _finite(folder: Path) -> bool:
 
 
 def tokenize(loaded: Loaded, pairs: list[dict], limit: int, why: str) -> tuple[list[dict], list[tuple[str, str]]]:
-    """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens.
+    """The pairs as token ids, and the id of each pair that is left out, with the reason.
 
-    Pairs the template refuses or with an answer that doesn't fit are left out (what is cut has no end to read): the id
-    of each, and why.
+    They are rendered here rather than by TRL, so that text in the data can't forge roles or special tokens. A pair is
+    left out if the template refuses it or an answer doesn't fit, since a cut answer has no end to read.
     """
     left_out: list[tuple[str, str]] = []
 
     def columns(pair: dict) -> dict:
-        both = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
-        if max(len(answer.ids) for answer in both) > limit:
+        answers = loaded.format.render(pair["prompt"], [pair["chosen"], pair["rejected"]])
+        if max(len(answer.ids) for answer in answers) > limit:
             raise BadRow(f"one of its texts has more tokens than {why}")
-        item, confidence = Item.of(both), pair.get("confidence")
+        item, confidence = Item.of(answers), pair.get("confidence")
         chosen, rejected = item.answers
         return {"prompt_ids": item.prompt, "chosen_ids": chosen, "rejected_ids": rejected, "confidence": confidence}
 
-    made = readable(pairs, columns, lambda pair, reason: left_out.append((pair["id"], reason)))
-    return [row for _, row in made], left_out
+    read = readable(pairs, columns, lambda pair, reason: left_out.append((pair["id"], reason)))
+    return [row for _, row in read], left_out
 
 
 def _preference_trainer(
@@ -130,15 +130,12 @@ def _preference_trainer(
         source = {"confidence": "fixed", "fixed_confidence": system.confidence}
     columns = [name for name in rows[0] if name != "confidence" or source["confidence"] == "column"]
     config = ConfidenceDPOConfig(
-        output_dir=str(checkpoints(folder)),
-        seed=candidate.seed,
-        max_length=training.settings["max_length"],
         beta=candidate.beta,
         precompute_ref_log_probs=training.settings["precompute_ref_log_probs"],
         packing=training.packing.name,
         packing_max_tokens=training.packing.max_tokens,
         **source,
-        **_shared(training, candidate),
+        **_shared(training, candidate, folder),
     )
     return ConfidenceDPOTrainer(
         model=loaded.model,
@@ -161,15 +158,9 @@ def _fine_tuner(
         }
         for row in rows
     ]
-    config = SFTConfig(
-        output_dir=str(checkpoints(folder)),
-        seed=candidate.seed,
-        max_length=training.settings["max_length"],
-        **_shared(training, candidate),
-    )
     return PackedSFTTrainer(
         model=loaded.model,
-        args=config,
+        args=SFTConfig(**_shared(training, candidate, folder)),
         train_dataset=Dataset.from_list(columns),
         processing_class=loaded.tokenizer,
         peft_config=lora_config(training.lora, "CAUSAL_LM", None),
@@ -177,6 +168,11 @@ def _fine_tuner(
     )
 
 
-def _shared(training: Training, candidate: Candidate) -> dict[str, Any]:
+def _shared(training: Training, candidate: Candidate, folder: Path) -> dict[str, Any]:
     settings = {**training.settings, "learning_rate": candidate.learning_rate}
-    return shared_arguments(settings, "policy", training.ranks.count, training.tracking, candidate.name)
+    return {
+        "output_dir": str(checkpoints(folder)),
+        "seed": candidate.seed,
+        "max_length": settings["max_length"],
+        **shared_arguments(settings, "policy", training.ranks.count, training.tracking, candidate.name),
+    }

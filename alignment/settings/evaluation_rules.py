@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 from alignment.data.prompt_sets import PROMPT_SETS
 from alignment.evaluation.gates import require_measured
-from alignment.evaluation.judging import asked_judges, can_say
+from alignment.evaluation.judging import asked_judges
 from alignment.evaluation.vocabulary import measurable
-from alignment.judges.choice import chosen
+from alignment.judges.choice import JUDGES, chosen
 from alignment.policies.systems import evaluated
 from alignment.settings.schema import Config
 from alignment.settings.value_rules import check_list
@@ -36,7 +36,7 @@ def check_scorecard(cfg: Config) -> None:
         raise UserError("scorecard.lm_eval", "tasks need include_path, and the other way round", "set both or neither")
     if card.lm_eval.tasks and find_spec("lm_eval") is None:
         raise UserError("scorecard.lm_eval", "lm_eval is not installed", "pip install 'repalign[lm_eval]'")
-    judges = {name: can_say(name) for name in asked_judges(cfg)}
+    judges = {name: JUDGES[name].says for name in asked_judges(cfg)}
     require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
 
 

@@ -16,11 +16,11 @@ from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.gates import require_measured
-from alignment.evaluation.judging import asked_judges, calibrated, can_say, judged, judges_of, verdict_columns
+from alignment.evaluation.judging import asked_judges, calibrated, judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import DATA, asks, heldout_prompts, prompts_of
 from alignment.evaluation.vocabulary import measurable
 from alignment.inputs.pairs import given_pairs
-from alignment.judges.choice import load_judge
+from alignment.judges.choice import JUDGES, load_judge
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
@@ -123,7 +123,7 @@ def _is_worlds(cfg: DictConfig, asked: Asked) -> bool:
 
 def _check(cfg: DictConfig, asked: list[Asked]) -> None:
     """Gates on what these prompts and judges will not measure, before anything expensive."""
-    judges = {name: can_say(name) for one in asked for name in judges_of(cfg.judge, _is_worlds(cfg, one))}
+    judges = {name: JUDGES[name].says for one in asked for name in judges_of(cfg.judge, _is_worlds(cfg, one))}
     measured = measurable(cfg.scorecard, judges, {asks(one) for one in asked})
     sets = ", ".join(dict.fromkeys(one.set for one in asked))
     why = f"judge: {', '.join(judges)}; sets: {sets}"

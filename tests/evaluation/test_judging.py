@@ -4,8 +4,9 @@ import random
 
 from alignment.data.chat import text_message
 from alignment.data.columns import Loaded
-from alignment.evaluation.judging import can_say, judged, judges_of, verdict_columns
+from alignment.evaluation.judging import judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import heldout_prompts, prompts_of
+from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import Verdict
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -42,8 +43,9 @@ def test_the_oracle_judges_its_world_alone():
     oracle, both = ({"oracle": {"name": "oracle"}}, {"oracle": {"name": "oracle"}, "md_judge": {"name": "md_judge"}})
     assert judges_of(oracle, True) == ["oracle"] and judges_of(oracle, False) == ["refusal"]
     assert judges_of(both, True) == ["oracle", "md_judge"] and judges_of(both, False) == ["md_judge"]
-    assert can_say("md_judge") == {"toxic"} and can_say("refusal") == can_say("api") == {"refusal"}
-    assert can_say("wildguard") == {"toxic", "refusal"} and can_say("oracle") == {"toxic", "refusal", "helpfulness"}
+    says = {name: judge.says for name, judge in JUDGES.items()}
+    assert says["md_judge"] == {"toxic"} and says["refusal"] == says["api"] == {"refusal"}
+    assert says["wildguard"] == {"toxic", "refusal"} and says["oracle"] == {"toxic", "refusal", "helpfulness"}
 
 
 def test_a_verdict_as_columns():

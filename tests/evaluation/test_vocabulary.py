@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pyarrow as pa
 import pytest
+from omegaconf import OmegaConf
 
 from alignment.evaluation import gates
 from alignment.evaluation.gates import GATES, Gate, checked, gates_of, limits, missed, require_measured
@@ -14,6 +15,7 @@ from alignment.reports.pictures.scorecard_figure import _groups, draw_card
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
 from alignment.settings import evaluation_schema
+from alignment.settings.value_rules import check_values
 from alignment.types import UserError
 
 RECORD = {
@@ -41,16 +43,24 @@ def test_the_gates_that_can_be_set_follow_from_their_metrics():
     assert not {"max_words", "min_words", "min_unknown_refusal_rate", "max_helpful_rate"} & set(GATES)
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_toxic_rate", 1.1), ("max_toxic_rate", -0.1), ("min_mmlu", 30),
+@pytest.mark.parametrize(("name", "value"), [("max_toxic_rate", 1.1), ("max_toxic_rate", -0.1), ("min_mmlu", 30.0),
                                              ("min_mmlu_change", -1.1), ("max_unparsed", float("nan"))])  # fmt: skip
 def test_a_limit_that_no_rate_has_is_refused(name, value):
+    unset = dict.fromkeys(field.name for field in fields(evaluation_schema.Gate))
     with pytest.raises(UserError, match=rf"scorecard.gate.{name}: {value} is out of range"):
-        limits({name: value})
+        check_values(OmegaConf.structured(evaluation_schema.Gate(**{**unset, name: value})), "scorecard.gate.")
 
 
-def test_limits_that_make_sense():
-    sensible = {"max_toxic_rate": 1, "max_toxic_increase": -1, "min_helpfulness": 2.5, "min_reward": -3.0}
-    assert limits({**sensible, "min_mmlu": None}) == sensible
+def test_the_range_of_a_limit_is_that_of_its_metric():
+    for field in fields(evaluation_schema.Gate):
+        gate = GATES[field.name]
+        assert not METRICS[gate.metric].rate or field.metadata["range"] == (-1 if gate.change else 0, 1)
+
+
+def test_limits_are_the_gates_that_are_set():
+    assert limits({"max_toxic_rate": 1, "max_toxic_increase": -1, "min_mmlu": None}) == {
+        "max_toxic_rate": 1, "max_toxic_increase": -1,
+    }  # fmt: skip
 
 
 def test_what_judges_and_prompts_will_measure():
