@@ -118,7 +118,7 @@ def test_a_new_metric_is_a_line_of_the_table_and_a_column(tmp_path, monkeypatch)
     assert [one["passed"] for one in card["gates"]] == [False, True]
     text = as_text(card_tables(card))
     assert "short answers, %" in text and "75.0 [30.1, 95.4]" in text and "+50.0 [" in text
-    assert "| short answers, % | asked |  | 4 | 25.0 [4.6, 69.9] |" in card_markdown(card)
+    assert "| short answers, % | asked |  | 4* | 25.0 [4.6, 69.9] |" in card_markdown(card)
     assert list(_groups(card)) == ["short_rate"]
     draw_card(card, tmp_path / "card.png")
     assert (tmp_path / "card.png").stat().st_size > 5000
