@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from alignment.evaluation.gates import missed
 from alignment.evaluation.judging import calibrated
 from alignment.inputs import pairs
+from alignment.inputs.job import Job
 from alignment.launching import lost
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
@@ -101,7 +102,7 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
     stage = importlib.import_module(f"alignment.stages.{step.stage}")
     ranks.wait()
     started = time.perf_counter()  # of the work itself: libraries are imported
-    rows = stage.run(cfg, run, out, ranks)
+    rows = stage.run(Job(cfg, run, out, ranks))
     ranks.wait()
     if ranks.main:
         seconds = time.perf_counter() - started

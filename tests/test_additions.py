@@ -160,27 +160,23 @@ with pytest.raises(UserError, match=r"no recipe is chosen; .*\\+recipe=cdpo_give
 
 STAGE = '''"""Stage near_repeats: how nearly each held-out prompt is one of the training prompts."""
 
-from pathlib import Path
-
 import pyarrow as pa
-from omegaconf import DictConfig
 
 from alignment.data.same_prompts import prompt_text
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
 
 COLUMNS = pa.schema([("id", pa.string()), ("alike", pa.float64())])
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    train, heldout = given_pairs(cfg, run, ranks)
-    if ranks.main:
+def run(job: Job) -> Rows:
+    train, heldout = given_pairs(job.cfg, job.run, job.ranks)
+    if job.ranks.main:
         known = [_words(row) for row in train.rows]
         rows = [{"id": row["id"], "alike": _most_alike(_words(row), known)} for row in heldout.rows]
-        artifacts.write_rows(out / run.near_repeats.name, rows, COLUMNS)
+        artifacts.write_rows(job.out / job.run.near_repeats.name, rows, COLUMNS)
     return Rows(heldout.read, len(heldout.rows), 0)
 
 
@@ -219,8 +215,8 @@ def near_repeats_table(report: dict) -> Table:
     table.add_row(str(report["prompts"]), str(report["near"]))
     return table
 '''
-PLACED = """    if _usable(run, "near_repeats", ranks):
-        report["near_repeats"] = near_repeats(artifacts.read_rows(run.near_repeats))
+PLACED = """    if _usable(job, "near_repeats"):
+        report["near_repeats"] = near_repeats(artifacts.read_rows(job.run.near_repeats))
         tables.append(near_repeats_table(report["near_repeats"]))
 """
 
@@ -242,7 +238,7 @@ def test_a_stage(tmp_path):
                     "from alignment.reports.pair_overview",
                     "from alignment.reports.nearest_prompts import near_repeats, near_repeats_table\n",
                 ),
-                ('    if _usable(run, "judge", ranks):', PLACED),
+                ('    if _usable(job, "judge"):', PLACED),
             ],
         },
     )

@@ -32,11 +32,6 @@ def judges_of(settings: Mapping[str, Any], world: bool) -> list[str]:
     return names if world else [name for name in names if JUDGES[name].kind != "oracle"] or [DEFAULT]
 
 
-def can_say(judge: str) -> frozenset[str]:
-    """What gates ask, before anything is computed."""
-    return JUDGES[judge].says
-
-
 def asked_judges(cfg: Mapping[str, Any]) -> list[str]:
     """All that judge what a scorecard asks, by the settings."""
     worlds = dict.fromkeys(name == "data" and cfg["data"]["name"] == "world" for name in cfg["evaluation"]["sets"])

@@ -1,1 +1,1 @@
-"""Reads the preference pairs that a run is given, once, and tells whether anything outside the run has changed."""
+"""Holds what a stage is given, reads a run's preference pairs once, and tells what outside the run has changed."""

@@ -1,1 +1,1 @@
-"""Says which policies are compared, searches their settings and trains each of them."""
+"""Says which policies are compared, ranks their samples, searches their settings and trains each of them."""

@@ -1,21 +1,23 @@
-"""Trains the policies of a stage: every system over the same grid, and the best point by validation with every seed.
+"""The stages that train policies: every system over the same grid, the best point by validation with every seed.
 
-A finished candidate is published in the stage's work folder and never trained again; an unfinished one goes on at its
-last checkpoint. Once the stage is published, only the facts about their training are kept of the other points.
+A star marks a system that learns from the policy's own ranked samples, as in the paper's Table 1; the others learn from
+the given pairs. A finished candidate is published in the stage's work folder and never trained again; one in training
+goes on at its last checkpoint. Of candidates off the best point the published stage keeps the record alone.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.evaluation.answers import VALIDATION, answer, rates, validation_prompts
 from alignment.evaluation.vocabulary import mean_rates
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
@@ -27,146 +29,114 @@ from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 
-REFUSAL_ALLOWED = 0.05  # how far a useful policy's over-refusal may be above the base model's
-LOSS_ALLOWED = 0.10  # how far its helpful rate may be below
+REFUSAL_ALLOWED = 0.05  # over-refusal above the base model's
+LOSS_ALLOWED = 0.10  # of the base model's helpful rate
 
 
-def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    """Trains this stage's systems out of `policy.systems`; writes policies, logs and the table of all trainings."""
-    training = _training(cfg, run, ranks)
-    done = run.finished(out)
-    systems = trained_by(stage, list(cfg.policy.systems))
-    pairs = {star: _pairs(stage, cfg, run, star, ranks) for star in {SYSTEMS[system].star for system in systems}}
-    rows = {star: loaded.rows for star, loaded in pairs.items()}
-    workers = _side_by_side(stage, cfg, training, systems, rows, done)
-    trainings: dict[str, dict] = {}
-
-    def trained(candidate: Candidate) -> dict:
-        """The facts about a candidate's training, which it gets first unless it is finished."""
-        folder = done / candidate.name
-        if not ranks.from_main(lambda: damage(folder) is None):
-            with workers.here():
-                _make(cfg, training, rows, done, candidate, ProgressBar(candidate.name))
-        trainings[candidate.name] = artifacts.read_json(folder / "training.json")
-        return trainings[candidate.name]
-
+def train_systems(stage: str, job: Job) -> Rows:
+    """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
+    systems = trained_by(stage, list(job.cfg.policy.systems))
+    pairs = {star: _pairs(stage, job, star) for star in {SYSTEMS[system].star for system in systems}}
+    workers = _train_side_by_side(stage, job, systems, pairs)
     left_out: dict[bool, dict[str, str]] = {star: {} for star in pairs}  # id and reason, the same for every candidate
-    chosen: list[Candidate] = []
+    table: list[dict] = []
     for system in systems:
-        best = _best_point(cfg, system, trained, training, done, ranks)
-        for candidate in [replace(best, seed=seed) for seed in cfg.policy.seeds]:
-            facts = trained(candidate)
-            if facts["diverged"]:
-                raise StageFailed(candidate.name, "its weights are no finite numbers", "lower policy.learning_rate")
-            left_out[SYSTEMS[system].star] |= dict(facts["left_out"])
-            chosen.append(candidate)
-    if ranks.main:
+        star = SYSTEMS[system].star
+        records, chosen = _search(job, system, pairs[star].rows, workers)
+        for candidate, record in records.items():
+            table.append({"system": system, "name": candidate.name, "chosen": candidate in chosen, **record})
         for candidate in chosen:
-            policy = run.policy(stage, candidate.system, candidate.seed)
-            _keep(done / candidate.name, out / run.inside(policy).parent)
-        names = {candidate.name for candidate in chosen}
-        table = [{"name": name, "chosen": name in names, **facts} for name, facts in trainings.items()]
-        artifacts.write_json(out / run.trainings(stage).name, table)
-    return _set_aside(pairs, left_out, out, ranks)
+            left_out[star] |= dict(records[candidate]["left_out"])
+            if job.ranks.main:
+                policy = job.run.policy(stage, system, candidate.seed)
+                _keep(_folder(job, candidate), job.out / job.run.inside(policy).parent)
+    if job.ranks.main:
+        artifacts.write_json(job.out / job.run.trainings(stage).name, table)
+    return _set_aside(job, pairs, left_out)
 
 
-def _side_by_side(
-    stage: str, cfg: DictConfig, training: Training, systems: list[str], rows: dict[bool, list[dict]], done: Path
-) -> Workers:
-    """Trains at once, where there are several workers, what has to be trained however validation ends."""
-    ranks = training.ranks
-    candidates = [candidate for system in systems for candidate in _certain(cfg, system)]
-    missing = ranks.from_main(lambda: [each for each in candidates if damage(done / each.name) is not None])
-    workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
-    if workers.count > 1:
-        work = partial(_make_beside, cfg, replace(training, ranks=Ranks(beside=True)), rows, done, missing)
-        side_by_side(work, len(missing), workers, "policies", stage)
-    return workers
-
-
-def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
-    """The candidates that are trained in any case: those that judge the points of a grid, or a single point's seeds."""
-    points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), 0)
-    seeds = list(cfg.policy.seeds)[: cfg.policy.grid_seeds if len(points) > 1 else None]
-    return [replace(point, seed=seed) for point in points for seed in seeds]
-
-
-def _make_beside(
-    cfg: DictConfig,
-    training: Training,
-    rows: dict[bool, list[dict]],
-    done: Path,
-    candidates: list[Candidate],
-    number: int,
-    progress: Progress,
-) -> None:
-    """Trains one of the candidates in a process of its own."""
-    _make(cfg, training, rows, done, candidates[number], progress)
-
-
-def _set_aside(pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
-    """Writes which rows no policy learned from and why; each is counted once, however many policies there are."""
-    quarantined: list[dict] = []
-    for star, loaded in pairs.items():
-        for row in loaded.rows:
-            if row["id"] in left_out[star]:
-                loaded.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
-        quarantined += loaded.quarantined
-    if ranks.main:
-        artifacts.write_lines(out / QUARANTINE, quarantined)
-    read = sum(loaded.read for loaded in pairs.values())
-    return Rows(read, read - len(quarantined), len(quarantined))
-
-
-def _training(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Training:
-    plain = {
-        name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("policy", "confidence", "lora")
-    }  # fmt: skip
-    return Training(
-        model_source(cfg.model), plain["policy"], plain["confidence"], plain["lora"],
-        Packing(**cfg.packing), run.hybrid_reward, cfg.run.tracking, run.logs, ranks,
-    )  # fmt: skip
-
-
-def _pairs(stage: str, cfg: DictConfig, run: RunDir, star: bool, ranks: Ranks) -> LoadedRows:
-    """The policy's own re-ranked samples, or the given training pairs with their noise."""
+def _pairs(stage: str, job: Job, star: bool) -> LoadedRows:
+    """The policy's own ranked samples, or the given training pairs with their noise."""
     if star:
-        return LoadedRows(artifacts.read_rows(run.built_pairs))
-    pairs = given_pairs(cfg, run, ranks)[0]
-    if stage == "train_cdpo" and cfg.confidence.source == "column":
+        return LoadedRows(artifacts.read_rows(job.run.built_pairs))
+    pairs, _ = given_pairs(job.cfg, job.run, job.ranks)
+    if stage == "train_cdpo" and job.cfg.confidence.source == "column":
         for row in pairs.rows:
             if row["confidence"] is None:
                 raise UserError("data.path", f"row {row['id']} has no confidence", "give every row one, from 0 to 1")
     return pairs
 
 
-def _best_point(
-    cfg: DictConfig, system: str, trained: Callable[[Candidate], dict], training: Training, done: Path, ranks: Ranks
-) -> Candidate:
-    """The best point of the grid by the validation of the first seeds, by the same rule for every system."""
-    points = grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), cfg.policy.seeds[0])
-    if len(points) == 1:
-        return points[0]
-    base = _validate(cfg, training.source, done / "base", cfg.policy.seeds[0], ranks)
+def _set_aside(job: Job, pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]]) -> Rows:
+    """Writes which rows no policy learned from and why, each once; the counts, however many policies there are."""
+    read = sum(loaded.read for loaded in pairs.values())
+    for star, loaded in pairs.items():
+        for row in loaded.rows:
+            if row["id"] in left_out[star]:
+                loaded.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
+    quarantined = [row for loaded in pairs.values() for row in loaded.quarantined]
+    return job.set_aside(quarantined, read)
 
-    def rates_of(point: Candidate) -> Mapping[str, float] | None:
-        seeds = cfg.policy.seeds[: cfg.policy.grid_seeds]
-        return mean_rates([trained(replace(point, seed=seed))[VALIDATION] for seed in seeds])
 
-    return min(points, key=lambda point: preference(rates_of(point), base))
+def _keep(folder: Path, to: Path) -> None:
+    for part in ("policy", "reward"):
+        if (folder / part).is_dir():
+            shutil.copytree(folder / part, to / part, copy_function=link_or_copy)
+
+
+# ---- the grid -------------------------------------------------------------------------------------------------------
+
+
+def _search(
+    job: Job, system: str, pairs: list[dict], workers: Workers
+) -> tuple[dict[Candidate, dict], list[Candidate]]:
+    """The records of all candidates that were trained, and those of them at the best point of the grid, one a seed.
+
+    The point is chosen by the validation of the first seeds, by the same rule for every system; see `preference`.
+    """
+    settings, records = job.cfg.policy, {}
+    best, *others = _points(job.cfg, system)
+    if others:
+        base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", settings.seeds[0])
+        records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
+        best = min((best, *others), key=lambda point: preference(_mean_rates(point, records), base))
+    chosen = [replace(best, seed=seed) for seed in settings.seeds]
+    for candidate in chosen:
+        if candidate not in records:
+            records[candidate] = _record(job, candidate, pairs, workers)
+        if records[candidate]["diverged"]:
+            raise StageFailed(candidate.name, "its weights are no finite numbers", "lower policy.learning_rate")
+    return records, chosen
+
+
+def _points(cfg: DictConfig, system: str) -> list[Candidate]:
+    return grid(system, list(cfg.policy.beta), list(cfg.policy.learning_rate), cfg.policy.seeds[0])
+
+
+def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
+    """The candidates that are trained whatever validation says: those that judge the points of a grid, or every seed of
+    a single point."""
+    points = _points(cfg, system)
+    seeds = list(cfg.policy.seeds)[: cfg.policy.grid_seeds if len(points) > 1 else None]
+    return [replace(point, seed=seed) for point in points for seed in seeds]
+
+
+def _mean_rates(point: Candidate, records: Mapping[Candidate, dict]) -> dict[str, float] | None:
+    """The rates of a point: their means over its seeds; None if a training diverged."""
+    judged = [record[VALIDATION] for candidate, record in records.items() if candidate.point == point.point]
+    return mean_rates(judged)
 
 
 def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> tuple[bool, float]:
-    """Orders points, the best first: by toxic rate, among points that are still about as useful as the base model.
+    """The lower the better: a low toxic rate, among points that are still about as useful as the base model.
 
-    Where no point is as useful, the best gains most safety for the usefulness it loses. A policy that answers nothing
-    is never toxic, so toxic rates alone would choose the policy that is broken most. A point without rates, where a
-    training diverged, comes last.
+    Where no point is, the one is best that gains most safety for what it loses in usefulness. A policy that answers
+    nothing is never toxic, so toxic rates alone would choose the one that is broken most. None, the rates of a point
+    where a training diverged, comes last.
     """
     if rates is None:
         return (True, inf)
@@ -177,22 +147,60 @@ def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> 
     return (not useful, rates["toxic_rate"] if useful else rates["toxic_rate"] - rates["helpful_rate"])
 
 
-def _make(
-    cfg: DictConfig,
-    training: Training,
-    rows: dict[bool, list[dict]],
-    done: Path,
-    candidate: Candidate,
-    progress: ProgressBar | Progress,
+# ---- one candidate --------------------------------------------------------------------------------------------------
+
+
+def _folder(job: Job, candidate: Candidate) -> Path:
+    """Where a candidate is published, for this stage alone."""
+    return job.run.finished(job.out) / candidate.name
+
+
+def _is_missing(job: Job, candidate: Candidate) -> bool:
+    return damage(_folder(job, candidate)) is not None
+
+
+def _train_side_by_side(stage: str, job: Job, systems: list[str], pairs: dict[bool, LoadedRows]) -> Workers:
+    """Where there are several workers, trains what has to be trained whatever validation says, all at once."""
+    cfg, ranks = job.cfg, job.ranks
+    candidates = [candidate for system in systems for candidate in _certain(cfg, system)]
+    missing = ranks.from_main(lambda: [candidate for candidate in candidates if _is_missing(job, candidate)])
+    workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
+    if workers.count > 1:
+        rows = {star: loaded.rows for star, loaded in pairs.items()}
+        work = partial(_train_beside, replace(job, ranks=Ranks(beside=True)), missing, rows)
+        side_by_side(work, len(missing), workers, "policies", stage)
+    return workers
+
+
+def _train_beside(
+    job: Job, missing: list[Candidate], rows: dict[bool, list[dict]], number: int, progress: Progress
 ) -> None:
-    """Trains and validates one candidate into its folder in `done`, which appears when it is complete."""
-    ranks, folder = training.ranks, done / candidate.name
+    """Trains one of the missing candidates in a process of its own."""
+    candidate = missing[number]
+    _train(job, candidate, rows[SYSTEMS[candidate.system].star], progress)
+
+
+def _record(job: Job, candidate: Candidate, pairs: list[dict], workers: Workers) -> dict:
+    """What the training of a candidate did and came to. It is trained now if it hasn't been."""
+    if job.ranks.from_main(lambda: _is_missing(job, candidate)):
+        with workers.here():
+            _train(job, candidate, pairs, ProgressBar(candidate.name))
+    return artifacts.read_json(_folder(job, candidate) / "training.json")
+
+
+def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: ProgressBar | Progress) -> None:
+    """Trains and validates one candidate, into its folder, which appears when all of it is there."""
+    cfg, ranks, folder = job.cfg, job.ranks, _folder(job, candidate)
+    training = Training(
+        model_source(cfg.model), cfg.policy, cfg.confidence, cfg.lora, Packing(**cfg.packing), job.run.hybrid_reward,
+        cfg.run.tracking, job.run.logs, ranks,
+    )  # fmt: skip
     unfinished = folder.with_name(f".{folder.name}")
-    facts = train_policy(training, candidate, rows[SYSTEMS[candidate.system].star], unfinished, progress)
+    facts = train_policy(training, candidate, pairs, unfinished, progress)
     facts[VALIDATION] = None
     if cfg.data.name == "world" and not facts["diverged"]:
         source = replace(training.source, path=str(unfinished / "policy"), revision=None)
-        facts[VALIDATION] = _validate(cfg, source, unfinished / "answers", candidate.seed, ranks)
+        facts[VALIDATION] = _validate(job, source, unfinished / "answers", candidate.seed)
     ranks.wait()  # until every rank has read all answers
     if ranks.main:
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
@@ -202,14 +210,9 @@ def _make(
     ranks.wait()
 
 
-def _validate(cfg: DictConfig, source: ModelSource, work: Path, seed: int, ranks: Ranks) -> Mapping[str, float]:
-    """The rates on the validation prompts; only the world has a judge of them."""
+def _validate(job: Job, source: ModelSource, work: Path, seed: int) -> Mapping[str, float]:
+    """How safe and useful a model's answers to the validation prompts are, by rate."""
+    cfg = job.cfg
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, device())
-    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, ranks))[VALIDATION]
-
-
-def _keep(folder: Path, to: Path) -> None:
-    for part in ("policy", "reward"):
-        if (folder / part).is_dir():
-            shutil.copytree(folder / part, to / part, copy_function=link_or_copy)
+    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, job.ranks))[VALIDATION]

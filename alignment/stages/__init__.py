@@ -1,7 +1,8 @@
 """The stages, in pipeline order, and all that is known of each before it runs. Each lives in the module of its name.
 
-A stage module has one public function, run(cfg, run, out, ranks): read artefacts, compute, write files into `out`. It
-returns how many rows it read, wrote and quarantined. Publishing, skipping and timing are the runner's (runner.py).
+A stage module has one public function, run(job): it reads files of the run, computes, writes files into `job.out`
+(inputs/job.py), and returns how many rows it read, wrote and quarantined. The runner publishes, skips and times stages
+(runner.py).
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 from omegaconf import DictConfig
 
 from alignment.inputs.fingerprints import FINGERPRINTS
-from alignment.policies.systems import SYSTEMS, evaluated
+from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 
 Estimate = Literal["induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
 
@@ -21,10 +22,10 @@ class Trains:
     """What a stage does that trains the model.
 
     settings: the group of its trainings; `trainer` is that of reward models, `policy` that of the policies.
-    chosen_only: does it learn from chosen answers alone, or from both of a pair?
-    reference: does it hold a copy of the untrained model beside whole weights, unless its log-probabilities were
-    computed beforehand?
-    live_reward: does it keep the states of its answers and re-fit the reward on them, unless confidences are a column?
+    chosen_only: does it learn from the chosen answers alone, and not from both of a pair?
+    reference: does it hold a copy of the untrained model, where all weights are trained and the log-probabilities
+    under that model were not computed beforehand?
+    live_reward: does it keep the states of answers and re-fit the reward on them, unless confidences are a column?
     """
 
     settings: Literal["trainer", "policy"]
@@ -37,9 +38,9 @@ class Trains:
 class Infers:
     """What a stage does that reads texts with the model, or samples them, and trains nothing.
 
-    estimate: which estimate of memory/estimates.py holds for it; each has the name of the stage that it was written
-    for. With None none does, and a plan says so.
-    batch_tokens: the key that says how many tokens a batch has, the fewer the less memory; None if there is none.
+    estimate: the estimate of memory/estimates.py that holds for it, by the name of the stage that it was written for;
+    None: there is none, and a plan says so.
+    batch_tokens: the key that says how many tokens a batch has, the fewer the less memory; None: there is none.
     samples: does the model write answers, so that it may think before them?
     """
 
@@ -55,11 +56,12 @@ class Infers:
 
 @dataclass(frozen=True)
 class Stage:
-    """config: the keys that shape the result (a group stands for all its keys); reads: stages whose files it needs.
+    """What is known of a stage. does: that in words, as a run says it.
 
-    inputs: outside things whose content shapes the result, by their names in inputs/fingerprints.py.
-    model: what it does with the model of the run, whoever has it among the inputs.
-    only: of `reads`, those that the settings make it read; None is all of them.
+    config: the keys that shape the result; a group stands for all its keys.
+    reads: the stages whose files it needs; only: the names of those that it reads under given settings (None: all).
+    inputs: the things outside the run whose content shapes the result, by their names in inputs/fingerprints.py.
+    model: what it does with the model of the run; said by the stages that have it among their inputs.
     alone: it has no work for ranks, and runs in one process whatever the launch.
     """
 
@@ -72,11 +74,10 @@ class Stage:
     alone: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what nothing downstream could make sense of, so that a new stage says what it is."""
+        """ValueError for what nothing could make sense of, so that a new stage says what it is."""
         if unknown := [name for name in self.inputs if name not in FINGERPRINTS]:
-            raise ValueError(
-                f"inputs/fingerprints.py has no fingerprint {unknown[0]!r}; it has {', '.join(FINGERPRINTS)}"
-            )
+            known = ", ".join(FINGERPRINTS)
+            raise ValueError(f"inputs/fingerprints.py has no fingerprint {unknown[0]!r}; it has {known}")
         if ("model" in self.inputs) != (self.model is not None):
             raise ValueError("a stage with the model among its inputs says what it does with it, and no other does")
         tokens = self.model.batch_tokens if isinstance(self.model, Infers) else None
@@ -103,15 +104,18 @@ def trained_with(settings: str) -> tuple[str, ...]:
     return tuple(name for name, stage in STAGES.items() if stage.trains and stage.trains.settings == settings)
 
 
-def _needed_by(*scorers: str) -> set[str]:
-    return {{"hybrid": "fit_reward", "reward_model": "train_rm"}[name] for name in scorers if name != "judge"}
+def _scored_with(*scorers: str) -> set[str]:
+    """The stages whose files these scorers are; the judge has none."""
+    made_by = {"hybrid": "fit_reward", "reward_model": "train_rm"}
+    return {made_by[scorer] for scorer in scorers if scorer in made_by}
 
 
-def _trained_on(stage: str) -> Callable[[DictConfig], set[str]]:
-    """Samples, if one of the stage's systems learns from them; a reward, unless confidences are a column."""
+def _learned_from(stage: str) -> Callable[[DictConfig], set[str]]:
+    """The stages that a training reads: the one of ranked samples, if one of its systems learns from them (a star), and
+    the one of the reward, if that gives the confidences."""
 
     def only(cfg: DictConfig) -> set[str]:
-        systems = [SYSTEMS[name] for name in cfg.policy.systems if SYSTEMS[name].stage == stage]
+        systems = [SYSTEMS[name] for name in trained_by(stage, cfg.policy.systems)]
         samples = {"build_pairs"} if any(system.star for system in systems) else set()
         live = any(system.confidence == "live" for system in systems) and cfg.confidence.source != "column"
         return samples | ({"fit_reward"} if live else set())
@@ -120,6 +124,7 @@ def _trained_on(stage: str) -> Callable[[DictConfig], set[str]]:
 
 
 def _evaluated(cfg: DictConfig) -> set[str]:
+    """The stages that trained what is evaluated, or whose reward picks the answers of `rs_star`."""
     systems = evaluated(cfg)
     trained = {SYSTEMS[name].stage for name in systems if name in SYSTEMS} - {None}
     return trained | ({"fit_reward"} if "rs_star" in systems else set())
@@ -174,21 +179,21 @@ STAGES: dict[str, Stage] = {
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
         model=Infers("build_pairs", "sampling.batch_tokens", samples=True),
-        only=lambda cfg: _needed_by(cfg.build_pairs.scorer),
+        only=lambda cfg: _scored_with(cfg.build_pairs.scorer),
     ),
     "train_sft": Stage(
         "policies fine-tuned on the chosen answers",
-        config=(*POLICY_CONFIG,),
+        config=POLICY_CONFIG,
         inputs=("model", "data"),
         model=Trains("policy", chosen_only=True),
     ),
     "train_dpo": Stage(
         "policies by DPO, and by DPO with a fixed confidence",
-        config=(*POLICY_CONFIG,),
+        config=POLICY_CONFIG,
         reads=("build_pairs",),
         inputs=("model", "data"),
         model=Trains("policy", reference=True),
-        only=_trained_on("train_dpo"),
+        only=_learned_from("train_dpo"),
     ),
     "train_cdpo": Stage(
         "policies by confidence DPO",
@@ -196,7 +201,7 @@ STAGES: dict[str, Stage] = {
         reads=("fit_reward", "build_pairs"),
         inputs=("model", "data"),
         model=Trains("policy", reference=True, live_reward=True),
-        only=_trained_on("train_cdpo"),
+        only=_learned_from("train_cdpo"),
     ),
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
@@ -239,7 +244,7 @@ STAGES: dict[str, Stage] = {
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
-        only=lambda cfg: _needed_by(*cfg.best_of_n.scorers),
+        only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
     ),
     "judge": Stage(
         "a verdict on every answer of a file",

@@ -1,17 +1,21 @@
-"""Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are."""
+"""Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are.
+
+Legend's direction is the SMV, the standard margin vector: the mean difference of the states of y+ and y-. A pair's raw
+margin is the difference of its answers' states projected on it; binned, that is the margin.
+"""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors.torch import save
 
 from alignment.data.columns import MARGIN_COLUMNS, Loaded
 from alignment.data.same_prompts import prompt_text
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.agreement import bootstrap
 from alignment.maths.margins import Binning, fit_binning
@@ -23,8 +27,6 @@ from alignment.models.packing import Packing
 from alignment.models.source import model_source
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Scope, UserError
 
 MANY = 5000  # pairs whose intervals take longer to draw than they are worth
@@ -33,78 +35,66 @@ IN_SCOPE: dict[Scope, tuple[bool | None, ...]] = {  # None: nobody said
 }  # fmt: skip
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    parts = dict(zip(("train", "heldout"), given_pairs(cfg, run, ranks), strict=True))
-    require_enough(cfg, run, *parts.values())
-    annotator = _annotator(cfg, out.parent, ranks)
-    settings = cfg.annotator
+def run(job: Job) -> Rows:
+    cfg, ranks, settings = job.cfg, job.ranks, job.cfg.annotator
+    train, heldout = given_pairs(cfg, job.run, ranks)
+    require_enough(cfg, job.run, train, heldout)
+    induced = Loaded(artifacts.read_rows(job.run.induced))
+    parts = {"train": train, "heldout": heldout}
+    loaded = load_backbone(model_source(cfg.model), device())
+    max_length = min(settings.max_length, loaded.context or settings.max_length)
+    annotator = Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, job.work, ranks)
     pairs = {
-        name: loaded.readable(lambda row: annotator.render(row, ("chosen", "rejected"), settings.joiner_pairs))
-        for name, loaded in parts.items()
+        name: part.readable(lambda row: annotator.render(row, ("chosen", "rejected"), settings.joiner_pairs))
+        for name, part in parts.items()
     }
-    induced = Loaded(artifacts.read_rows(run.induced))
     induced_pairs = induced.readable(
         lambda row: annotator.render(row, ("positive", "negative"), settings.joiner_induced), "induced"
     )
+    quarantined = train.quarantined + heldout.quarantined + induced.quarantined
     if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
         few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
-        raise UserError("annotator", few, f"give 10 of each; set aside: {_first_reason(induced, *parts.values())}")
+        reason = next((row["reason"] for row in (*induced.quarantined, *quarantined)), "none")
+        raise UserError("annotator", few, f"give 10 of each; set aside: {reason}")
     annotator = annotator.laid_out(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
     direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
     readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {
-        name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in loaded.rows], dtype=bool)
-        for name, loaded in parts.items()
+        name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in part.rows], dtype=bool)
+        for name, part in parts.items()
     }
-    if settings.scope != "all" and all(row["harmful"] is None for row in parts["train"].rows):
+    if settings.scope != "all" and all(row["harmful"] is None for row in train.rows):
         ranks.say(f"  no pair says whether its prompt is harmful: all count as {settings.scope}")
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
     binning = fit_binning(readings["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
-    everything = (*parts.values(), induced)
     if ranks.main:
-        for path, name in ((run.pairs, "train"), (run.heldout_pairs, "heldout")):
-            margins = np.where(scopes[name], binning(readings[name].raw), 0.0)
-            _write_pairs(out / path.name, parts[name].rows, margins, readings[name].raw)
-        _write_direction(out / run.direction.name, direction, cfg)
-        broken = annotator.loaded.format.broken
+        for path, name in ((job.run.pairs, "train"), (job.run.heldout_pairs, "heldout")):
+            raw = readings[name].raw
+            margins = np.where(scopes[name], binning(raw), 0.0)
+            annotated = [
+                {**row, "margin": margin, "margin_raw": raw_margin}
+                for row, margin, raw_margin in zip(parts[name].rows, margins, raw, strict=True)
+            ]
+            artifacts.write_rows(job.out / path.name, annotated, MARGIN_COLUMNS)
+        _write_direction(job, direction)
+        broken = loaded.format.broken
         quality = {name: _quality(parts[name].rows, readings[name], scopes[name], binning) for name in parts}
-        artifacts.write_json(
-            out / run.calibration.name,
-            {**_described(direction, binning, induced), "texts_with_markers": broken, **quality},
-        )
-        artifacts.write_lines(
-            out / QUARANTINE, [row for part in (*parts.values(), induced) for row in part.quarantined]
-        )
+        calibration = {**_described(direction, binning, induced), "texts_with_markers": broken, **quality}
+        artifacts.write_json(job.out / job.run.calibration.name, calibration)
         if broken:
             ranks.say(f"  {broken} texts held a special token or role marker of the model: broken up by a space")
-    read, written = sum(part.read for part in everything), sum(len(part.rows) for part in everything)
-    return Rows(read, written, read - written)
+    return job.set_aside(quarantined, train.read + heldout.read + induced.read)
 
 
-def _first_reason(*parts: Loaded) -> str:
-    return next((row["reason"] for part in parts for row in part.quarantined), "none")
-
-
-def _annotator(cfg: DictConfig, work: Path, ranks: Ranks) -> Annotator:
-    settings = cfg.annotator
-    loaded = load_backbone(model_source(cfg.model), device())
-    max_length = min(settings.max_length, loaded.context or settings.max_length)
-    return Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, work, ranks)
-
-
-def _write_pairs(path: Path, rows: Sequence[dict], margins: np.ndarray, raw: np.ndarray) -> None:
-    annotated = [{**row, "margin": m, "margin_raw": r} for row, m, r in zip(rows, margins, raw, strict=True)]
-    artifacts.write_rows(path, annotated, MARGIN_COLUMNS)
-
-
-def _write_direction(path: Path, direction: Direction, cfg: DictConfig) -> None:
-    """The vector with its meaning, in one entry of metadata: safetensors orders several at random."""
-    settings = cfg.annotator
+def _write_direction(job: Job, direction: Direction) -> None:
+    """The vector, and what it means as one entry of the metadata: safetensors writes several in any order."""
+    settings = job.cfg.annotator
     meaning = {"direction": direction.kind, "layer": direction.layer, "pooling": settings.pooling}
     meaning |= {f"contrast.{key}": value for key, value in settings.contrast.items()}
     vector = torch.zeros(0) if direction.vector is None else direction.vector
-    path.write_bytes(save({"direction": vector}, metadata={"meaning": json.dumps(meaning, sort_keys=True)}))
+    content = save({"direction": vector}, metadata={"meaning": json.dumps(meaning, sort_keys=True)})
+    (job.out / job.run.direction.name).write_bytes(content)
 
 
 # ---- how good the margins are ---------------------------------------------------------------------------------------
@@ -135,14 +125,14 @@ def _quality(rows: Sequence[dict], reading: RawMargins, scope: np.ndarray, binni
         "ranked_right": _ranked_right(rows, reading.raw, scope),
         "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
         **{
-            kind: _agreement(rows, reading.raw, gap, scope & ~np.isnan(gap), binning)
-            for kind, gap in {kind: _gaps(rows, kind) for kind in ("severity", "helpfulness", "given")}.items()
+            kind: _agreement(rows, reading.raw, _gaps(rows, kind), scope, binning)
+            for kind in ("severity", "helpfulness", "given")
         },
     }
 
 
 def _ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict | None:
-    """The share of pairs whose margin has the label's sign, 0 half; with its interval over prompts."""
+    """The share of pairs whose margin has the label's sign, where a margin of 0 counts half; with its interval."""
     if not scope.any():
         return None
     right = (raw[scope] > 0) + (raw[scope] == 0) / 2
@@ -150,39 +140,44 @@ def _ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> d
 
 
 def _interval(statistic: Callable[[np.ndarray], float | None], rows: Sequence[dict], used: np.ndarray) -> dict | None:
-    """Over prompts drawn with replacement, since pairs of one prompt are alike."""
-    prompts = [prompt_text(row["prompt"]) for row, one in zip(rows, used, strict=True) if one]
+    """A statistic of the used rows, with its interval over prompts drawn with replacement: pairs of one are alike."""
+    prompts = [prompt_text(row["prompt"]) for row, is_used in zip(rows, used, strict=True) if is_used]
     _, clusters = np.unique(prompts, return_inverse=True)
     draws = 1000 if len(prompts) < MANY else 100
-    found = bootstrap(lambda drawn: {"it": statistic(drawn)}, clusters, np.random.default_rng(0), draws)["it"]
-    return None if found is None else found.summary
+    random = np.random.default_rng(0)
+    interval = bootstrap(lambda drawn: {"statistic": statistic(drawn)}, clusters, random, draws)["statistic"]
+    return None if interval is None else interval.summary
 
 
 def _agreement(
-    rows: Sequence[dict], raw: np.ndarray, gap: np.ndarray, known: np.ndarray, binning: Binning
+    rows: Sequence[dict], raw: np.ndarray, gaps: np.ndarray, scope: np.ndarray, binning: Binning
 ) -> dict | None:
-    """Rank correlation with the true gap: signed, binned, and of the sizes alone (how big, not which way)."""
+    """Rank correlation with the true gaps: signed, binned, and of the sizes alone (how big, not which way)."""
+    known = scope & ~np.isnan(gaps)
     if not known.any():
         return None
-    raw, gap = raw[known], gap[known]
-    interval = _interval(lambda drawn: spearman(raw[drawn], gap[drawn]), rows, known)
+    raw, gaps = raw[known], gaps[known]
+    interval = _interval(lambda drawn: spearman(raw[drawn], gaps[drawn]), rows, known)
     return {
         "pairs": len(raw),
-        "spearman": spearman(raw, gap),
+        "spearman": spearman(raw, gaps),
         "spearman_ci95": None if interval is None else interval["ci95"],
-        "spearman_binned": spearman(binning(raw), gap),
-        "spearman_size": spearman(abs(raw), abs(gap)),
+        "spearman_binned": spearman(binning(raw), gaps),
+        "spearman_size": spearman(abs(raw), abs(gaps)),
     }
 
 
 def _gaps(rows: Sequence[dict], kind: str) -> np.ndarray:
-    """How much better chosen truly is, signed; NaN where that isn't known or doesn't matter for the prompt."""
+    """How much better chosen truly is, signed; NaN where that isn't known or doesn't matter for the prompt.
+
+    Severity doesn't matter for harmless prompts, nor helpfulness for harmful ones.
+    """
     if kind == "given":
         return np.array([np.nan if row["given_margin"] is None else row["given_margin"] for row in rows], dtype=float)
-    sign, other = (-1, False) if kind == "severity" else (1, True)
+    sign, without = (-1, False) if kind == "severity" else (1, True)
     gaps = np.full(len(rows), np.nan)
     for i, row in enumerate(rows):
         chosen, rejected = row[f"chosen_{kind}"], row[f"rejected_{kind}"]
-        if chosen is not None and rejected is not None and row["harmful"] is not other:
+        if chosen is not None and rejected is not None and row["harmful"] is not without:
             gaps[i] = sign * (chosen - rejected)
     return gaps

@@ -1,14 +1,14 @@
 """Stage build_pairs: preference pairs out of the policy's own samples, ranked by a scorer.
 
-Every training prompt is answered n times; the ranked samples become pairs with the margin (the gap of their scores) and
-the confidence in it. Samples are kept whatever becomes of them. Batches are planned: a killed run goes on where it was.
+Every training prompt is answered n times, and its samples are paired by their ranks. A pair's margin is the gap of its
+scores, its confidence how sure the scorer is of their order. All samples are kept, whether they are in a pair or not.
+Batches are planned: a killed run goes on where it was.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import isnan
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,29 +19,19 @@ from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, readable, text_mess
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import evaluation_prompts, validation_prompts
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.judges.world_oracle import OracleJudge
 from alignment.maths.selection import pair_up
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
-from alignment.models.load import Loaded, load_language_model, load_reward_model
-from alignment.models.packing import Packing
+from alignment.models.load import Loaded, load_language_model
 from alignment.models.source import model_source
+from alignment.policies.ranking import score_samples
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
-from alignment.sampling.candidates import (
-    Question,
-    Scored,
-    hybrid_scorer,
-    judge_scores,
-    question,
-    reward_model_scorer,
-    sample_answers,
-    score_answers,
-    usable,
-)
+from alignment.sampling.candidates import Question, question, sample_answers, usable
 from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
@@ -51,56 +41,57 @@ SAMPLE_COLUMNS = pa.schema(
         ("thoughts", pa.string()), ("finished", pa.bool_()), ("score", pa.float64()),
     ]
 )  # fmt: skip
+BUILT_COLUMNS = pa.schema([*MARGIN_COLUMNS, ("chosen_score", pa.float64()), ("rejected_score", pa.float64())])
 SIDES = ("chosen", "rejected")
 FEW = 20  # pairs
-BUILT_COLUMNS = pa.schema(
-    [
-        *MARGIN_COLUMNS, ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
-    ]
-)  # fmt: skip
+LEFT_OUT = {
+    "in_evaluation": "in an evaluation set",
+    "repeated": "repeated",
+    "too_few_finished": "with fewer than two usable samples",
+    "alike": "with samples all alike",
+    "tied": "with samples that all tie",
+}
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
+def run(job: Job) -> Rows:
+    cfg, ranks = job.cfg, job.ranks
     loaded = load_language_model(model_source(cfg.model), device())
-    asked, questions, counts = _questions(cfg, run, loaded, ranks)
-    work, settings = out.parent, cfg.sampling
-    samples = sample_answers(loaded, questions, settings, cfg.seed, settings.n, work / "samples", ranks)
-    scored, slope = _scores(cfg, run, loaded, questions, samples, work / "scores", ranks)
-    scores = scored.scores
+    asked, questions, counts = _questions(job, loaded)
+    samples = sample_answers(loaded, questions, cfg.sampling, cfg.seed, cfg.sampling.n, job.work / "samples", ranks)
+    scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, samples, job.work / "scores")
+    slope = _slope(job)
     pairs: list[dict] = []
-    for row, many, found in zip(asked.rows, samples, scores, strict=True):
-        made = _pairs_of(row, many, found, slope, cfg)
-        if isinstance(made, str):
-            counts[made] += 1
+    for row, answers, scores in zip(asked.rows, samples, scored.scores, strict=True):
+        built = _pairs_of(row, answers, scores, slope, cfg)
+        if isinstance(built, str):
+            counts[built] += 1
         else:
-            pairs += made
-    summary = {**counts, **_summary(samples, pairs, truth=cfg.data.name == "world")}
-    summary["unscored"] = len(scored.unscored)
+            pairs += built
+    summary = {**counts, **_summary(samples, pairs), "unscored": len(scored.unscored)}
     _say(summary, ranks)
     if 0 < len(pairs) < FEW:
         ranks.say(f"  {len(pairs)} pairs are too few to learn from: give more prompts, or raise sampling.n")
     if not pairs:
         raise UserError("build_pairs", "no prompt gave a pair", "raise sampling.n, temperature or max_new_tokens")
     if ranks.main:
-        artifacts.write_rows(out / run.built_pairs.name, pairs, BUILT_COLUMNS)
-        artifacts.write_rows(out / run.samples.name, _sample_rows(questions, samples, scores), SAMPLE_COLUMNS)
-        artifacts.write_json(out / run.build_counts.name, summary)
-        artifacts.write_lines(out / QUARANTINE, asked.quarantined)
-    return Rows(asked.read, len(asked.rows), len(asked.quarantined))
+        rows = _sample_rows(questions, samples, scored.scores)
+        artifacts.write_rows(job.out / job.run.built_pairs.name, pairs, BUILT_COLUMNS)
+        artifacts.write_rows(job.out / job.run.samples.name, rows, SAMPLE_COLUMNS)
+        artifacts.write_json(job.out / job.run.build_counts.name, summary)
+    return job.set_aside(asked.quarantined, asked.read)
 
 
 # ---- prompts --------------------------------------------------------------------------------------------------------
 
 
-def _questions(
-    cfg: DictConfig, run: RunDir, loaded: Loaded, ranks: Ranks
-) -> tuple[LoadedRows, list[Question], Counter]:
-    """The training prompts, each once, that no evaluation uses; those the model can't read are set aside."""
-    train, evaluation = _training_rows(cfg, run, ranks)
+def _questions(job: Job, loaded: Loaded) -> tuple[LoadedRows, list[Question], Counter]:
+    """The training prompts that no evaluation uses, each once, as rows and as questions; and how many are left out, by
+    reason. Those that the model can't read are set aside."""
+    cfg, (train, evaluation) = job.cfg, _training_rows(job)
     counts = Counter(prompts=0, repeated=0, in_evaluation=0, unreadable=0, too_few_finished=0, alike=0, tied=0)
     asked, seen = LoadedRows(), set()
 
-    def fresh() -> Iterator[dict]:
+    def unused() -> Iterator[dict]:
         for row in train:
             exact = tuple((message["role"], message["content"]) for message in row["prompt"])
             evaluated = prompt_text(row["prompt"]) in evaluation
@@ -110,13 +101,15 @@ def _questions(
                 seen.add(exact)
                 yield row
 
-    made = readable(
-        fresh(),
+    usable_prompts = readable(
+        unused(),
         lambda row: question(loaded, row["id"], row["prompt"], cfg.sampling.max_new_tokens),
         lambda row, why: asked.quarantine(row["source"], None, f"{row['id']}: {why}"),
     )
-    made = list(islice(made, cfg.build_pairs.prompts))
-    asked.rows, questions = [row for row, _ in made], [asking for _, asking in made]
+    questions = []
+    for row, prompt in islice(usable_prompts, cfg.build_pairs.prompts):
+        asked.rows.append(row)
+        questions.append(prompt)
     counts.update(prompts=len(questions), unreadable=len(asked.quarantined))
     if not questions:
         reason = f"{counts['in_evaluation']} are in an evaluation set, {len(asked.quarantined)} can't be read"
@@ -125,108 +118,87 @@ def _questions(
     return asked, questions, counts
 
 
-def _training_rows(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[Sequence[dict], set[str]]:
-    """Training pairs, and the prompts of everything that is evaluated, as normal text. What real evaluation sets ask is
-    no training pair's prompt already."""
-    train, heldout = given_pairs(cfg, run, ranks)
+def _training_rows(job: Job) -> tuple[Sequence[dict], set[str]]:
+    """The training pairs, and as normal text the prompts of everything that is evaluated. The prompts of real
+    evaluation sets were kept out of the training pairs when these were read."""
+    cfg = job.cfg
+    train, heldout = given_pairs(cfg, job.run, job.ranks)
     prompts = [row["prompt"] for part in (heldout, *evaluation_pairs(cfg).values()) for row in part.rows]
     if cfg.data.name == "world":
-        evaluation = cfg.evaluation
-        asked = evaluation_prompts(evaluation.prompts, seed=cfg.data.seed)
-        asked += validation_prompts(evaluation.validation, evaluation.prompts, seed=cfg.data.seed)
-        prompts += [text_message("user", one.prompt) for one in asked]
+        asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
+        asked += validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
+        prompts += [prompt.messages for prompt in asked]
     return train.rows, {prompt_text(prompt) for prompt in prompts}
-
-
-# ---- scores ---------------------------------------------------------------------------------------------------------
-
-
-def _scores(
-    cfg: DictConfig,
-    run: RunDir,
-    loaded: Loaded,
-    questions: list[Question],
-    samples: list[list[Sample]],
-    work: Path,
-    ranks: Ranks,
-) -> tuple[Scored, float | None]:
-    """The scores of every prompt's samples, and the slope at which a gap of two is a confidence: sigma(slope * gap)."""
-    slope: float | None
-    if cfg.build_pairs.scorer == "judge":
-        return Scored(judge_scores(questions, samples), []), None
-    if cfg.build_pairs.scorer == "hybrid":
-        reward = HybridReward.load(run.hybrid_reward)
-        scorer, slope = hybrid_scorer(loaded, reward), reward.alpha
-    else:  # it takes the place of the policy, which isn't needed any more
-        folder = run.reward_model(cfg.build_pairs.reward_model, cfg.reward_model.seeds[0])
-        loaded.model = load_reward_model(folder, device())
-        scorer, slope = reward_model_scorer(loaded), 1.0  # it was trained as Bradley and Terry's
-    packing, budget = Packing(**cfg.packing), cfg.sampling.batch_tokens
-    return score_answers(scorer, loaded, questions, samples, packing, budget, work, ranks), slope
 
 
 # ---- pairs ----------------------------------------------------------------------------------------------------------
 
 
+def _slope(job: Job) -> float | None:
+    """The slope that makes a confidence of a gap, sigma(slope * gap). The oracle has none: its scores are the truth."""
+    if job.cfg.build_pairs.scorer == "hybrid":
+        return HybridReward.load(job.run.hybrid_reward).alpha
+    return 1.0 if job.cfg.build_pairs.scorer == "reward_model" else None  # it was trained as Bradley and Terry's
+
+
 def _pairs_of(
     row: dict, samples: list[Sample], scores: np.ndarray, slope: float | None, cfg: DictConfig
 ) -> list[dict] | str:
-    """The pairs of one prompt, or why there are none."""
-    kept = [i for i, sample in enumerate(samples) if usable(sample, cfg.build_pairs.unfinished)]
-    kept = [i for i in kept if not isnan(scores[i])]
+    """The pairs of one prompt; if there are none, the reason by which the prompt is counted."""
+    settings = cfg.build_pairs
+    kept = [i for i, sample in enumerate(samples) if usable(sample, settings.unfinished) and not isnan(scores[i])]
     if len(kept) < 2:
         return "too_few_finished"
-    if len({samples[i].text for i in kept}) == 1:
+    texts = [samples[i].text for i in kept]
+    if len(set(texts)) == 1:
         return "alike"
-    found = [(kept[chosen], kept[rejected]) for chosen, rejected in pair_up(scores[kept], cfg.build_pairs.pairing)]
-    found = [(chosen, rejected) for chosen, rejected in found if samples[chosen].text != samples[rejected].text]
-    pairs = [
-        _pair(row, number, samples, scores, chosen, rejected, slope) for number, (chosen, rejected) in enumerate(found)
-    ]
-    if cfg.data.name == "world":
-        for pair in pairs:
-            _add_truth(pair)
+    pairs: list[dict] = []
+    for chosen, rejected in pair_up(scores[kept], settings.pairing):
+        if texts[chosen] == texts[rejected]:
+            continue
+        chosen_score, rejected_score = float(scores[kept[chosen]]), float(scores[kept[rejected]])
+        gap = chosen_score - rejected_score
+        pair = {
+            "id": f"{row['id']}-{len(pairs)}",
+            "source": "samples",
+            "prompt": row["prompt"],
+            "chosen": text_message("assistant", texts[chosen]),
+            "rejected": text_message("assistant", texts[rejected]),
+            "category": row["category"],
+            "harmful": row["harmful"],
+            "margin": gap,
+            "margin_raw": gap,
+            "confidence": None if slope is None else float(expit(slope * gap)),
+            "chosen_score": chosen_score,
+            "rejected_score": rejected_score,
+        }
+        pairs.append(pair | (_truth(pair) if cfg.data.name == "world" else {}))
     return pairs or "tied"
 
 
-def _pair(
-    row: dict, number: int, samples: list[Sample], scores: np.ndarray, chosen: int, rejected: int, slope: float | None
-) -> dict:
-    gap = float(scores[chosen] - scores[rejected])
-    return {
-        "id": f"{row['id']}-{number}",
-        "source": "samples",
-        "prompt": row["prompt"],
-        "chosen": text_message("assistant", samples[chosen].text),
-        "rejected": text_message("assistant", samples[rejected].text),
-        "category": row["category"],
-        "harmful": row["harmful"],
-        "margin": gap,
-        "margin_raw": gap,
-        "confidence": None if slope is None else float(expit(slope * gap)),
-        "chosen_score": float(scores[chosen]),
-        "rejected_score": float(scores[rejected]),
-    }
-
-
-def _add_truth(pair: dict) -> None:
+def _truth(pair: dict) -> dict[str, int]:
     """What the samples really are, as in the world's given pairs: for looking at, not for learning from."""
+    oracle, truth = OracleJudge(), {}
     for side in SIDES:
-        verdict = OracleJudge()([pair["prompt"]], [pair[side][0]["content"]])[0]
-        pair |= {f"{side}_severity": verdict.severity, f"{side}_helpfulness": verdict.helpfulness}
+        verdict = oracle([pair["prompt"]], [pair[side][0]["content"]])[0]
+        truth |= {f"{side}_severity": verdict.severity, f"{side}_helpfulness": verdict.helpfulness}
+    return truth
 
 
-def _summary(samples: list[list[Sample]], pairs: list[dict], truth: bool) -> dict:
-    everything = [sample for many in samples for sample in many]
+# ---- what is written and said ---------------------------------------------------------------------------------------
+
+
+def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
+    every = [sample for answers in samples for sample in answers]
     truly = None
-    if truth and pairs:
-        value = {side: np.array([p[f"{side}_helpfulness"] - p[f"{side}_severity"] for p in pairs]) for side in SIDES}
-        signs = np.sign(value["chosen"] - value["rejected"])
+    if pairs and "chosen_severity" in pairs[0]:  # the world's, of which the truth is known
+        values = ([pair[f"{side}_helpfulness"] - pair[f"{side}_severity"] for pair in pairs] for side in SIDES)
+        signs = np.sign(np.subtract(*values))
         truly = {name: float((signs == sign).mean()) for name, sign in (("better", 1), ("equal", 0), ("worse", -1))}
     return {
-        "samples": len(everything),
-        "unfinished_share": sum(not sample.finished for sample in everything) / len(everything),
-        "with_thoughts": sum(bool(sample.thoughts) for sample in everything),
+        "samples": len(every),
+        "unfinished_share": sum(not sample.finished for sample in every) / len(every),
+        "with_thoughts": sum(bool(sample.thoughts) for sample in every),
         "pairs": len(pairs),
         "chosen_is_truly": truly,
     }
@@ -237,31 +209,20 @@ def _say(summary: dict, ranks: Ranks) -> None:
         f"  {summary['pairs']} pairs of {summary['prompts']} prompts with {summary['samples']} samples, "
         f"{summary['unfinished_share']:.1%} of them cut off"
     )
-    left_out = {
-        "in_evaluation": "in an evaluation set",
-        "repeated": "repeated",
-        "too_few_finished": "with fewer than two usable samples",
-        "alike": "with samples all alike",
-        "tied": "with samples that all tie",
-    }
     if summary["with_thoughts"]:
         ranks.say(f"  {summary['with_thoughts']} samples begin with thoughts, which are kept and not ranked")
     if summary["unscored"]:
         ranks.say(f"  {summary['unscored']} samples are left out: the scorer can't read all of them")
-    found = [f"{summary[name]} {what}" for name, what in left_out.items() if summary[name]]
-    if found:
-        ranks.say(f"  prompts left out: {', '.join(found)}")
+    if left_out := [f"{summary[name]} {reason}" for name, reason in LEFT_OUT.items() if summary[name]]:
+        ranks.say(f"  prompts left out: {', '.join(left_out)}")
 
 
 def _sample_rows(questions: list[Question], samples: list[list[Sample]], scores: list[np.ndarray]) -> list[dict]:
     return [
         {
-            "id": one.id,
-            "prompt": one.prompt,
-            "sample": number,
-            **vars(sample),
+            "id": prompt.id, "prompt": prompt.prompt, "sample": number, **vars(sample),
             "score": None if isnan(score) else float(score),
         }
-        for one, many, found in zip(questions, samples, scores, strict=True)
-        for number, (sample, score) in enumerate(zip(many, found, strict=True))
-    ]
+        for prompt, answers, prompt_scores in zip(questions, samples, scores, strict=True)
+        for number, (sample, score) in enumerate(zip(answers, prompt_scores, strict=True))
+    ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Stage evaluate: what every system answers to prompts no policy was trained on, and what every judge says of that.
 
-One sampled answer a prompt and seed; `rs_star` takes the best of `sampling.n` by the hybrid reward of the base model.
-Every system sees the same prompts with the same noise. All answers and verdicts are kept, and the answers to multiple
-choice and the scores of pairs where those are asked for: evaluation/scorecard.py counts them.
+A system gives one sampled answer to each prompt with each seed; `rs_star` gives the best of `sampling.n` by the hybrid
+reward of the base model. All systems see the same prompts with the same noise. All answers and verdicts are kept, and
+where they are asked for the answers to multiple choice and the scores of pairs: evaluation/scorecard.py counts them.
 """
 
 import json
@@ -19,19 +19,18 @@ from alignment.evaluation.gates import require_measured
 from alignment.evaluation.judging import asked_judges, calibrated, judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import DATA, asks, heldout_prompts, prompts_of
 from alignment.evaluation.vocabulary import measurable
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
 from alignment.judges.choice import JUDGES, load_judge
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
-from alignment.models.load import Loaded, load_language_model
+from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source, source_at
 from alignment.policies.systems import SYSTEMS, evaluated
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.sampling.candidates import question
 from alignment.sampling.generate import Sample
 from alignment.types import StageFailed
@@ -56,76 +55,79 @@ VERDICT_COLUMNS = pa.schema(
 NOT_OF_AN_ANSWER = ("name", "n", "batch_tokens")  # settings of sampling that don't say how one answer is drawn
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    asked, set_aside = _prompts(cfg, run, ranks)
+def run(job: Job) -> Rows:
+    cfg, ranks = job.cfg, job.ranks
+    asked, set_aside = _prompts(job)
     _check(cfg, asked)
     abilities = Abilities(
         cfg.scorecard, cfg.evaluation.folder, cfg.data.seed, Packing(**cfg.packing), cfg.sampling.batch_tokens,
-        out.parent, ranks,
+        job.work, ranks,
     )  # fmt: skip
-    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, run, ranks)
+    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, job.run, ranks)
     rows: list[dict] = []
     unfit: dict[str, str] = {}  # prompts that a system has no room for
-    found: dict[str, list[dict]] = {}
+    world_rates: dict[str, list[dict]] = {}
     for system in evaluated(cfg):
         for seed in cfg.policy.seeds:
-            loaded = load_language_model(_source(cfg, run, system, seed), device())
-            fits, answers = _answers(cfg, run, system, seed, loaded, asked, unfit, out.parent / "answers", ranks)
-            rows += [_row(system, seed, one, sample) for one, sample in zip(fits, answers, strict=True)]
-            if system in SYSTEMS and (own := [i for i, one in enumerate(fits) if _is_worlds(cfg, one)]):
-                found.setdefault(system, []).append(rates([fits[i] for i in own], [answers[i].text for i in own]))
-            del loaded  # before there is another
+            answers = _answers(job, system, seed, asked, unfit)
+            rows += [_row(system, seed, prompt, sample) for prompt, sample in answers]
+            of_world = [(prompt, sample.text) for prompt, sample in answers if _is_worlds(cfg, prompt)]
+            if system in SYSTEMS and of_world:
+                prompts, texts = map(list, zip(*of_world, strict=True))
+                world_rates.setdefault(system, []).append(rates(prompts, texts))
         if abilities.of_models:
             seed = cfg.policy.seeds[0]
-            abilities.measure(system, seed, load_language_model(_source(cfg, run, system, seed), device()))
+            abilities.measure(system, seed, load_language_model(_source(job, system, seed), device()))
     if thoughts := sum(bool(row["thoughts"]) for row in rows):
         ranks.say(f"  {thoughts} of {len(rows)} answers begin with thoughts, which are kept and not judged")
-    by_id = {(one.set, one.id): one for one in asked}
+    by_id = {(prompt.set, prompt.id): prompt for prompt in asked}
     abilities.score(rows, by_id)
-    verdicts, records = _verdicts(cfg, rows, by_id, out.parent / "verdicts", ranks)
-    for name, found_healthy in health.items():
-        records[name]["health"] = found_healthy
+    verdicts, records = _verdicts(job, rows, by_id)
+    for name, judge_health in health.items():
+        records[name]["health"] = judge_health
     set_aside += [{"source": f"prompt {name}", "line": None, "reason": why} for name, why in unfit.items()]
     if ranks.main:
-        artifacts.write_rows(out / run.answers.name, rows, ANSWER_COLUMNS)
-        artifacts.write_rows(out / run.verdicts.name, verdicts, VERDICT_COLUMNS)
-        abilities.write(run, out)
-        artifacts.write_json(out / run.evaluation.name, found)
-        artifacts.write_json(out / run.evaluation_record.name, _record(cfg, run, asked, unfit, records, abilities))
-        artifacts.write_lines(out / QUARANTINE, set_aside)
-    answered = len(asked) - len(unfit)
-    return Rows(answered + len(set_aside), answered, len(set_aside))
+        artifacts.write_rows(job.out / job.run.answers.name, rows, ANSWER_COLUMNS)
+        artifacts.write_rows(job.out / job.run.verdicts.name, verdicts, VERDICT_COLUMNS)
+        abilities.write(job.run, job.out)
+        artifacts.write_json(job.out / job.run.evaluation.name, world_rates)
+        record = _record(job, asked, unfit, records, abilities)
+        artifacts.write_json(job.out / job.run.evaluation_record.name, record)
+    return job.set_aside(set_aside, len(asked) - len(unfit) + len(set_aside))
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
 
 
-def _prompts(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[list[Asked], list[dict]]:
-    """All that is asked; and which rows of the sets can't be, and why."""
+def _prompts(job: Job) -> tuple[list[Asked], list[dict]]:
+    """All that is asked; and which rows of the sets can't be asked, and why."""
+    cfg = job.cfg
+    count, seed = cfg.evaluation.prompts, cfg.data.seed
     asked: list[Asked] = []
     set_aside: list[dict] = []
     for name in cfg.evaluation.sets:
         if name != DATA:
-            mine, read = prompts_of(name, cfg.evaluation.folder, cfg.evaluation.prompts, seed=cfg.data.seed)
+            prompts, read = prompts_of(name, cfg.evaluation.folder, count, seed=seed)
             set_aside += read.quarantined
         elif cfg.data.name == "world":
-            mine = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
+            prompts = evaluation_prompts(count, seed=seed)
         else:
-            heldout = given_pairs(cfg, run, ranks)[1].rows
-            mine = heldout_prompts(heldout, cfg.evaluation.prompts, seed=cfg.data.seed)
-        asked += mine
+            _, heldout = given_pairs(cfg, job.run, job.ranks)
+            prompts = heldout_prompts(heldout.rows, count, seed=seed)
+        asked += prompts
     return asked, set_aside
 
 
-def _is_worlds(cfg: DictConfig, asked: Asked) -> bool:
-    return cfg.data.name == "world" and asked.set not in cfg.evaluation.sets
+def _is_worlds(cfg: DictConfig, prompt: Asked) -> bool:
+    """Is it one of the embedded world's own, which the oracle can judge?"""
+    return cfg.data.name == "world" and prompt.set not in cfg.evaluation.sets
 
 
 def _check(cfg: DictConfig, asked: list[Asked]) -> None:
-    """Gates on what these prompts and judges will not measure, before anything expensive."""
-    judges = {name: JUDGES[name].says for one in asked for name in judges_of(cfg.judge, _is_worlds(cfg, one))}
-    measured = measurable(cfg.scorecard, judges, {asks(one) for one in asked})
-    sets = ", ".join(dict.fromkeys(one.set for one in asked))
+    """Refuses gates on what these prompts and judges will not measure, before anything expensive."""
+    judges = {name: JUDGES[name].says for prompt in asked for name in judges_of(cfg.judge, _is_worlds(cfg, prompt))}
+    measured = measurable(cfg.scorecard, judges, {asks(prompt) for prompt in asked})
+    sets = ", ".join(dict.fromkeys(prompt.set for prompt in asked))
     why = f"judge: {', '.join(judges)}; sets: {sets}"
     require_measured(cfg.scorecard.gate, measured, len(evaluated(cfg)) > 1, why)
 
@@ -133,43 +135,38 @@ def _check(cfg: DictConfig, asked: list[Asked]) -> None:
 # ---- what is answered -----------------------------------------------------------------------------------------------
 
 
-def _source(cfg: DictConfig, run: RunDir, system: str, seed: int) -> ModelSource:
-    source = model_source(cfg.model)
+def _source(job: Job, system: str, seed: int) -> ModelSource:
+    """The model that answers as this system."""
+    source = model_source(job.cfg.model)
     if system == "after":
-        after = source_at(cfg.scorecard.after, "scorecard.after")
+        after = source_at(job.cfg.scorecard.after, "scorecard.after")
         return replace(source, path=after.path, revision=after.revision)
     if system in SYSTEMS and SYSTEMS[system].stage is not None:
-        return replace(source, path=str(run.policy(SYSTEMS[system].stage, system, seed)), revision=None)
+        return replace(source, path=str(job.run.policy(SYSTEMS[system].stage, system, seed)), revision=None)
     return source
 
 
-def _answers(
-    cfg: DictConfig,
-    run: RunDir,
-    system: str,
-    seed: int,
-    loaded: Loaded,
-    asked: list[Asked],
-    unfit: dict[str, str],
-    work: Path,
-    ranks: Ranks,
-) -> tuple[list[Asked], list[Sample]]:
-    """The prompts the model has room to answer, and its answers."""
-    made = list(
+def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[str, str]) -> list[tuple[Asked, Sample]]:
+    """The prompts that the system's model has room to answer, and its answers; others go into `unfit`. The model is in
+    memory here alone, so that there is room for the next one."""
+    cfg, sampling = job.cfg, job.cfg.sampling
+    loaded = load_language_model(_source(job, system, seed), device())
+    fitting = list(
         readable(
             asked,
-            lambda one: question(loaded, one.id, one.messages, cfg.sampling.max_new_tokens),
-            lambda one, why: unfit.setdefault(one.id, f"not answered by {system}: {why}"),
+            lambda prompt: question(loaded, prompt.id, prompt.messages, sampling.max_new_tokens),
+            lambda prompt, why: unfit.setdefault(prompt.id, f"not answered by {system}: {why}"),
         )
     )
-    fits, questions = [one for one, _ in made], [asking for _, asking in made]
-    if not fits:
+    if not fitting:
         raise StageFailed(system, next(iter(unfit.values())), "lower sampling.max_new_tokens")
-    work = work / f"{system}-{seed}"
+    questions, work = [asking for _, asking in fitting], job.work / "answers" / f"{system}-{seed}"
     if system == "rs_star":
-        reward, packing = HybridReward.load(run.hybrid_reward), Packing(**cfg.packing)
-        return fits, best_answers(loaded, reward, questions, cfg.sampling, packing, seed, work, ranks)
-    return fits, first_answers(loaded, questions, cfg.sampling, seed, work, ranks)
+        reward, packing = HybridReward.load(job.run.hybrid_reward), Packing(**cfg.packing)
+        samples = best_answers(loaded, reward, questions, sampling, packing, seed, work, job.ranks)
+    else:
+        samples = first_answers(loaded, questions, sampling, seed, work, job.ranks)
+    return [(prompt, sample) for (prompt, _), sample in zip(fitting, samples, strict=True)]
 
 
 def _row(system: str, seed: int, asked: Asked, sample: Sample) -> dict:
@@ -184,55 +181,50 @@ def _row(system: str, seed: int, asked: Asked, sample: Sample) -> dict:
 # ---- what judges say ------------------------------------------------------------------------------------------------
 
 
-def _verdicts(
-    cfg: DictConfig, rows: list[dict], by_id: dict[tuple[str, str], Asked], work: Path, ranks: Ranks
-) -> tuple[list[dict], dict[str, dict]]:
-    """Of every judge of every answer that it can judge; and what each judge is, and counted."""
-    verdicts: list[dict] = []
+def _verdicts(job: Job, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> tuple[list[dict], dict[str, dict]]:
+    """Every judge's verdict on every answer that it can judge, as rows; and what each judge is, and what it counted."""
+    cfg = job.cfg
+    verdict_rows: list[dict] = []
     records: dict[str, dict] = {}
     for name in asked_judges(cfg):
-        mine = [row for row in rows if name in judges_of(cfg.judge, _is_worlds(cfg, by_id[row["set"], row["id"]]))]
-        said, records[name] = _said(cfg, name, mine, by_id, work / name, ranks)
-        for row, verdict in zip(mine, said, strict=True):
-            of = {key: row[key] for key in ("system", "seed", "set", "id", "asks")}
-            verdicts.append({**of, "prompt_category": row["category"], **verdict_columns(name, verdict)})
-        unparsed = sum(verdict.unparsed for verdict in said)
-        ranks.say(f"  {name} judged {len(said)} answers" + (f"; {unparsed} verdicts can't be read" if unparsed else ""))
-    return verdicts, records
+        answers = [row for row in rows if name in judges_of(cfg.judge, _is_worlds(cfg, by_id[row["set"], row["id"]]))]
+        verdicts, records[name] = _verdicts_of(job, name, answers, by_id)
+        for row, verdict in zip(answers, verdicts, strict=True):
+            answer = {key: row[key] for key in ("system", "seed", "set", "id", "asks")}
+            verdict_rows.append({**answer, "prompt_category": row["category"], **verdict_columns(name, verdict)})
+        unparsed = sum(verdict.unparsed for verdict in verdicts)
+        unread = f"; {unparsed} verdicts can't be read" if unparsed else ""
+        job.ranks.say(f"  {name} judged {len(verdicts)} answers{unread}")
+    return verdict_rows, records
 
 
-def _said(
-    cfg: DictConfig, name: str, rows: list[dict], by_id: dict[tuple[str, str], Asked], work: Path, ranks: Ranks
+def _verdicts_of(
+    job: Job, name: str, rows: list[dict], by_id: dict[tuple[str, str], Asked]
 ) -> tuple[list[Verdict], dict]:
-    """One judge, which is in memory here alone: guards are large."""
-    judge = load_judge(name, cfg.judge.get(name) or {"name": name})
+    """One judge's verdicts, and its record. The judge is in memory here alone: guards are large."""
+    judge = load_judge(name, job.cfg.judge.get(name) or {"name": name})
     prompts = [by_id[row["set"], row["id"]].messages for row in rows]
-    said, counts = judged(judge, prompts, [row["answer"] for row in rows], work, ranks)
-    return said, {**judge.record, **({"counts": dict(sorted(counts.items()))} if counts else {})}
+    work = job.work / "verdicts" / name
+    verdicts, counts = judged(judge, prompts, [row["answer"] for row in rows], work, job.ranks)
+    return verdicts, {**judge.record, **({"counts": dict(sorted(counts.items()))} if counts else {})}
 
 
 # ---- the record ------------------------------------------------------------------------------------------------------
 
 
-def _record(
-    cfg: DictConfig,
-    run: RunDir,
-    asked: list[Asked],
-    unfit: dict[str, str],
-    judges: dict[str, dict],
-    abilities: Abilities,
-) -> dict:
+def _record(job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[str, dict], abilities: Abilities) -> dict:
     """What was asked of whom and how: all that a number depends on beside the rows."""
+    cfg, root = job.cfg, job.run.root
     systems = []
     for name in evaluated(cfg):
-        path = Path(_source(cfg, run, name, cfg.policy.seeds[0]).path)
-        path = path.relative_to(run.root) if path.is_relative_to(run.root) else path
+        path = Path(_source(job, name, cfg.policy.seeds[0]).path)
+        path = path.relative_to(root) if path.is_relative_to(root) else path
         systems.append({"name": name, "model": str(path)})
     sets: dict[str, dict] = {}
-    for one in asked:
-        counts = sets.setdefault(one.set, {"harmful": 0, "harmless": 0, "unknown": 0, "not_answered": 0})
-        counts[asks(one)] += 1
-        counts["not_answered"] += one.id in unfit
+    for prompt in asked:
+        counts = sets.setdefault(prompt.set, {"harmful": 0, "harmless": 0, "unknown": 0, "not_answered": 0})
+        counts[asks(prompt)] += 1
+        counts["not_answered"] += prompt.id in unfit
     sampling = OmegaConf.to_container(cfg.sampling, resolve=True)
     sampled = {
         **{key: value for key, value in sampling.items() if key not in NOT_OF_AN_ANSWER},

@@ -1,18 +1,17 @@
 """Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have.
 
-The states of all layers are read in planned batches. Every gate is fitted, since they share nearly all of the work, and
-judged on pairs kept from training; the configured one is saved.
+A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are read in
+planned batches. Every gate is fitted, since they share nearly all of the work, and judged on pairs kept from training;
+the configured one is saved.
 """
 
-from pathlib import Path
-
 import torch
-from omegaconf import DictConfig
 from safetensors.torch import load, save
 from torch import Tensor
 
 from alignment.data.columns import BadRow
 from alignment.data.columns import Loaded as LoadedRows
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
@@ -25,38 +24,38 @@ from alignment.models.source import model_source
 from alignment.runs import artifacts
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Gate, UserError
 
+SHORT = ("hard", "soft", "true", "alpha", "ece", "saturated_share")  # what is reported of every gate
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    settings = cfg.reward
+
+def run(job: Job) -> Rows:
+    cfg, settings, ranks = job.cfg, job.cfg.reward, job.ranks
     source = model_source(cfg.model)
     loaded = load_backbone(source, device())
     check_layers(loaded.model, loaded.tokenizer.eos_token_id)
     max_length = min(settings.max_length, loaded.context or settings.max_length)
-    parts = dict(zip(("train", "heldout"), given_pairs(cfg, run, ranks), strict=True)) | evaluation_pairs(cfg)
+    train, heldout = given_pairs(cfg, job.run, ranks)
+    parts = {"train": train, "heldout": heldout, **evaluation_pairs(cfg)}
     items = {
         name: _render(part, loaded, max_length, settings.pairs if name == "train" else None)
         for name, part in parts.items()
     }
-    everything = [item for part in items.values() for item in part]
-    layout = states_layout(loaded.model, Packing(**cfg.packing), loaded.tokenizer.pad_token_id, everything, ranks.say)
-    states = {name: _read(name, part, loaded, layout, settings, out.parent, ranks) for name, part in items.items()}
+    every = [item for part in items.values() for item in part]
+    layout = states_layout(loaded.model, Packing(**cfg.packing), loaded.tokenizer.pad_token_id, every, ranks.say)
+    states = {name: _read(job, name, part, loaded, layout) for name, part in items.items()}
+    quarantined = [row for part in parts.values() for row in part.quarantined]
     if len(states["train"]) < 20 or not len(states["heldout"]):
-        reason = next((row["reason"] for part in parts.values() for row in part.quarantined), "none")
+        reason = quarantined[0]["reason"] if quarantined else "none"
         few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
         raise UserError("fit_reward", few, f"give 20 and 1; set aside: {reason}")
     if ranks.main:
         rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
-        rewards[settings.gate].save(out / run.hybrid_reward.name)
+        rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
         report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
-        artifacts.write_json(out / run.hybrid_report.name, report)
-        artifacts.write_lines(out / QUARANTINE, [row for part in parts.values() for row in part.quarantined])
-    read, written = sum(part.read for part in parts.values()), sum(len(part.rows) for part in parts.values())
-    return Rows(read, written, read - written)
+        artifacts.write_json(job.out / job.run.hybrid_report.name, report)
+    return job.set_aside(quarantined, sum(part.read for part in parts.values()))
 
 
 def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None) -> list[Item]:
@@ -71,11 +70,9 @@ def _render(part: LoadedRows, loaded: Loaded, max_length: int, most: int | None)
     return part.readable(whole, most=most)
 
 
-def _read(
-    name: str, pairs: list[Item], loaded: Loaded, layout: Layout, settings: DictConfig, work: Path, ranks: Ranks
-) -> Tensor:
+def _read(job: Job, name: str, pairs: list[Item], loaded: Loaded, layout: Layout) -> Tensor:
     """(pair, 2, layer, width) states of chosen and rejected answers."""
-    layers = range(1, layer_count(loaded.model) + 1)
+    settings, layers = job.cfg.reward, range(1, layer_count(loaded.model) + 1)
 
     def compute(batch: list[int]) -> Pending:
         items = [pairs[i] for i in batch]
@@ -84,34 +81,34 @@ def _read(
         return lambda: save({"states": both()})
 
     sizes = [layout.size(pair) for pair in pairs]
-    done = compute_in_batches(work / name, f"reading {name} pairs", sizes, settings.batch_tokens, compute, ranks)
+    what = f"reading {name} pairs"
+    batches = compute_in_batches(job.work / name, what, sizes, settings.batch_tokens, compute, job.ranks)
     width = loaded.model.config.get_text_config().hidden_size
     states = torch.empty(len(pairs), 2, len(layers), width)
-    for batch, content in done:
+    for batch, content in batches:
         states[batch] = load(content)["states"]
     return states
 
 
-def _quality(rewards: dict[Gate, HybridReward], gate: Gate, states: dict[str, Tensor], seed: int) -> dict:
-    """Of every gate, and of the saved one in full, on held-out pairs with the noise they have.
+def _quality(rewards: dict[Gate, HybridReward], saved: Gate, states: dict[str, Tensor], seed: int) -> dict:
+    """How good every gate is, and the saved one in full, on held-out pairs with the noise they have.
 
     `clean` is for the reader alone: the world's evaluation pairs have true labels, and nothing is chosen by them.
     """
-    described = {name: describe(reward, *states["heldout"].unbind(1), seed) for name, reward in rewards.items()}
-    short = ("hard", "soft", "true", "alpha", "ece", "saturated_share")
-    evaluation = {name: both.unbind(1) for name, both in states.items() if name not in ("train", "heldout")}
+    described = {gate: describe(reward, *states["heldout"].unbind(1), seed) for gate, reward in rewards.items()}
     return {
-        **described[gate],
-        "gate": gate,
-        "pooling": rewards[gate].pooling,
-        "pair_accuracy": {name: found["soft"] for name, found in described.items()},
+        **described[saved],
+        "gate": saved,
+        "pooling": rewards[saved].pooling,
+        "pair_accuracy": {gate: quality["soft"] for gate, quality in described.items()},
         "by_gate": {
-            name: {**{key: found[key] for key in short}, "fitted": rewards[name].meaning}
-            for name, found in described.items()
+            gate: {**{key: quality[key] for key in SHORT}, "fitted": rewards[gate].meaning}
+            for gate, quality in described.items()
         },
         "clean": {
-            name: {one: _pair_accuracy(reward, *both) for one, reward in rewards.items()}
-            for name, both in evaluation.items()
+            name: {gate: _pair_accuracy(reward, *pairs.unbind(1)) for gate, reward in rewards.items()}
+            for name, pairs in states.items()
+            if name not in ("train", "heldout")
         },
     }
 

@@ -1,16 +1,14 @@
 """Stage report: what the run's other stages found, as report.json, tables and figures.
 
-Reports whatever is there: a run that only annotated has a report of its margins. Every number comes from a file of the
-run; the interval of a figure over seeds is Student's t.
+It reports whatever is there: a run that only annotated has a report of its margins. Every number comes from a file of
+the run; the interval of a figure over seeds is Student's t.
 """
 
-from pathlib import Path
-
-from omegaconf import DictConfig
 from rich.table import Table
 
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
+from alignment.inputs.job import Job
 from alignment.reports.best_samples import best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
@@ -25,87 +23,81 @@ from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
 from alignment.stages import trained_with
 from alignment.types import StageFailed
 from alignment.world.identity import generator_hash, model_hash
 
+GRID = ("system", "beta", "learning_rate", "seed", "validation", "chosen")
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    if not ranks.main:
+
+def run(job: Job) -> Rows:
+    cfg, out = job.cfg, job.out
+    if not job.ranks.main:
         return Rows(0, 0, 0)
     world = {"generator": generator_hash(), "model": model_hash()}
     report: dict = {"recipe": cfg.recipe, "world": world, "versions": versions()}
     tables: list[Table] = []
-    if _usable(run, "inspect", ranks):
-        report["inspection"] = artifacts.read_json(run.inspection)
+    if _usable(job, "inspect"):
+        report["inspection"] = artifacts.read_json(job.run.inspection)
         tables += inspection_tables(report["inspection"])
-    if cfg.data.name != "world" and run.data.exists():
-        if problem := damage(run.data):
-            ranks.say(f"  what was read of the data is left out: {problem}")
+    if cfg.data.name != "world" and job.run.data.exists():
+        if problem := damage(job.run.data):
+            job.ranks.say(f"  what was read of the data is left out: {problem}")
         else:
-            report["data"] = artifacts.read_json(run.data_counts)
-    if _usable(run, "annotate", ranks):
-        calibration = artifacts.read_json(run.calibration)
+            report["data"] = artifacts.read_json(job.run.data_counts)
+    if _usable(job, "annotate"):
+        calibration = artifacts.read_json(job.run.calibration)
         report["annotation"] = annotation(calibration)
         tables.append(annotation_table(report["annotation"]))
         known = next((kind for kind in ("severity", "helpfulness") if calibration["heldout"][kind]), None)
-        draw_margins(artifacts.read_rows(run.heldout_pairs), known, calibration["binning"], out / "margins.png")
-    if _usable(run, "train_rm", ranks):
-        report["reward_model"] = reward_models(artifacts.read_rows(run.reward_scores))
+        draw_margins(artifacts.read_rows(job.run.heldout_pairs), known, calibration["binning"], out / "margins.png")
+    if _usable(job, "train_rm"):
+        report["reward_model"] = reward_models(artifacts.read_rows(job.run.reward_scores))
         tables += reward_tables(report["reward_model"])
         draw_accuracy(report["reward_model"], out / "accuracy.png")
-    if _usable(run, "fit_reward", ranks):
-        report["hybrid"] = hybrid(artifacts.read_json(run.hybrid_report))
+    if _usable(job, "fit_reward"):
+        report["hybrid"] = hybrid(artifacts.read_json(job.run.hybrid_report))
         tables += hybrid_tables(report["hybrid"])
         draw_layers(report["hybrid"], out / "layers.png")
-    trainings = [
-        training
-        for stage in trained_with("policy")
-        if _usable(run, stage, ranks)
-        for training in artifacts.read_json(run.trainings(stage))
-    ]
-    evaluated = _usable(run, "evaluate", ranks)
+    trained = [stage for stage in trained_with("policy") if _usable(job, stage)]
+    trainings = [training for stage in trained for training in artifacts.read_json(job.run.trainings(stage))]
+    evaluated = _usable(job, "evaluate")
     if limits(cfg.scorecard.gate) and not evaluated:
-        raise StageFailed("scorecard.gate", f"{run.root} has no intact evaluate", "add evaluate to stages")
+        raise StageFailed("scorecard.gate", f"{job.run.root} has no intact evaluate", "add evaluate to stages")
     if evaluated:
-        found = artifacts.read_json(run.evaluation)
-        if found:
-            report["policy"], report["ratio"] = policies(found)
+        world_rates = artifacts.read_json(job.run.evaluation)
+        if world_rates:
+            report["policy"], report["ratio"] = policies(world_rates)
             tables += policy_tables(report["policy"], report["ratio"])
-        card = scorecard(run.stage("evaluate"), artifacts.read_json(run.evaluation_record), cfg.scorecard.gate)
-        artifacts.write_json(out / run.scorecard.name, card)
+        record = artifacts.read_json(job.run.evaluation_record)
+        card = scorecard(job.run.stage("evaluate"), record, cfg.scorecard.gate)
+        artifacts.write_json(out / job.run.scorecard.name, card)
         (out / "scorecard.md").write_text(card_markdown(card), encoding="utf-8")
-        if not found:  # a world's rates have tables of their own, over seeds of training
+        if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)
             draw_card(card, out / "scorecard.png")
     if len(trainings) > 1:
         points = grid_points(trainings)
         tables.append(grid_table(points))
         draw_grid(points, out / "grid.png")
-        report["grid"] = [{name: one[name] for name in GRID} for one in trainings]
-    if _usable(run, "best_of_n", ranks):
-        report["best_of_n"] = artifacts.read_json(run.best_of_n)["best_of_n"]
+        report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
+    draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
+    if _usable(job, "best_of_n"):
+        report["best_of_n"] = artifacts.read_json(job.run.best_of_n)["best_of_n"]
         tables += best_of_n_tables(report["best_of_n"])
         draw_best_of_n(report["best_of_n"], out / "best_of_n.png")
-    if _usable(run, "judge", ranks):
-        report["judge"] = artifacts.read_json(run.judged)
+    if _usable(job, "judge"):
+        report["judge"] = artifacts.read_json(job.run.judged)
         tables += judge_tables(report["judge"])
-    draw_rewards([one for one in trainings if one["chosen"]], out / "rewards.png")
-    artifacts.write_json(out / run.stage_report.name, report)
-    (out / run.tables.name).write_text(as_text(tables), encoding="utf-8")
+    artifacts.write_json(out / job.run.stage_report.name, report)
+    (out / job.run.tables.name).write_text(as_text(tables), encoding="utf-8")
     return Rows(0, 0, 0)
 
 
-GRID = ("system", "beta", "learning_rate", "seed", "validation", "chosen")
-
-
-def _usable(run: RunDir, stage: str, ranks: Ranks) -> bool:
-    """A stage that was never run is simply not in the report; one that must not be read is named."""
-    if not run.stage(stage).exists():
+def _usable(job: Job, stage: str) -> bool:
+    """Can the report read this stage? One that was never run is simply not in it; a damaged one is named."""
+    if not job.run.stage(stage).exists():
         return False
-    problem = unusable(run, stage)
-    if problem is not None:
-        ranks.say(f"  {stage} is left out: {problem}")
+    if problem := unusable(job.run, stage):
+        job.ranks.say(f"  {stage} is left out: {problem}")
     return problem is None

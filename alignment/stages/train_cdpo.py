@@ -1,14 +1,12 @@
-"""Stage train_cdpo: confidence DPO, the hybrid reward re-fitted on every batch."""
+"""Stage train_cdpo: confidence DPO, which learns from each pair as far as a hybrid reward is sure of its label.
 
-from pathlib import Path
+That confidence, gamma, comes from the policy's own activations, and the reward is re-fitted on every batch.
+"""
 
-from omegaconf import DictConfig
-
+from alignment.inputs.job import Job
 from alignment.policies.search import train_systems
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    return train_systems("train_cdpo", cfg, run, out, ranks)
+def run(job: Job) -> Rows:
+    return train_systems("train_cdpo", job)

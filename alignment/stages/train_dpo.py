@@ -1,14 +1,9 @@
-"""Stage train_dpo: DPO, and DPO with one confidence for every pair."""
+"""Stage train_dpo: DPO, and DPO with one confidence in the label of every pair."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
+from alignment.inputs.job import Job
 from alignment.policies.search import train_systems
 from alignment.runs.manifest import Rows
-from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import RunDir
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    return train_systems("train_dpo", cfg, run, out, ranks)
+def run(job: Job) -> Rows:
+    return train_systems("train_dpo", job)

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from alignment.data.chat import Rendered
 from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, sources
 from alignment.maths.margins import compared_margins
 from alignment.models.devices import device, free_memory
@@ -28,12 +29,11 @@ from alignment.models.model_card import reward_model_card
 from alignment.models.packing import Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
 from alignment.models.scoring import reward_scores
-from alignment.models.source import ModelSource, model_source
+from alignment.models.source import model_source
 from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
-from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
 from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
@@ -43,103 +43,110 @@ from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 from alignment.world.identity import generator_hash, model_hash
 
-PARITY_PAIRS = 16
+PARITY_PAIRS = 16  # whose scores are compared before and after the model is loaded back
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A reward model: which margins it learns from, and its seed."""
+class Variant:
+    """A reward model to train: which margins it learns from, and its seed."""
 
     margins: str
     seed: int
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all trainings share. folder: each goes there when all of it is done."""
+class Trainings:
+    """What the trainings of all variants share."""
 
-    cfg: DictConfig
-    run: RunDir
+    job: Job
     pairs: list[dict]
     evaluation: dict[str, list[dict]]
-    folder: Path
 
-    def done(self, wanted: Wanted) -> Path:
-        return self.folder / self.run.inside(self.run.reward_model(wanted.margins, wanted.seed))
+    def name(self, variant: Variant) -> Path:
+        """A model's folder, as it is named within the stage."""
+        return self.job.run.inside(self.job.run.reward_model(variant.margins, variant.seed))
+
+    def done(self, variant: Variant) -> Path:
+        """Where all of a training goes once it has ended."""
+        return self.job.run.finished(self.job.out) / self.name(variant)
+
+    def is_missing(self, variant: Variant) -> bool:
+        return damage(self.done(variant)) is not None
 
 
-def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
-    job = Job(cfg, run, artifacts.read_rows(run.pairs), _evaluation_pairs(cfg, run), run.finished(out))
-    wanted = [Wanted(margins, seed) for seed in cfg.reward_model.seeds for margins in cfg.reward_model.margins]
-    if there := sum(job.done(model).exists() for model in wanted):
-        ranks.say(f"  {there} of {len(wanted)} models are there from an earlier run")
-    missing = ranks.from_main(lambda: [model for model in wanted if damage(job.done(model)) is not None])
-    _train(job, missing, ranks)
+def run(job: Job) -> Rows:
+    settings, ranks = job.cfg.reward_model, job.ranks
+    trainings = Trainings(job, artifacts.read_rows(job.run.pairs), _evaluation_pairs(job))
+    variants = [Variant(margins, seed) for seed in settings.seeds for margins in settings.margins]
+    if there := sum(trainings.done(variant).exists() for variant in variants):
+        ranks.say(f"  {there} of {len(variants)} models are there from an earlier run")
+    missing = ranks.from_main(lambda: [variant for variant in variants if trainings.is_missing(variant)])
+    _train(trainings, missing)
     scores: list[dict] = []
-    training: dict[str, dict] = {}
-    for model in wanted:
-        name = run.inside(run.reward_model(model.margins, model.seed))
-        training[str(name)] = artifacts.read_json(job.done(model) / run.reward_summary.name)
-        scores += artifacts.read_rows(job.done(model) / run.reward_scores.name)
+    summaries: dict[str, dict] = {}
+    for variant in variants:
+        done, name = trainings.done(variant), trainings.name(variant)
+        summaries[str(name)] = artifacts.read_json(done / job.run.reward_summary.name)
+        scores += artifacts.read_rows(done / job.run.reward_scores.name)
         if ranks.main:
-            shutil.copytree(job.done(model) / "model", out / name, copy_function=link_or_copy)
+            shutil.copytree(done / "model", job.out / name, copy_function=link_or_copy)
+    first = next(iter(summaries.values()))  # all variants set the same pairs aside
     if ranks.main:
-        artifacts.write_rows(out / run.reward_scores.name, scores, SCORE_COLUMNS)
-        artifacts.write_json(out / run.reward_summary.name, training)
-    first = next(iter(training.values()))
-    too_long = [job.pairs[i] for i in first["pairs_too_long"]]
-    if ranks.main:
-        reason = f"one of its texts has more tokens than {first['limit']}"
-        lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
-        artifacts.write_lines(out / QUARANTINE, lines)
-    return Rows(len(job.pairs), len(job.pairs) - len(too_long), len(too_long))
+        artifacts.write_rows(job.out / job.run.reward_scores.name, scores, SCORE_COLUMNS)
+        artifacts.write_json(job.out / job.run.reward_summary.name, summaries)
+    too_long = [trainings.pairs[i] for i in first["pairs_too_long"]]
+    reason = f"one of its texts has more tokens than {first['limit']}"
+    lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
+    return job.set_aside(lines, len(trainings.pairs))
 
 
 def _trained_on(cfg: DictConfig) -> str:
+    """What the model's card says of it."""
     if cfg.data.name == "world":
         return f"World generator: `{generator_hash()}`, its language model: `{model_hash()}`."
     names = ", ".join(source.path or source.name for source in sources(cfg.data))
     return f"Base model: `{cfg.model.path or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
 
 
-def _evaluation_pairs(cfg: DictConfig, run: RunDir) -> dict[str, list[dict]]:
+def _evaluation_pairs(job: Job) -> dict[str, list[dict]]:
     """Pairs no model was trained on: the world's clean sets, or the held-out part of a file."""
-    if cfg.data.name == "world":
-        return {name: loaded.rows for name, loaded in evaluation_pairs(cfg).items()}
-    return {"heldout": artifacts.read_rows(run.heldout_pairs)}
+    if job.cfg.data.name == "world":
+        return {name: part.rows for name, part in evaluation_pairs(job.cfg).items()}
+    return {"heldout": artifacts.read_rows(job.run.heldout_pairs)}
 
 
 # ---- several models -------------------------------------------------------------------------------------------------
 
 
-def _train(job: Job, missing: list[Wanted], ranks: Ranks) -> None:
-    """One after the other, or side by side."""
-    workers = Workers.of(job.cfg.run.workers, job.cfg.model.name == "world", len(missing), ranks)
+def _train(trainings: Trainings, missing: list[Variant]) -> None:
+    """Trains the missing variants, one after the other or side by side."""
+    job = trainings.job
+    workers = Workers.of(job.cfg.run.workers, job.cfg.model.name == "world", len(missing), job.ranks)
     if workers.count > 1:
-        side_by_side(partial(_train_beside, job, missing), len(missing), workers, "reward models", "train_rm")
+        beside = replace(trainings, job=replace(job, ranks=Ranks(beside=True)))
+        side_by_side(partial(_train_beside, beside, missing), len(missing), workers, "reward models", "train_rm")
         return
     with workers.here():
-        for wanted in missing:
-            progress = ProgressBar(f"reward model {wanted.margins}, seed {wanted.seed}")
-            _train_one(job, wanted, progress, ranks)
+        for variant in missing:
+            _train_one(trainings, variant, ProgressBar(f"reward model {variant.margins}, seed {variant.seed}"))
 
 
-def _train_beside(job: Job, missing: list[Wanted], number: int, progress: Progress) -> None:
-    """In a process of its own."""
-    _train_one(job, missing[number], progress, Ranks(beside=True))
+def _train_beside(trainings: Trainings, missing: list[Variant], number: int, progress: Progress) -> None:
+    """Trains one of the missing variants in a process of its own."""
+    _train_one(trainings, missing[number], progress)
 
 
 # ---- one model ------------------------------------------------------------------------------------------------------
 
 
-def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks: Ranks) -> None:
+def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | Progress) -> None:
     """Trains, saves, loads back and scores one model, into its folder, which appears when all of it is there."""
-    cfg, run, pairs, margins, seed = job.cfg, job.run, job.pairs, wanted.margins, wanted.seed
-    done = job.done(wanted)
-    source = model_source(cfg.model)
-    loaded = load_reward_base(source, seed, quantized_on(cfg.lora))
+    job, pairs = trainings.job, trainings.pairs
+    cfg, ranks, margins, seed = job.cfg, job.ranks, variant.margins, variant.seed
+    done = trainings.done(variant)
+    loaded = load_reward_base(model_source(cfg.model), seed, quantized_on(cfg.lora))
     if cfg.run.tracking != "none":
-        log_to(run.logs, f"{margins}-seed-{seed}")
+        log_to(job.run.logs, f"{margins}-seed-{seed}")
     columns = _tokenized(loaded, pairs)
     lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
     limit, why = loaded.token_limit("trainer.max_length", cfg.trainer.max_length)
@@ -148,7 +155,7 @@ def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks
         raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
     if margins != "none":
         columns["margin"] = compared_margins(margins, np.array([row["margin"] for row in pairs]), seed).tolist()
-    trainer = _trainer(cfg, loaded, columns, limit, wanted, done, ranks)
+    trainer = _trainer(job, variant, loaded, columns, limit, done.with_name(f"{done.name}.checkpoints"))
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
@@ -162,30 +169,15 @@ def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks
     if ranks.main:
         shutil.rmtree(unfinished, ignore_errors=True)
     ranks.wait()
-    evaluation, pad_id = whole_pairs(loaded, job.evaluation), loaded.tokenizer.pad_token_id
+    evaluation, pad_id = whole_pairs(loaded, trainings.evaluation), loaded.tokenizer.pad_token_id
     if not evaluation:
         raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
     probe = [answer for pair in evaluation[:PARITY_PAIRS] for answer in pair.answers]
-    trained = _scores_of_split(trainer, probe, pad_id) if weights_are_split(trainer) else None
-    save_whole(trainer, cfg.lora, AutoModelForSequenceClassification, unfinished / "model", ranks, source.revision)
-    if ranks.main:
-        save_tokenizer(loaded.format, unfinished / "model")
-    ranks.wait()
-    checkpoints = Path(trainer.args.output_dir)
-    in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    release(trainer)
-    if ranks.main:
-        trained = trained or _scores_in_training(in_training, cfg.lora, probe, pad_id)
-    loaded.model = in_training = None  # on every rank: the next one takes their place
-    free_memory()
-    if ranks.main and quantized_on(cfg.lora) is not None:
-        reload = partial(_reloaded, cfg, source, seed, adapters_beside(unfinished / "model"), probe)
-        trained = replace(trained, reloaded=reload(quantized_on(cfg.lora)), unmerged=reload(None))
-    ranks.wait()
+    trained = _save(job, seed, trainer, loaded, probe, unfinished / "model")
     model = load_reward_model(unfinished / "model", device())
-    if cut := sum(map(len, job.evaluation.values())) - len(evaluation):
+    if cut := sum(map(len, trainings.evaluation.values())) - len(evaluation):
         ranks.say(f"  {cut} evaluation pairs are left out: they are longer than the model's context")
-    batches = done.parent / f"{done.name}.scores"
+    batches = done.with_name(f"{done.name}.scores")
     scores = score_pairs(model, evaluation, Packing(**cfg.packing), pad_id, batches, ranks)
     if ranks.main:
         texts, template_texts = as_texts(loaded.format, evaluation[:PARITY_PAIRS])
@@ -194,38 +186,28 @@ def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks
         card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
         (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
-        artifacts.write_rows(unfinished / run.reward_scores.name, rows, SCORE_COLUMNS)
-        summary = {
-            "pairs_too_long": too_long,
-            "limit": why,
-            "evaluation_pairs_too_long": cut,
-            "parity": parity,
-            "history": history,
-        }
-        artifacts.write_json(unfinished / run.reward_summary.name, summary)
+        artifacts.write_rows(unfinished / job.run.reward_scores.name, rows, SCORE_COLUMNS)
+        left_out = {"pairs_too_long": too_long, "limit": why, "evaluation_pairs_too_long": cut}
+        summary = {**left_out, "parity": parity, "history": history}
+        artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
         artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     ranks.wait()
 
 
 def _trainer(
-    cfg: DictConfig,
-    loaded: Loaded,
-    columns: dict[str, list],
-    limit: int,
-    wanted: Wanted,
-    done: Path,
-    ranks: Ranks,
+    job: Job, variant: Variant, loaded: Loaded, columns: dict[str, list], limit: int, checkpoints: Path
 ) -> MarginRewardTrainer:
-    name = f"{cfg.recipe}-{wanted.margins}-seed-{wanted.seed}"
+    cfg = job.cfg
+    name = f"{cfg.recipe}-{variant.margins}-seed-{variant.seed}"
     arguments = MarginRewardConfig(
-        output_dir=str(done.parent / f"{done.name}.checkpoints"),
-        seed=wanted.seed,
+        output_dir=str(checkpoints),
+        seed=variant.seed,
         max_length=limit,
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         packing=cfg.packing.name,
         packing_max_tokens=Packing(**cfg.packing).max_tokens,
-        **shared_arguments(cfg.trainer, "trainer", ranks.count, cfg.run.tracking, name),
+        **shared_arguments(cfg.trainer, "trainer", job.ranks.count, cfg.run.tracking, name),
     )
     trainer = MarginRewardTrainer(
         model=loaded.model,
@@ -239,41 +221,51 @@ def _trainer(
 
 
 def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
-    """Rendered here rather than by TRL, so that text in the data can't forge roles or special tokens."""
-    columns: dict[str, list] = {"chosen_ids": [], "rejected_ids": []}
-    for row in pairs:
-        chosen, rejected = loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]])
-        columns["chosen_ids"].append(chosen.ids)
-        columns["rejected_ids"].append(rejected.ids)
-    return columns
+    """The pairs as tokens. TRL doesn't render them, so that text in the data can't forge roles or special tokens."""
+    answers = [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]]) for row in pairs]
+    return {f"{side}_ids": [pair[i].ids for pair in answers] for i, side in enumerate(("chosen", "rejected"))}
+
+
+def _save(
+    job: Job, seed: int, trainer: MarginRewardTrainer, loaded: Loaded, probe: list[Rendered], folder: Path
+) -> TrainedScores | None:
+    """Saves the trained model and frees its memory. The main process gets what the model said of the probe."""
+    lora, ranks, pad_id = job.cfg.lora, job.ranks, loaded.tokenizer.pad_token_id
+    source = model_source(job.cfg.model)
+    trained = None
+    if weights_are_split(trainer):  # no rank holds the whole model: all score together, in the training's precision
+        trainer.model_wrapped.eval()
+        trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=not trainer.args.bf16)
+    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision)
+    if ranks.main:
+        save_tokenizer(loaded.format, folder)
+    ranks.wait()
+    in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    release(trainer)
+    if ranks.main:
+        trained = trained or _scores_in_training(in_training, lora, probe, pad_id)
+    loaded.model = in_training = None  # on every rank: the next one takes their place
+    free_memory()
+    quantized = quantized_on(lora)
+    if ranks.main and quantized is not None:
+
+        def reloaded(where: torch.device | None) -> Tensor:
+            """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
+            base = load_reward_base(source, seed, where)
+            model = base.model if where is not None else base.model.to(device())
+            return with_adapters(model, adapters_beside(folder), probe, pad_id)
+
+        trained = replace(trained, reloaded=reloaded(quantized), unmerged=reloaded(None))
+    ranks.wait()
+    return trained
 
 
 def _scores_in_training(
     model: PreTrainedModel, lora: Mapping[str, Any], rows: list[Rendered], pad_id: int
 ) -> TrainedScores:
     """What the trained model says, in float32 unless its weights are in 4 bits."""
-    rounded = any(one.is_floating_point() and one.dtype != torch.float32 for one in model.parameters())
+    rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
     if lora["name"] != "quantized":
         model.float()  # DeepSpeed's are in the training's precision
     model.eval()
     return TrainedScores(trained_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
-
-
-def _scores_of_split(trainer: MarginRewardTrainer, rows: list[Rendered], pad_id: int) -> TrainedScores:
-    """What it says where no rank holds all of it: all of them score together, in the training's precision."""
-    trainer.model_wrapped.eval()
-    return TrainedScores(reward_scores(trainer.model_wrapped, rows, pad_id), exact=not trainer.args.bf16)
-
-
-def _reloaded(
-    cfg: DictConfig,
-    source: ModelSource,
-    seed: int,
-    adapters: Path,
-    rows: list[Rendered],
-    quantized: torch.device | None,
-) -> Tensor:
-    """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
-    base = load_reward_base(source, seed, quantized)
-    model = base.model if quantized is not None else base.model.to(device())
-    return with_adapters(model, adapters, rows, base.tokenizer.pad_token_id)

@@ -6,6 +6,7 @@ from alignment.data.chat import text_message
 from alignment.data.columns import Loaded
 from alignment.evaluation.judging import judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import heldout_prompts, prompts_of
+from alignment.inputs.job import Job
 from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import Verdict
 from alignment.runs.ranks import Ranks
@@ -77,7 +78,7 @@ def test_the_scorecard_asks_the_prompts_of_held_out_pairs_once(tmp_path, monkeyp
     ]
     monkeypatch.setattr(evaluate, "given_pairs", lambda *_: (None, Loaded(rows)))
     cfg = compose_config(["+recipe=cdpo", "data=file", "data.path=x.jsonl", "evaluation.prompts=30"])
-    asked, _ = evaluate._prompts(cfg, RunDir(tmp_path), Ranks())
+    asked, _ = evaluate._prompts(Job(cfg, RunDir(tmp_path), tmp_path, Ranks()))
     assert len({one.prompt[0]["content"] for one in asked}) == len(asked) == 12
 
 

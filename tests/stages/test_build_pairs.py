@@ -14,6 +14,7 @@ from trl.data_utils import is_conversational
 from alignment.data.columns import text_message
 from alignment.data.same_prompts import prompt_text
 from alignment.data.world_pairs import world_pairs
+from alignment.inputs.job import Job
 from alignment.models.activations import layer_count, response_states
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_base
@@ -69,7 +70,7 @@ def build(run: RunDir, work: Path, *overrides: str, ranks: Ranks | None = None) 
         shutil.rmtree(work / "out")
     (work / "out").mkdir(parents=True)
     cfg = compose_config([*SMALL, *overrides])
-    rows = build_pairs.run(cfg, run, work / "out", ranks or Ranks())
+    rows = build_pairs.run(Job(cfg, run, work / "out", ranks or Ranks()))
     assert rows.read == rows.written + rows.quarantined
     shutil.copytree(work / "out", work / "run" / "build_pairs", dirs_exist_ok=True)
     return RunDir(work / "run")
@@ -241,7 +242,7 @@ def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp
     rows[3] = {**rows[3], "prompt": rows[1]["prompt"]}
     rows[4] = {**rows[4], "prompt": text_message("user", "  WHAT is\nthis ?")}
     rows[5] = {**rows[5], "prompt": text_message("user", "rats " * 300)}
-    monkeypatch.setattr(build_pairs, "_training_rows", lambda cfg, run, ranks: (rows, {"what is this"}))
+    monkeypatch.setattr(build_pairs, "_training_rows", lambda job: (rows, {"what is this"}))
     found = build(run, tmp_path)
     counts = artifacts.read_json(found.build_counts)
     assert {name: counts[name] for name in ("prompts", "repeated", "in_evaluation", "unreadable")} == {
@@ -258,8 +259,8 @@ def test_prompts_that_differ_in_signs_alone_are_not_repeated(world, monkeypatch)
     texts = ["2+2?", "2-2?", "2+2?", "!!", "??", "what is this?", "What is this"]
     rows = [{"id": f"p{i}", "source": "test", "prompt": text_message("user", text)} for i, text in enumerate(texts)]
     evaluation = {prompt_text(text_message("user", text)) for text in ("...", "What is THIS?")}
-    monkeypatch.setattr(build_pairs, "_training_rows", lambda cfg, run, ranks: (rows, evaluation))
-    asked, _, counts = build_pairs._questions(compose_config(["+recipe=cdpo"]), None, world, None)
+    monkeypatch.setattr(build_pairs, "_training_rows", lambda job: (rows, evaluation))
+    asked, _, counts = build_pairs._questions(Job(compose_config(["+recipe=cdpo"]), None, None, None), world)
     assert [row["id"] for row in asked.rows] == ["p0", "p1", "p3", "p4"]
     assert (counts["repeated"], counts["in_evaluation"]) == (1, 2)
 

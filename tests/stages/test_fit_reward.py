@@ -7,6 +7,7 @@ import torch
 
 from alignment import HybridReward
 from alignment.inputs import pairs
+from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import response_states
@@ -28,7 +29,7 @@ def run(folder, *overrides) -> tuple[RunDir, Rows]:
     """The stage alone, published by hand."""
     run, out = RunDir(folder / "run"), folder / "work" / "out"
     out.mkdir(parents=True)
-    rows = fit_reward.run(compose_config([*SMALL, *overrides]), run, out, Ranks())
+    rows = fit_reward.run(Job(compose_config([*SMALL, *overrides]), run, out, Ranks()))
     run.root.mkdir()
     out.rename(run.stage("fit_reward"))
     return run, rows

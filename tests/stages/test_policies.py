@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.data import columns
 from alignment.evaluation.answers import Asked, rates
 from alignment.inputs import pairs
+from alignment.inputs.job import Job
 from alignment.models.hybrid_reward import HybridReward
 from alignment.policies import search
 from alignment.policies.search import train_systems
@@ -273,7 +274,7 @@ def test_a_pair_no_policy_learned_from_is_set_aside_once_with_its_reason(tmp_pat
     own = [columns.pair({**row, "id": f"own-{i}"}, "", "samples") for i, row in enumerate(file_rows(16))]
     artifacts.write_rows(run.built_pairs, own, columns.PAIR_COLUMNS)
     out.mkdir(parents=True)
-    counts = train_systems("train_dpo", cfg, run, out, Ranks())
+    counts = train_systems("train_dpo", Job(cfg, run, out, Ranks()))
     assert not list((tmp_path / "work").rglob("*checkpoint*")), "published candidates need none"
     assert counts == Rows(len(train.rows) + 16, len(train.rows) + 14, 2)
     lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
