@@ -155,7 +155,8 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
     if margins != "none":
         columns["margin"] = compared_margins(margins, np.array([row["margin"] for row in pairs]), seed).tolist()
-    trainer = _trainer(job, variant, loaded, columns, limit, done.with_name(f"{done.name}.checkpoints"))
+    checkpoints = done.with_name(f"{done.name}.checkpoints")
+    trainer = _trainer(job, variant, loaded, columns, limit, checkpoints)
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
@@ -191,7 +192,7 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         summary = {**left_out, "parity": parity, "history": history}
         artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
         artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.wait()
 
 
