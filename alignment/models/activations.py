@@ -1,13 +1,12 @@
 """Hidden states at response ends, read by hooks: the model is observed, never wrapped or changed.
 
-Layer l = 1..L is the output of decoder block l, the last one after the final norm, so that they equal
-`hidden_states[1:]` of transformers. The language-model head is never computed, and nothing above the highest layer
-asked for: its hook ends the forward pass.
+Layer l = 1..L is the output of decoder block l, the last one after the final norm: the layers are transformers'
+`hidden_states[1:]`. The language-model head is never computed, nor is anything above the highest layer that is asked
+for: the hook on it ends the forward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +15,19 @@ from transformers import PreTrainedModel
 
 from alignment.maths.pooling import Spans, find_spans, pool
 from alignment.models.devices import to_device
-from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order, answers
-from alignment.models.packing_check import agree
+from alignment.models.packing import PACKABLE, Item, Layout, Packing, answers
+from alignment.models.packing_check import checked_layout
 from alignment.types import Pooling, UserError
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 
 
-CHECKED = 4  # items that are read packed and padded before all of them are
-
-
 class _HighestLayerRead(Exception):
-    """Ends a forward pass once the last wanted layer has been read."""
+    """Ends a forward pass once the highest wanted layer has been read."""
 
 
 class Reader:
-    """What one forward pass left behind: (answer, layer, width) of the wanted layers, in the order of `layers`."""
+    """Keeps the answers' states of the wanted layers, as a forward pass comes to them."""
 
     def __init__(self, layers: Sequence[int], spans: Spans) -> None:
         self._layers, self._spans = tuple(layers), spans
@@ -42,6 +38,7 @@ class Reader:
 
     @property
     def states(self) -> Tensor:
+        """(answer, layer, width), the layers in the order in which they were wanted."""
         return torch.stack([self._states[layer] for layer in self._layers], dim=1)
 
 
@@ -80,7 +77,7 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
 
     handles = [(norm if layer == last else blocks[layer - 1]).register_forward_hook(hook(layer)) for layer in layers]
     if stop and model.config.model_type in PACKABLE:
-        handles += _only_where_read(blocks[max(layers) - 1], spans)
+        handles += _network_only_where_read(blocks[max(layers) - 1], spans)
     try:
         yield reader
     except _HighestLayerRead:
@@ -90,10 +87,10 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
             handle.remove()
 
 
-def _only_where_read(block: nn.Module, spans: Spans) -> list[RemovableHandle]:
-    """Of the highest block that is read, the network after the attention on the positions that are read alone.
+def _network_only_where_read(block: nn.Module, spans: Spans) -> list[RemovableHandle]:
+    """Hooks with which the highest block that is read computes its feed-forward network at the read positions alone.
 
-    It works token by token; for the others it gives zeros, which nobody reads.
+    That network works token by token; elsewhere its output is zeros, which nobody reads.
     """
     if not spans.single:
         return []
@@ -123,37 +120,28 @@ def response_states(
 ) -> tuple[Tensor, Tensor]:
     """(answer, layer, width) float32 states of one batch, in answer_order, and which answers had an end token.
 
-    The spans are found on the host: nothing here waits for the device, which may still be at the batch before.
+    The spans are computed on the host: nothing here waits for the device, which may still be at the batch before.
     """
     batch = layout.batch(items)
-    found = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
-    places = {name: to_device(getattr(found, name), backbone.device) for name in ("row", "start", "stop")}
-    spans = found._replace(**places)
+    on_host = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
+    places = {name: to_device(getattr(on_host, name), backbone.device) for name in ("row", "start", "stop")}
+    spans = on_host._replace(**places)
     batch = {name: to_device(value, backbone.device) for name, value in batch.items()}
     with reading(backbone, layers, spans, stop=True) as reader:
         backbone(**layout.inputs(batch, backbone), use_cache=False)
-    return reader.states.float(), found.ended
+    return reader.states.float(), on_host.ended
 
 
 def states_layout(
     backbone: PreTrainedModel, packing: Packing, pad_id: int, items: Sequence[Item], say: Callable[[str], None]
 ) -> Layout:
-    """How these items will be read; said, and, if packed, compared with padded rows on the first of them."""
-    layout, line = packing.layout([backbone], backbone.device, pad_id, lambda: max(item.longest for item in items))
-    say(line)
-    if layout.packed and items:
-        layers = range(1, layer_count(backbone) + 1)
-        few = [Item(item.prompt, item.answers[:2]) for item in items[:CHECKED]]
-        packed = response_states(backbone, layout, few, layers, "endpoint", set())[0]
-        padded = torch.cat(
-            [
-                response_states(backbone, replace(layout, packed=False), [one], layers, "endpoint", set())[0]
-                for number, which in answer_order(few)
-                for one in [Item(few[number].prompt, [few[number].answers[which]])]
-            ]
-        )
-        agree("activations", packed, padded, backbone.dtype != torch.float32)
-    return layout
+    """How these items will be read; packed rows of the first of them must give the same states as padded ones."""
+    layers = range(1, layer_count(backbone) + 1)
+
+    def endpoint_states(layout: Layout, items: Sequence[Item]) -> Tensor:
+        return response_states(backbone, layout, items, layers, "endpoint", set())[0]
+
+    return checked_layout("activations", endpoint_states, backbone, packing, pad_id, items, say)
 
 
 def check_layers(backbone: PreTrainedModel, token_id: int) -> None:

@@ -1,8 +1,9 @@
 """A language model as annotator of preference pairs (Legend): its direction, and the margin of every pair along it.
 
-Answers are read batch by batch in planned batches, and reduced at once: what is kept of an induced pair is the
-difference of its two states, on disk; what is kept of a preference pair is one number. With a fixed layer nothing above
-it is computed, and the language-model head never is.
+The direction is the standard margin vector (SMV): the mean difference between the states of the two answers of induced
+pairs, a refusal and the model's own answer. The margin of a preference pair is the difference of its answers' states,
+projected on it. Planned batches keep no more than that: a difference for each induced pair, a number for each
+preference pair. With a fixed layer nothing above it is computed, and the language-model head never is.
 """
 
 import json
@@ -31,17 +32,20 @@ Pair = tuple[Rendered, Rendered]  # chosen and rejected, or positive and negativ
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction at one layer; without a vector for the two kinds that project on nothing."""
+    """A direction at one layer. The kinds "distance" and "cosine" compare states without one: they have no vector."""
 
     kind: DirectionKind
     layer: int
     vector: torch.Tensor | None = None
-    separation_by_layer: dict[int, float] | None = None  # of held-out induced pairs, at the layers looked at
+    separation_by_layer: dict[int, float] | None = None  # of held-out induced pairs, at the layers that were compared
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What was read of some pairs, in their order; the counts are of answers."""
+class RawMargins:
+    """The raw margin of each pair and by how many tokens its chosen answer is longer.
+
+    no_end, truncated: how many answers have no end token, or were cut off.
+    """
 
     raw: np.ndarray
     length_difference: np.ndarray
@@ -51,10 +55,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Annotator:
-    """The model, and how answers are put to it and read; the same for induced and for annotated pairs.
+    """The model, and how it reads pairs: induced and preference pairs alike.
 
     prompt: "chat" (the model's template) or "alpaca" (Legend's own format, with a joiner before the answer).
-    work: where planned batches are kept until the stage is published. layout: how pairs become rows, once known.
+    work: where planned batches are kept until the stage is published. layout: how pairs become rows; see `laid_out`.
     """
 
     loaded: Loaded
@@ -66,14 +70,17 @@ class Annotator:
     ranks: Ranks
     layout: Layout | None = None
 
-    def reading(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
-        """Itself, with the layout for these pairs."""
+    def laid_out(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
+        """The same annotator with the layout in which it will read these pairs."""
         model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id
         layout = states_layout(model, packing, pad_id, [Item.of(pair) for pair in pairs], self.ranks.say)
         return replace(self, layout=layout)
 
     def render(self, row: dict, sides: tuple[str, str], joiner: str) -> Pair:
-        """A row's prompt with both of its answers, as the model reads them; BadRow if it can't read them."""
+        """A row's prompt with both of its answers, as the model reads them; BadRow if an answer has no room.
+
+        sides: the columns of the answers.
+        """
         answers, format = [row[side] for side in sides], self.loaded.format
         if self.prompt == "chat":
             pair = format.render(row["prompt"], answers, self.max_length)
@@ -87,7 +94,7 @@ class Annotator:
         return tuple(pair)
 
     def direction(self, kind: DirectionKind, layer: int | str, induced: list[Pair], seed: int) -> Direction:
-        """The direction of the induced pairs at a layer, or at the one where it separates them best ("auto")."""
+        """The direction at a layer, at the "last" one, or ("auto") where it separates the induced pairs best."""
         check_layers(self.loaded.model, self.loaded.tokenizer.eos_token_id)
         count = layer_count(self.loaded.model)
         if type(layer) is int and layer > count:
@@ -108,8 +115,8 @@ class Annotator:
         best = max(range(len(layers)), key=lambda at: separations[at])
         return Direction(kind, layers[best], vectors[best], dict(zip(layers, separations, strict=True)))
 
-    def margins(self, name: str, pairs: list[Pair], direction: Direction) -> Reading:
-        """The raw margin of every pair, and what its answers looked like in tokens."""
+    def margins(self, name: str, pairs: list[Pair], direction: Direction) -> RawMargins:
+        """The pairs' raw margins along a direction, in their order. name: of the planned batches."""
 
         def compute(batch: list[int]) -> Pending:
             answers = [pairs[i][side] for side in (0, 1) for i in batch]
@@ -120,21 +127,21 @@ class Annotator:
 
         raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
         no_end = truncated = 0
-        for batch, content in self._finish(name, pairs, compute):
+        for batch, content in self._in_batches(name, pairs, compute):
             result = json.loads(content)
-            cut, lengths = np.array(result["facts"]).T
+            truncated_answers, lengths = np.array(result["facts"]).T
             raw[batch] = result["raw"]
             length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
             no_end += result["ended"].count(False)
-            truncated += int(cut.sum())
+            truncated += int(truncated_answers.sum())
         if not np.isfinite(raw).all():
             raise StageFailed("margins", "some are not numbers", "set model.dtype=float32 if it is float16")
-        return Reading(raw, length_difference, no_end, truncated)
+        return RawMargins(raw, length_difference, no_end, truncated)
 
     def _standard_margin_vectors(
         self, induced: list[Pair], layers: list[int], width: int
     ) -> tuple[torch.Tensor, list[float]]:
-        """Per layer: the vector, and how well it separates induced pairs it wasn't made from."""
+        """For each layer: the SMV, and how well one of the other pairs separates held-out induced pairs."""
 
         def compute(batch: list[int]) -> Pending:
             positive, negative = self._states([induced[i] for i in batch], layers)[0].chunk(2)
@@ -142,14 +149,14 @@ class Annotator:
             return lambda: save({"differences": differences()})
 
         smv = StandardMarginVector(len(layers), width)
-        done = self._finish("induced", induced, compute)
-        for batch, content in done:
+        batches = self._in_batches("induced", induced, compute)
+        for batch, content in batches:
             smv.add(load(content)["differences"], batch)
-        projections = [smv.heldout_projections(load(content)["differences"], batch) for batch, content in done]
+        projections = [smv.heldout_projections(load(content)["differences"], batch) for batch, content in batches]
         return smv.vector.float(), separation(torch.cat(projections)).tolist()
 
-    def _finish(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], Pending]) -> Finished:
-        """Computes what is missing of the planned batches, both answers of a pair in the same batch."""
+    def _in_batches(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], Pending]) -> Finished:
+        """Computes the planned batches that are missing; both answers of a pair are in the same batch."""
         sizes = [self.layout.size(Item.of(pair)) for pair in pairs]
         what = f"reading {name} pairs"
         return compute_in_batches(self.work / name, what, sizes, self.batch_tokens, compute, self.ranks)

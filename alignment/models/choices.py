@@ -9,12 +9,13 @@ space before the subject where that code writes two; so it is, letter for letter
     A. {choice}  ...  D. {choice}
     Answer: {letter}         and so on for every example; then the question, up to "Answer:"
 
-No chat template is applied. A question that is too long for the model's context gets fewer examples.
+No chat template is applied. Where the examples (`shots`) don't all fit into the model's context, the last are left out.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,25 +26,24 @@ from alignment.data.columns import BadRow
 from alignment.models.completions import add_completion_head, answer_log_probs
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
-from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order
-from alignment.models.packing_check import agree
+from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order, shared_start
+from alignment.models.packing_check import checked_layout
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
 
 LETTERS = "ABCD"
-CHECKED = 2  # questions on which packed and padded rows are compared
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A question as tokens: the prompt, and each answer's own; `shots` examples are in the prompt."""
+    """A question as tokens: a prompt with `shots` examples, and the four answers."""
 
     item: Item
     shots: int
 
 
 def as_choices(loaded: Loaded, question: Mapping, examples: Sequence[Mapping]) -> Choices:
-    """The question after as many of the examples as the model's context has room for; BadRow if it has none for it."""
+    """The question after as many examples as the model's context has room for; BadRow if there is none for itself."""
     endings = [f" {letter}" for letter in LETTERS]
     for shots in range(len(examples), -1, -1):
         item = _item(loaded, question_prompt(question, examples[:shots]), endings)
@@ -53,28 +53,27 @@ def as_choices(loaded: Loaded, question: Mapping, examples: Sequence[Mapping]) -
 
 
 def question_prompt(question: Mapping, examples: Sequence[Mapping]) -> str:
-    """Up to "Answer:"."""
+    """The prompt up to its last "Answer:"."""
     subject = question["subject"].replace("_", " ")
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    asked = [f"{_asked(one)} {LETTERS[one['answer']]}\n\n" for one in examples]
-    return head + "".join(asked) + _asked(question)
+    shots = [f"{_question_text(example)} {LETTERS[example['answer']]}\n\n" for example in examples]
+    return head + "".join(shots) + _question_text(question)
 
 
-def _asked(question: Mapping) -> str:
+def _question_text(question: Mapping) -> str:
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, question["choices"], strict=True)]
     return "\n".join([question["question"].strip(), *lines, "Answer:"])
 
 
 def _item(loaded: Loaded, prompt: str, endings: Sequence[str]) -> Item:
-    """As tokens, with the BOS that the tokenizer adds to any text; what isn't the prompt's token is the answer's."""
-    before = loaded.format.plain_ids(prompt)
-    whole = [loaded.format.plain_ids(prompt + ending) for ending in endings]
-    shared = min(_shared(before, ids) for ids in whole)
-    return Item(before[:shared], [ids[shared:] for ids in whole])
+    """The texts as tokens, with the BOS that the tokenizer adds to any text.
 
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    A token that isn't the same with and without an ending belongs to the answers.
+    """
+    prompt_ids = loaded.format.plain_ids(prompt)
+    text_ids = [loaded.format.plain_ids(prompt + ending) for ending in endings]
+    start = shared_start([prompt_ids, *text_ids])
+    return Item(prompt_ids[:start], [ids[start:] for ids in text_ids])
 
 
 def choice_log_probs(
@@ -85,20 +84,23 @@ def choice_log_probs(
     work: Path,
     ranks: Ranks,
 ) -> list[list[float]]:
-    """The log-probability of every answer to every question, in planned batches; a prompt is read once for its four."""
+    """The log-probability of every answer to every question, in planned batches."""
     if loaded.model.config.model_type in PACKABLE:
         add_completion_head(loaded.model)
     else:
         add_fused_lm_head(loaded.model)
-    items = [one.item for one in questions]
-    layout = _layout(loaded, items, packing, ranks.say)
+    items = [question.item for question in questions]
+    read = partial(_log_probs, loaded)
+    layout = checked_layout(
+        "log-probabilities", read, loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say
+    )
 
     def compute(batch: list[int]) -> Pending:
-        found = to_host(_log_probs(loaded, layout, [items[i] for i in batch]))
-        return lambda: json.dumps(found().tolist()).encode()
+        values = to_host(read(layout, [items[i] for i in batch]))
+        return lambda: json.dumps(values().tolist()).encode()
 
-    log_probs = [[0.0] * len(one.answers) for one in items]
-    sizes = [layout.size(one) for one in items]
+    log_probs = [[0.0] * len(item.answers) for item in items]
+    sizes = [layout.size(item) for item in items]
     for batch, content in compute_in_batches(work, "multiple choice", sizes, batch_tokens, compute, ranks):
         order = answer_order([items[i] for i in batch])
         for (number, which), value in zip(order, json.loads(content), strict=True):
@@ -110,15 +112,3 @@ def choice_log_probs(
 def _log_probs(loaded: Loaded, layout: Layout, items: Sequence[Item]) -> Tensor:
     batch = {name: value.to(loaded.model.device) for name, value in layout.batch(items).items()}
     return answer_log_probs(loaded.model, loaded.model, layout, batch).float()
-
-
-def _layout(loaded: Loaded, items: Sequence[Item], packing: Packing, say: Callable[[str], None]) -> Layout:
-    """How the questions will be read; said, and, if packed, compared with padded rows on the first of them."""
-    model, pad_id = loaded.model, loaded.tokenizer.pad_token_id
-    layout, line = packing.layout([model], model.device, pad_id, lambda: max(item.longest for item in items))
-    say(line)
-    if layout.packed:
-        few = items[:CHECKED]
-        packed, padded = (_log_probs(loaded, one, few) for one in (layout, replace(layout, packed=False)))
-        agree("log-probabilities", packed, padded, model.dtype != torch.float32)
-    return layout

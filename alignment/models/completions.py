@@ -1,8 +1,10 @@
-"""What a model says of the answers in a batch of rows (packing.py): log-probabilities, or rewards.
+"""What a model gives for the answers in a batch of rows (packing.py): log-probabilities, or rewards.
 
 The language-model head is computed where it predicts an answer's token and nowhere else, in tiles, without keeping
 logits. It has to run inside the model's forward (ZeRO-3 and FSDP gather weights there), so the instance's forward is
 replaced by one that can do this too, as TRL's add_fused_lm_head does.
+
+Two arguments name a model twice: `model` as training wraps it (DDP, DeepSpeed, FSDP), `inner` without the wrapping.
 """
 
 from functools import wraps
@@ -25,16 +27,15 @@ TILE = {"cpu": 4096, "cuda": 32768}  # tokens of the vocabulary at a time: on a 
 def add_completion_head(model: PreTrainedModel) -> None:
     """model(..., predictors=, targets=) then gives the float32 log-probability of every target, as one vector.
 
-    Only for architectures of PACKABLE: others scale their logits in ways that are TRL's to know.
+    Architectures outside PACKABLE stay as they are: they may scale their logits, which TRL's own head knows about.
     """
-    model = _without_adapters(model)
-    inner = model.forward
-    config = model.config.get_text_config()
-    softcap = getattr(config, "final_logit_softcapping", None)
     if model.config.model_type not in PACKABLE:
         return
+    model = _without_adapters(model)
+    own_forward = model.forward
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
-    @wraps(inner)
+    @wraps(own_forward)
     def forward(
         self: PreTrainedModel,
         *args: Any,
@@ -43,14 +44,14 @@ def add_completion_head(model: PreTrainedModel) -> None:
         **kwargs: Any,
     ) -> Any:
         if predictors is None:
-            return inner(*args, **kwargs)
+            return own_forward(*args, **kwargs)
         hidden = self.base_model(*args, **kwargs).last_hidden_state
         head = self.get_output_embeddings()
         weight, bias = _whole(head.weight), _whole(head.bias)
         hidden = hidden.flatten(0, 1)[predictors]
         tile = TILE.get(hidden.device.type, TILE["cuda"])
         with maybe_gather_lm_head_ctx(weight, bias):
-            if _plain(hidden, weight, bias, softcap):
+            if _is_float32_on_cpu(hidden, weight) and bias is None and softcap is None:
                 return TargetLogProbs.apply(hidden, weight, targets, tile)
             arguments = (hidden, weight, bias, targets, 1.0, tile, softcap, 1.0, ("log_probs",))
             return ChunkedLogProbFunction.apply(*arguments)[0]
@@ -58,16 +59,16 @@ def add_completion_head(model: PreTrainedModel) -> None:
     model.forward = MethodType(forward, model)
 
 
-def _plain(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> bool:
-    """float32 on a CPU, where TRL's function spends more time on copies than on products."""
+def _is_float32_on_cpu(hidden: Tensor, weight: Tensor) -> bool:
+    """Where this holds, TRL's function spends more time on copies than on products."""
     floats = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return hidden.device.type == "cpu" and floats and bias is None and softcap is None
+    return hidden.device.type == "cpu" and floats
 
 
 class TargetLogProbs(torch.autograd.Function):
     """log softmax(hidden @ weight.T) at the targets, `tile` tokens of the vocabulary at a time.
 
-    Forward keeps the normaliser Z of every row; backward makes the probabilities again, in place:
+    Forward keeps the normaliser Z of every row; backward computes the probabilities again, in place:
         d log p_t / d hidden = weight_t - sum_v p_v weight_v,   p_v = exp(hidden . weight_v - log Z)
     """
 
@@ -104,7 +105,7 @@ def _whole(parameter: Tensor | None) -> Tensor | None:
 def answer_log_probs(
     model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor], by_trl: bool = False
 ) -> Tensor:
-    """(answer,) log pi(y | x) of every answer. model: as training wraps it; inner: the model itself."""
+    """(answer,) log pi(y | x) of every answer. by_trl: by the head that TRL gives a model."""
     per_token = (trl_log_probs if by_trl else token_log_probs)(model, inner, layout, batch)
     return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
 
@@ -118,7 +119,7 @@ def token_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, ba
 
 
 def trl_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
-    """The same by the head that TRL gives a model, on padded rows: for every architecture, and to compare with."""
+    """(target,) log pi by the head that TRL gives a model, on padded rows: for any architecture, and for checks."""
     labels = torch.full_like(batch["input_ids"], -100)
     labels.view(-1)[batch["predictors"] + 1] = batch["targets"]
     inputs = layout.inputs(batch, inner)
@@ -132,7 +133,8 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
     if not layout.packed:
         return model(**inputs, use_cache=False).logits[:, 0].float()
     scores: list[Tensor] = []
-    handle = _score_head(inner).register_forward_hook(lambda module, args, output: scores.append(output))
+    score_head = _without_adapters(inner).score  # with LoRA peft's copy of it, which trains
+    handle = score_head.register_forward_hook(lambda module, args, output: scores.append(output))
     try:
         model(**inputs, use_cache=False)
     finally:
@@ -140,11 +142,6 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
     return scores[0].flatten()[batch["answer_last"]].float()
 
 
-def _score_head(inner: PreTrainedModel) -> nn.Module:
-    """Where rewards come from; with LoRA peft's copy of it, which trains."""
-    return _without_adapters(inner).score
-
-
-def _without_adapters(inner: PreTrainedModel) -> PreTrainedModel:
-    """The model that peft's holds, or the model itself."""
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """The model inside peft's; any other model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,4 +1,4 @@
-"""Answers token by token: a prompt is computed once for all its answers, and a row that is done leaves the batch."""
+"""Answers token by token: a prompt is computed once for all its answers; an answer that is done leaves the batch."""
 
 import inspect
 from collections.abc import Callable
@@ -11,63 +11,60 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from alignment.models.load import Loaded
 from alignment.types import UserError
 
-# (row, token) ids so far, (row, token) scores of the next one, (row,) numbers of the answers, its position: (row,) ids
-Choice = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+# Chooses the next tokens: of (row, token) ids so far, (row, vocabulary) scores of the next one, (row,) numbers of the
+# answers in the batch, and how many tokens each has, to (row,) ids.
+Choose = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @torch.inference_mode()
-def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, choose: Choice) -> list[list[int]]:
-    """The tokens of an answer to each prompt, its end included. The model's own settings count for nothing.
+def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, choose: Choose) -> list[list[int]]:
+    """The tokens of an answer to each prompt, its end included. The model's generation_config is not read.
 
-    What `choose` sees before a shorter prompt is its first token again, which the model doesn't see.
+    Shorter prompts are filled up at their start by their first token: `choose` sees it, the model doesn't.
     """
-    takes = _arguments(loaded)
+    accepted = set(inspect.signature(loaded.model.forward).parameters)
+    if "past_key_values" not in accepted:
+        problem = f"{type(loaded.model).__name__} keeps no keys and values"
+        raise UserError("model", problem, "answer with a model that has attention")
     width = max(len(prompt) for prompt in prompts)
     if loaded.context is not None:
         max_new_tokens = min(max_new_tokens, loaded.context - width)
     distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-    place = {prompt: i for i, prompt in enumerate(distinct)}
+    number_of = {prompt: i for i, prompt in enumerate(distinct)}
     device = loaded.model.device
     ids = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in distinct], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=device)
     cache = _Cache(loaded.model.config, max_new_tokens)
-    scores = _next_scores(loaded, takes, ids, mask, cache)
+    scores = _next_scores(loaded, accepted, ids, mask, cache)
 
-    prompt_of = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+    prompt_of = torch.tensor([number_of[tuple(prompt)] for prompt in prompts], device=device)
     ids, mask, scores = ids[prompt_of], mask[prompt_of], scores[prompt_of]
     cache.repeat(prompt_of)
     answers: list[list[int]] = [[] for _ in prompts]
     numbers = torch.arange(len(prompts), device=device)
-    position = 0
+    length = 0
     while True:
-        tokens = choose(ids, scores, numbers, position)
+        tokens = choose(ids, scores, numbers, length)
         for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
             answers[number].append(token)
-        position += 1
+        length += 1
         ids = torch.cat([ids, tokens[:, None]], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        going_on = [row for row, number in enumerate(numbers.tolist()) if not _is_done(answers[number], loaded)]
-        if not going_on or position >= max_new_tokens:
+        unfinished = [row for row, number in enumerate(numbers.tolist()) if not _is_done(answers[number], loaded)]
+        if not unfinished or length >= max_new_tokens:
             return answers
-        if len(going_on) < len(numbers):
-            rows = torch.tensor(_closed_up(going_on), device=device)
+        if len(unfinished) < len(numbers):
+            rows = torch.tensor(_moved_up(unfinished), device=device)
             ids, mask, numbers = ids[rows], mask[rows], numbers[rows]
             cache.reorder_cache(rows)
-        scores = _next_scores(loaded, takes, ids[:, -1:], mask, cache)
+        scores = _next_scores(loaded, accepted, ids[:, -1:], mask, cache)
 
 
-def _arguments(loaded: Loaded) -> set[str]:
-    """What the model can be given; raises UserError if it doesn't take keys and values to go on from."""
-    takes = set(inspect.signature(loaded.model.forward).parameters)
-    if "past_key_values" not in takes:
-        raise UserError(
-            "model", f"{type(loaded.model).__name__} keeps no keys and values", "answer with a model that has attention"
-        )
-    return takes
+def _next_scores(loaded: Loaded, accepted: set[str], ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
+    """(row, vocabulary) float32 logits of the token after `ids`.
 
-
-def _next_scores(loaded: Loaded, takes: set[str], ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
-    """(row, token) float32 logits of the token after `ids`, which follow what is in the cache; mask is of both."""
+    accepted: arguments of the model's forward. mask: of the tokens in the cache, then of `ids`.
+    """
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     optional = {"position_ids": positions, "logits_to_keep": 1}
     output = loaded.model(
@@ -75,21 +72,21 @@ def _next_scores(loaded: Loaded, takes: set[str], ids: Tensor, mask: Tensor, cac
         attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
-        **{name: value for name, value in optional.items() if name in takes},
+        **{name: value for name, value in optional.items() if name in accepted},
     )
     return output.logits[:, -1].float()
 
 
 def _is_done(answer: list[int], loaded: Loaded) -> bool:
-    """Has the last token ended the answer? Each is a character or more: no older ones are part of a stop string."""
+    """Has the last token ended the answer? A stop string has at most as many tokens as characters."""
     if answer[-1] in loaded.end_ids:
         return True
     stop = loaded.format.stop
     return stop is not None and stop in loaded.tokenizer.decode(answer[-len(stop) :], skip_special_tokens=True)
 
 
-def _closed_up(rows: list[int]) -> list[int]:
-    """The rows that stay, as many as can in their places: the last ones fill the gaps."""
+def _moved_up(rows: list[int]) -> list[int]:
+    """The rows that stay in the batch: the first ones in their places, and the last ones in the gaps between."""
     staying, last = set(rows), [row for row in rows if row >= len(rows)]
     return [row if row in staying else last.pop() for row in range(len(rows))]
 
@@ -109,13 +106,13 @@ class _Cache(DynamicCache):
         self.layers = [_RoomyLayer(room) if type(layer) in replaced else layer for layer in self.layers]
 
     def repeat(self, rows: Tensor) -> None:
-        """Row i goes on from what was row rows[i]."""
+        """Makes row i of what was row rows[i]."""
         for layer in self.layers:
             layer.repeat(rows) if isinstance(layer, _RoomyLayer) else layer.reorder_cache(rows)
 
 
 class _RoomyLayer(DynamicLayer):
-    """Writes a token's keys and values where there is room: transformers' own layer copies all of them every time."""
+    """Writes a new token's keys and values into room kept for them; transformers' layer copies all at every token."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -141,7 +138,7 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Only for rows that stay in place or come from behind the last place: no other is written over."""
+        """Takes the order of _moved_up, in which a row stays where it is or comes from behind the last place."""
         length = self.keys.shape[2]
         moved = (beam_idx != torch.arange(len(beam_idx), device=beam_idx.device)).nonzero()[:, 0]
         for whole in self._whole:

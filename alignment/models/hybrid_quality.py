@@ -1,4 +1,4 @@
-"""How good a hybrid reward is on pairs it wasn't fitted on, under the labels these pairs have."""
+"""How good a hybrid reward is on pairs it wasn't fitted on, by the labels that these pairs have."""
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from alignment.maths.confidence import (
     released_means,
     saturated_share,
 )
+from alignment.maths.hybrid import hybrid_score
 from alignment.models.hybrid_reward import HybridReward
 
 RELEASED_BATCH = 8  # pairs that share one confidence under "released": the authors' micro-batch
@@ -17,16 +18,17 @@ RELEASED_BATCH = 8  # pairs that share one confidence under "released": the auth
 
 @torch.no_grad()
 def describe(reward: HybridReward, chosen: Tensor, rejected: Tensor, seed: int = 0) -> dict:
-    """Of states (pair, layer, width):
+    """What the states (pair, layer, width) of chosen and rejected answers say of a reward:
 
     hard, soft, true: share of answers with the right sign, of pairs ordered right, of pairs with both signs right.
     layers: each probe's precision (of its "chosen" verdicts, None if it gives none), accuracy (signs), pair accuracy,
-    and its mean weight in the gate. ece, saturated_share: of each confidence. scoring: pair accuracy of R, of every
-    layer, of the best and the worst of them in hindsight, of the last, and of one drawn by the seed.
+    and its mean weight in the gate. ece (calibration error), saturated_share: of each confidence. scoring: pair
+    accuracy of R, of every layer, of the best and the worst of them in hindsight, of the last, and of one that the seed
+    draws.
     """
     scores = [reward.layer_scores(states) for states in (chosen, rejected)]
-    weights = [reward.gate_weights(one) for one in scores]
-    rewards = [(one * weight).sum(dim=1) for one, weight in zip(scores, weights, strict=True)]
+    weights = [reward.gate_weights(side) for side in scores]
+    rewards = [hybrid_score(*side) for side in zip(scores, weights, strict=True)]
     by_layer = ordered_right(*scores).mean(dim=0)
     confidences = {
         "paper": paper_confidence(*rewards),
@@ -34,6 +36,7 @@ def describe(reward: HybridReward, chosen: Tensor, rejected: Tensor, seed: int =
         **({} if reward.alpha is None else {"calibrated": paper_confidence(*rewards, reward.alpha)}),
     }
     agrees = ordered_right(*rewards)
+    drawn = int(torch.randint(len(by_layer), (1,), generator=torch.Generator().manual_seed(seed)))
     return {
         "pairs": len(chosen),
         "hard": float(_right_signs(*rewards).mean()),
@@ -50,31 +53,27 @@ def describe(reward: HybridReward, chosen: Tensor, rejected: Tensor, seed: int =
             for layer in range(len(by_layer))
         ],
         "alpha": reward.alpha,
-        "ece": {name: calibration_error(one, agrees) for name, one in confidences.items()},
-        "saturated_share": {name: saturated_share(one) for name, one in confidences.items()},
-        "scoring": {"hybrid": float(agrees.mean()), **_single_layers(by_layer, seed)},
+        "ece": {name: calibration_error(gamma, agrees) for name, gamma in confidences.items()},
+        "saturated_share": {name: saturated_share(gamma) for name, gamma in confidences.items()},
+        "scoring": {
+            "hybrid": float(agrees.mean()),
+            "best": float(by_layer.max()),
+            "worst": float(by_layer.min()),
+            "last": float(by_layer[-1]),
+            "random": float(by_layer[drawn]),
+            "random_layer": drawn + 1,
+            "by_layer": by_layer.tolist(),
+        },
     }
 
 
-def ordered_right(chosen: Tensor, rejected: Tensor) -> Tensor:
+def ordered_right(chosen: Tensor, rejected: Tensor | float) -> Tensor:
     """1 where chosen scores higher, 0 where rejected does, 1/2 where they tie."""
     return ((chosen - rejected).sign() + 1) / 2
 
 
-def _single_layers(by_layer: Tensor, seed: int) -> dict:
-    drawn = int(torch.randint(len(by_layer), (1,), generator=torch.Generator().manual_seed(seed)))
-    return {
-        "best": float(by_layer.max()),
-        "worst": float(by_layer.min()),
-        "last": float(by_layer[-1]),
-        "random": float(by_layer[drawn]),
-        "random_layer": drawn + 1,
-        "by_layer": by_layer.tolist(),
-    }
-
-
 def _right_signs(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Of all answers; a score of 0 has no sign and is never right."""
+    """1 for each answer whose score has the sign of its side; a score of 0 is never right."""
     return torch.cat([chosen > 0, rejected < 0]).double()
 
 
@@ -84,6 +83,6 @@ def _precision(chosen: Tensor, rejected: Tensor) -> float | None:
 
 
 def _released(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """One confidence per batch, pairs in the order they come; its side is that of the labels, so never below 1/2."""
+    """One confidence for each batch of pairs, in their order; it takes the labels' side, so it is never below 1/2."""
     batches = zip(chosen.split(RELEASED_BATCH), rejected.split(RELEASED_BATCH), strict=True)
     return torch.cat([released_confidence(released_means(c, r)).expand(len(c)) for c, r in batches])

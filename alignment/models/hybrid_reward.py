@@ -1,4 +1,4 @@
-"""A reward read off a language model's own activations: a linear probe per layer, and a gate over them.
+"""A reward read from a language model's own activations: a linear probe per layer, and a gate over them.
 
 reward = HybridReward.fit(chosen, rejected)      # states (pair, layer, width), as models/activations.py reads them
 reward.score(states)                             # (n,) of states (n, layer, width)
@@ -6,7 +6,7 @@ reward.save(folder); HybridReward.load(folder)
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -32,16 +32,28 @@ CAPPED = ", the largest allowed: held-out pairs are all ordered right"
 CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
 
 
-class HybridReward(nn.Module):
-    """R(h) = sum_l w_l s_l with s_l = z_l . weight_l / width + bias_l, z_l the standardised state of layer l.
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Fits on one thread: of many small products several gain little, and they round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
+
+class HybridReward(nn.Module):
+    """R(h) = sum_l w_l s_l: the gate's weight w_l times the score of layer l's probe, over all layers.
+
+    s_l = z_l . weight_l / width + bias_l, where z_l is the standardised state of layer l.
     The division by width makes weights of one size at any width: a step of 0.01 moves a score by at most 0.01
     times the mean |z|. All parameters are float64.
 
-    gate: one of maths.hybrid.GATES; `vote` is its matrix or vector, where it has one. layer: what best_layer picks.
-    pooling: where the states were read; whoever scores must read them there. alpha: the slope at which
+    gate: one of maths.hybrid.GATES; `vote` is its matrix or vector, where it has one. layer: the one that best_layer
+    picks. pooling: where in an answer the states were read, and must be read to be scored. alpha: the slope at which
     sigma(alpha (R_c - R_r)) is a probability on held-out training pairs, None if never calibrated.
-    meaning: what it was fitted on and how, for people.
+    meaning: what it was fitted on and how, for people to read.
     """
 
     def __init__(
@@ -65,7 +77,7 @@ class HybridReward(nn.Module):
     # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def layer_scores(self, states: Tensor) -> Tensor:
-        """s of every row and layer, float64, of states of any float dtype."""
+        """s of every row and layer, in float64, whatever float dtype the states have."""
         self._check(states)
         size = max(1, CHUNK // self.weight.numel())
         probe = self.weight / (self.scale * self.weight.shape[1])
@@ -115,6 +127,9 @@ class HybridReward(nn.Module):
         return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling)[gate]
 
     @classmethod
+    @_one_thread()
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def fit_gates(
         cls,
         chosen: Tensor,
@@ -131,14 +146,7 @@ class HybridReward(nn.Module):
                 raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
         if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < float("inf"):
             raise UserError("margin", f"{margin!r} is no number of at least 0", "give one, as 1.0")
-        with _one_thread(), torch.inference_mode(False), torch.no_grad():
-            return cls._fit_gates(chosen, rejected, gates, seed, float(margin), pooling)
-
-    @classmethod
-    def _fit_gates(
-        cls, chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int, margin: float, pooling: Pooling
-    ) -> dict[Gate, "HybridReward"]:
-        layers, width = chosen.shape[1:]
+        margin, (layers, width) = float(margin), chosen.shape[1:]
         standards, coordinates, lifts = [], [], []
         for layer in range(layers):
             states = _both(chosen, rejected, layer)
@@ -152,12 +160,13 @@ class HybridReward(nn.Module):
         for gate in gates:
             fitted = fit_gate(start, gate, margin)
             weight = width**0.5 * fitted.head.weight
-            if lifts[0] is not None:
-                taken_back = []
-                for layer, one in enumerate(fitted.head.weight):
-                    z = _standardised(_both(chosen, rejected, layer), standards[layer])
-                    taken_back.append(z.T @ (lifts[layer] @ one))
-                weight = torch.stack(taken_back)
+            if lifts[0] is not None:  # from coordinates in the answers' span back to the dimensions of a state
+                weight = torch.stack(
+                    [
+                        _standardised(_both(chosen, rejected, layer), standards[layer]).T @ (lifts[layer] @ in_span)
+                        for layer, in_span in enumerate(fitted.head.weight)
+                    ]
+                )
             alpha, capped = fitted.temperature
             meaning = {
                 "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{fitted.cost:g}",
@@ -186,33 +195,21 @@ class HybridReward(nn.Module):
     def load(cls, folder: Path | str) -> "HybridReward":
         """A saved reward; anything else is refused."""
         folder = Path(folder)
-        settings = _read_settings(folder)
+        settings = _read(folder, SETTINGS, json.loads)
+        if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+            raise _no_reward(folder, f"{SETTINGS} has another format than {FORMAT}")
+        if not _describes_a_reward(settings):
+            raise _no_reward(folder, f"{SETTINGS} doesn't describe a reward")
         shape, gate = (settings["layers"], settings["width"]), settings["gate"]
         vote = vote_shape(gate, shape[0])
         wanted = {"mean": shape, "scale": shape, "weight": shape, "bias": shape[:1], **({"vote": vote} if vote else {})}
-        try:
-            tensors = load((folder / TENSORS).read_bytes())
-        except OSError as error:
-            raise _no_reward(folder, f"{TENSORS} can't be read") from error
-        except SafetensorError as error:
-            raise _no_reward(folder, f"{TENSORS} is damaged") from error
+        tensors = _read(folder, TENSORS, load)
         if {name: tuple(value.shape) for name, value in tensors.items()} != wanted:
             raise _no_reward(folder, f"{TENSORS} doesn't hold what {SETTINGS} says")
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise _no_reward(folder, f"{TENSORS} holds numbers that are not finite")
         head = Head(tensors["weight"], tensors["bias"], tensors.get("vote"), gate, settings["layer"])
         return cls(tensors["mean"], tensors["scale"], head, settings["pooling"], settings["alpha"], settings["meaning"])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Many small products: threads gain little, wait for each other on a busy machine, and round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
@@ -231,7 +228,8 @@ def _require_tensor(name: str, states: Any) -> None:
 
 
 def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
-    for name, states in (("chosen", chosen), ("rejected", rejected)):
+    sides = {"chosen": chosen, "rejected": rejected}
+    for name, states in sides.items():
         _require_tensor(name, states)
         if not states.is_floating_point():
             raise UserError(name, f"its numbers are {states.dtype}", "give states in float32, bfloat16 or float16")
@@ -240,7 +238,7 @@ def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
         raise UserError("chosen and rejected", shapes, "give two tensors (pair, layer, width)")
     if len(chosen) < FEWEST_PAIRS:
         raise UserError("chosen and rejected", f"{len(chosen)} pairs are too few", f"give {FEWEST_PAIRS} or more")
-    for name, states in (("chosen", chosen), ("rejected", rejected)):
+    for name, states in sides.items():
         bad = ~states.flatten(1).isfinite().all(dim=1)
         if bad.any():
             which = f"pair {int(bad.nonzero()[0])} holds numbers that are not finite"
@@ -249,24 +247,22 @@ def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
         raise UserError("chosen and rejected", "they are the same states", "give those of two answers to a prompt")
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, name: str, parse: Callable[[bytes], Any]) -> Any:
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return parse((folder / name).read_bytes())
     except OSError as error:
-        raise _no_reward(folder, f"{SETTINGS} can't be read") from error
-    except ValueError as error:
-        raise _no_reward(folder, f"{SETTINGS} is damaged") from error
-    keys = {"format", "gate", "layer", "pooling", "alpha", "layers", "width", "meaning"}
-    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise _no_reward(folder, f"{SETTINGS} has another format than {FORMAT}")
-    if set(settings) != keys or settings["gate"] not in GATES or not _fits(settings):
-        raise _no_reward(folder, f"{SETTINGS} doesn't describe a reward")
-    return settings
+        raise _no_reward(folder, f"{name} can't be read") from error
+    except (ValueError, SafetensorError) as error:
+        raise _no_reward(folder, f"{name} is damaged") from error
 
 
-def _fits(settings: dict[str, Any]) -> bool:
+def _describes_a_reward(settings: dict[str, Any]) -> bool:
+    if set(settings) != {"format", "gate", "layer", "pooling", "alpha", "layers", "width", "meaning"}:
+        return False
     layers, width, layer, alpha = (settings[key] for key in ("layers", "width", "layer", "alpha"))
-    if type(layers) is not int or type(width) is not int or settings["pooling"] not in POOLINGS:
+    if type(layers) is not int or type(width) is not int:
+        return False
+    if settings["gate"] not in GATES or settings["pooling"] not in POOLINGS:
         return False
     if not (alpha is None or isinstance(alpha, int | float)) or not isinstance(settings["meaning"], dict):
         return False

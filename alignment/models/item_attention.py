@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_by_item"
-# row, start, stop, and (1, 1, token, token) who sees whom
+# of an item: row, start, stop, and its (1, 1, token, token) mask
 Stretch = tuple[int, int, int, Tensor]
 
 
@@ -24,25 +24,25 @@ def sdpa_by_item(
     stretches: list[Stretch] | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """(row, token, head, width) outputs; stretches in the order in which they stand, zeros where there is none."""
+    """(row, token, head, width) outputs, zeros where no item is. stretches: of all items, as they stand in the rows."""
     if stretches is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows, width = query.shape[0], query.shape[2]
-    sizes: list[list[int]] = [[] for _ in range(rows)]
+    lengths: list[list[int]] = [[] for _ in range(rows)]
     masks: list[list[Tensor]] = [[] for _ in range(rows)]
     for row, start, stop, mask in stretches:
-        sizes[row].append(stop - start)
+        lengths[row].append(stop - start)
         masks[row].append(mask)
     outputs = []
-    by_row = zip(*(one.split(1) for one in (query, key, value)), strict=True)
-    for states, lengths, own in zip(by_row, sizes, masks, strict=True):
-        rest = width - sum(lengths)
-        split = (one.split([*lengths, rest], dim=2) for one in states)  # not slices: their gradients are of whole rows
-        parts = zip(*split, strict=True)
-        found = [
-            sdpa_attention_forward(module, *part, mask, **kwargs)[0] for part, mask in zip(parts, own, strict=False)
+    for row, states in enumerate(zip(query.split(1), key.split(1), value.split(1), strict=True)):
+        padding = width - sum(lengths[row])
+        sizes = [*lengths[row], padding]
+        parts = [tensor.split(sizes, dim=2) for tensor in states]  # not slices: their gradients are whole rows
+        attended = [
+            sdpa_attention_forward(module, *item, mask, **kwargs)[0]
+            for *item, mask in zip(*parts, masks[row], strict=False)
         ]
-        outputs.append(torch.cat([*found, found[0].new_zeros(1, rest, *found[0].shape[2:])], dim=1))
+        outputs.append(torch.cat([*attended, attended[0].new_zeros(1, padding, *attended[0].shape[2:])], dim=1))
     return torch.cat(outputs), None
 
 

@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness (the extra lm_eval) from local task files, on a model that is loaded.
 
-A task file is data: one that names Python code, a metric or a data set from elsewhere is refused before a model is
-loaded. Every document's score is kept, and the harness's own figure must be their mean.
+A task file is data: a file that names Python code, a metric or a data set from elsewhere is refused before a model is
+loaded. Every document's score is kept, and the harness's own figure must be the mean of these scores.
 """
 
 import logging
@@ -14,9 +14,10 @@ import yaml
 from alignment.models.load import Loaded
 from alignment.types import StageFailed, UserError
 
-LOCAL = ("json", "csv", "parquet", "arrow", "text")  # what `dataset_path` may be: readers of local files
+LOCAL_READERS = ("json", "csv", "parquet", "arrow", "text")  # what `dataset_path` may be
 KEY = "scorecard.lm_eval.include_path"
 FEWSHOT_SEED = 1234  # the harness's own
+REMEDY = "leave it out of the task's metric_list"
 
 
 def check_tasks(tasks: Sequence[str], folder: Path) -> None:
@@ -35,16 +36,16 @@ def check_tasks(tasks: Sequence[str], folder: Path) -> None:
 
 def _check_file(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    if found := re.search(r"(^|[\s:\[{,-])(![\w/.]+)", text):
-        raise UserError(KEY, f"{file} calls Python code ({found[2]})", "write the task without it")
+    if tag := re.search(r"(^|[\s:\[{,-])(![\w/.]+)", text):
+        raise UserError(KEY, f"{file} calls Python code ({tag[2]})", "write the task without it")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(KEY, f"{file} is not valid yaml: {str(error).splitlines()[0]}", "mend it") from error
     for node in _dictionaries(content):
         path = node.get("dataset_path")
-        if path is not None and path not in LOCAL:
-            remedy = f"use dataset_path {', '.join(LOCAL)} and dataset_kwargs.data_files"
+        if path is not None and path not in LOCAL_READERS:
+            remedy = f"use dataset_path {', '.join(LOCAL_READERS)} and dataset_kwargs.data_files"
             raise UserError(KEY, f"{file} takes its data from {path!r}", remedy)
         if "://" in str(node.get("dataset_kwargs")):
             raise UserError(KEY, f"{file} takes its data from elsewhere", "name local files in dataset_kwargs")
@@ -53,18 +54,15 @@ def _check_file(file: Path) -> None:
                 raise UserError(KEY, f"{file} asks for {key}", "leave it out")
         metric = node.get("metric")
         if node.get("hf_evaluate") or (isinstance(metric, str) and metric not in _metrics()):
-            raise UserError(
-                KEY, f"{file} wants the metric {metric!r}, which is code of the hub", "use the harness's own"
-            )
+            problem = f"{file} wants the metric {metric!r}, which is code of the hub"
+            raise UserError(KEY, problem, "use the harness's own")
 
 
 def _dictionaries(content: object) -> list[dict]:
-    if not isinstance(content, dict | list):
-        return []
-    inside = [
-        one for part in (content.values() if isinstance(content, dict) else content) for one in _dictionaries(part)
-    ]
-    return [content, *inside] if isinstance(content, dict) else inside
+    """All dictionaries in a file's content, itself among them."""
+    if isinstance(content, dict):
+        return [content, *_dictionaries(list(content.values()))]
+    return [node for part in content for node in _dictionaries(part)] if isinstance(content, list) else []
 
 
 def _metrics() -> set[str]:
@@ -82,43 +80,41 @@ def _manager(folder: Path):
 
 
 def task_scores(loaded: Loaded, tasks: Sequence[str], folder: Path, batch_size: int = 8) -> list[dict]:
-    """set (the task), measure, id and value of every document, by the harness's own means: its prompts, its scoring."""
+    """set (the task), measure, id and value of every document: prompts and scoring are the harness's own."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    found = _manager(folder).load(list(tasks))
-    for task in found["tasks"].values():
+    loaded_tasks = _manager(folder).load(list(tasks))
+    for task in loaded_tasks["tasks"].values():
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
-    results = evaluate(lm=model, task_dict=found, bootstrap_iters=0, log_samples=True)
+    results = evaluate(lm=model, task_dict=loaded_tasks, bootstrap_iters=0, log_samples=True)
     rows = []
     for task, samples in results["samples"].items():
+        of_task = []
         for sample in samples:
             for metric in sample["metrics"]:
                 name = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
                 value = _number(task, metric, sample[metric])
-                rows.append({"set": task, "measure": name, "id": f"{task}-{sample['doc_id']:06d}", "value": value})
-        _check_means(task, rows, results["results"][task])
+                of_task.append({"set": task, "measure": name, "id": f"{task}-{sample['doc_id']:06d}", "value": value})
+        _check_means(task, of_task, results["results"][task])
+        rows += of_task
     return rows
 
 
 def _number(task: str, metric: str, value: object) -> float:
     if isinstance(value, bool | int | float):
         return float(value)
-    remedy = "leave it out of the task's metric_list"
-    raise StageFailed(
-        f"lm_eval {task}", f"{metric} is no number of a document's own, so nothing could be traced", remedy
-    )
+    problem = f"{metric} is no number of a document's own, so nothing could be traced"
+    raise StageFailed(f"lm_eval {task}", problem, REMEDY)
 
 
-def _check_means(task: str, rows: list[dict], said: dict) -> None:
-    for metric in {row["measure"] for row in rows if row["set"] == task}:
-        values = [row["value"] for row in rows if row["set"] == task and row["measure"] == metric]
+def _check_means(task: str, rows: list[dict], means: dict[str, float]) -> None:
+    for metric in {row["measure"] for row in rows}:
+        values = [row["value"] for row in rows if row["measure"] == metric]
         name = metric if "," in metric else f"{metric},none"
-        if abs(sum(values) / len(values) - said[name]) > 1e-9:
-            raise StageFailed(
-                f"lm_eval {task}", f"{metric} is not the mean over its documents, so it could not be traced",
-                "leave it out of the task's metric_list",
-            )  # fmt: skip
+        if abs(sum(values) / len(values) - means[name]) > 1e-9:
+            problem = f"{metric} is not the mean over its documents, so it could not be traced"
+            raise StageFailed(f"lm_eval {task}", problem, REMEDY)

@@ -31,7 +31,7 @@ def context_of(config: PreTrainedConfig) -> int | None:
 
 @dataclass
 class Loaded:
-    """A model with the way its conversations are written."""
+    """A model, the format its conversations are written in, and the tokens that may end an answer."""
 
     model: PreTrainedModel
     format: ChatFormat
@@ -39,11 +39,10 @@ class Loaded:
 
     @property
     def context(self) -> int | None:
-        """Tokens the model can read at once, where its configuration says so."""
         return context_of(self.model.config)
 
-    def longest(self, key: str, wanted: int) -> tuple[int, str]:
-        """How many tokens a text of a training may have, and what says so: a setting, or the model's context."""
+    def token_limit(self, key: str, wanted: int) -> tuple[int, str]:
+        """How many tokens a text may have in a training, and what limits it: the setting `key`, or the context."""
         if self.context is not None and self.context < wanted:
             return self.context, f"the model's context of {self.context}"
         return wanted, f"{key}={wanted}"
@@ -59,12 +58,12 @@ def load_backbone(source: ModelSource, device: torch.device) -> Loaded:
 
 
 def load_language_model(source: ModelSource, device: torch.device) -> Loaded:
-    """With its head: for generating."""
+    """The model with its head: for generating."""
     return _load(AutoModelForCausalLM, source, device, dtype=source.dtype)
 
 
 def load_trainable(source: ModelSource, quantized: torch.device | None = None) -> Loaded:
-    """With its head, in float32 and on the CPU: for training a policy. quantized: in 4 bits, on this device."""
+    """The model with its head, in float32 on the CPU: for training a policy. quantized: in 4 bits on this device."""
     return _load(AutoModelForCausalLM, source, quantized, **_precision(quantized))
 
 
@@ -76,12 +75,11 @@ def load_reward_model(folder: Path, device: torch.device) -> PreTrainedModel:
 
 
 def load_reward_scorer(source: ModelSource, device: torch.device) -> Loaded:
-    """A reward model with the way its conversations are written, in float32: any sequence classifier of one score."""
+    """Any sequence classifier of one score, in float32, with the format of its conversations: for scoring."""
     loaded = _load(AutoModelForSequenceClassification, source, device, dtype=torch.float32)
     if loaded.model.config.num_labels != 1:
-        raise UserError(
-            "model", f"{source.path} gives {loaded.model.config.num_labels} scores, not one", "name another"
-        )
+        problem = f"{source.path} gives {loaded.model.config.num_labels} scores, not one"
+        raise UserError("model", problem, "name another")
     return loaded
 
 
@@ -94,9 +92,9 @@ def load_reward_base(source: ModelSource, seed: int, quantized: torch.device | N
 
 
 def _precision(quantized: torch.device | None) -> dict[str, Any]:
-    """Arguments of from_pretrained for weights that are trained: float32, or under adapters 4 bits, on this device.
+    """Arguments of from_pretrained for training: float32, or 4 bits on this device for weights under adapters.
 
-    As QLoRA has them (Dettmers et al. 2023): NF4, and its scales quantized again.
+    The 4 bits are QLoRA's (Dettmers et al. 2023): NF4, and its scales quantized again.
     """
     if quantized is None:
         return {"dtype": torch.float32}
@@ -107,13 +105,13 @@ def _precision(quantized: torch.device | None) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", "score"],  # of 4 bits too, whatever its name says
+        llm_int8_skip_modules=["lm_head", "score"],  # it is read for 4 bits too
     )
     return {"quantization_config": settings, "dtype": dtype, "device_map": {"": quantized}}
 
 
 def _load(kind: type, source: ModelSource, device: torch.device | None, **arguments: Any) -> Loaded:
-    """device: where it goes; None leaves it on the CPU."""
+    """The model on a device (None: where from_pretrained puts it), with its tokenizer's format and end tokens."""
     path = ready_path(source)
     _quiet_if_local(path)
     model = kind.from_pretrained(path, revision=source.revision, **arguments).eval()
@@ -130,7 +128,7 @@ def _load(kind: type, source: ModelSource, device: torch.device | None, **argume
 
 
 def _quiet_if_local(path: str) -> None:
-    """A bar for reading weights from disk is noise; one for downloading them isn't."""
+    """Switches off transformers' progress bar for weights that are on disk; a download keeps it."""
     if Path(path).is_dir():
         disable_progress_bar()
 

@@ -24,7 +24,7 @@ COMPARED = {
 def reward_model_card(
     recipe: str, margins: Margins, seed: int, trained_on: str, format: ChatFormat, parity: dict[str, float]
 ) -> str:
-    """For people who find the folder without the run around it."""
+    """The card for people who find the model's folder without the run around it. parity: what check_parity gave."""
     padding = (
         "Either padding side gives the same scores."
         if parity["left_padding"] <= 1e-4
@@ -35,7 +35,7 @@ def reward_model_card(
     if "chat_template" in parity:
         written = "as above: its chat template writes something else around the answer, or another date"
     quantized = "\nThe first line is what four bits change: adapters learned on them." if "unmerged" in parity else ""
-    add_special_tokens = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
+    conversation = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -50,7 +50,7 @@ Scores an answer to a prompt; higher is better. Trained by repalign's recipe `{r
 from transformers import pipeline
 
 reward = pipeline("text-classification", model="<this folder>")
-reward({add_special_tokens!r})[0]["score"]  # the raw score: problem_type is "regression", nothing is applied to it
+reward({conversation!r})[0]["score"]  # the raw score: problem_type is "regression", nothing is applied to it
 ```
 
 Give it a conversation {written}, without the BOS token that the tokenizer adds by itself.

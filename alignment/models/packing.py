@@ -1,14 +1,14 @@
 """Prompts and their answers as one batch of rows: padded, one answer a row, or packed so that no prompt is read twice.
 
-Packed, an item is [prompt without its last token; last prompt token + first answer; last prompt token + second ...],
-and a row holds several items. Positions start again at every branch, and a token sees its prompt and its own branch up
-to itself: so every answer is computed as if it stood alone behind its prompt. The prompt's last token is repeated
-because it predicts the first token of each answer, and a position can predict only one.
+Packed, an item is [prompt without its last token; last prompt token + first answer; last prompt token + second ...]:
+the prompt, and a branch for each answer. A row holds several items. Positions start again at every branch, and a token
+sees its prompt and its own branch up to itself: so every answer is computed as if it stood alone behind its prompt. The
+prompt's last token is repeated because it predicts the first token of each answer, and a position can predict only one.
 
-Both layouts describe themselves in the same words, so everything that reads answers is written once:
+Both layouts describe a batch in the same words, so that everything that reads answers is written once:
     answer_row, answer_start, answer_stop   where each answer stands: first answers of all items, then second ones ...
     answer_last                             flat position of its last token that isn't padding: there rewards are read
-    predictors, targets, target_answer      flat positions, the token each must predict, and whose token it is
+    predictors, targets, target_answer      flat positions, the token each must predict, and the answer it belongs to
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,14 +27,14 @@ from alignment.models.row_filling import fill_rows
 from alignment.types import PackingMode, UserError
 
 PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 1
-# Architectures whose packed and padded results tests/models/test_packing.py compares; any other one is padded.
+# Architectures whose packed and padded results tests/models/test_packing.py compares; rows of any other are padded.
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
 PACKINGS = get_args(PackingMode)
-MASKS = ("sdpa", "eager", "flex_attention", item_attention.NAME)
-# A block has about 16 w^2 weights: attention over rows of 8 w tokens takes as many operations. It does fewer of them a
-# second, 0.7 times as many on the CPU where this was measured.
+MASKED_ATTENTIONS = ("sdpa", "eager", "flex_attention", item_attention.NAME)  # that take masks of ours
+# fill_rows' balance, divided by the model's width w. A block has about 16 w^2 weights, so that attention over rows of
+# 8 w tokens takes as many operations as the rest; it does 0.7 times as many a second on the CPU that was measured.
 BALANCE = 6
-NO_BALANCE = 10**9  # attention item by item doesn't care how wide a row is
+NO_BALANCE = 10**9  # attention item by item takes the same however wide a row is
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Item:
 
     @classmethod
     def of(cls, texts: Sequence[Rendered]) -> "Item":
-        """Answers to the same prompt. Where a merge of tokens blurs a border, the earliest one counts for all."""
+        """Answers to the same prompt. It ends where it does in all texts: tokens may merge its end with an answer."""
         start = min(text.prompt_length for text in texts)
         return cls(texts[0].ids[:start].tolist(), [text.ids[start:].tolist() for text in texts])
 
@@ -65,8 +65,8 @@ class Item:
 class Layout:
     """How items become rows, and what a model is given. packed=False: one row an answer, padded on the right.
 
-    multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows. window: the models' smallest
-    sliding window, which our masks would open.
+    max_tokens: of a packed row. multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows.
+    window: the models' smallest sliding window, which our masks don't have.
     """
 
     packed: bool
@@ -81,7 +81,7 @@ class Layout:
         return len(item) if self.packed else len(item.answers) * item.longest
 
     def batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """input_ids, position_ids, item and branch, all (row, token), and where the answers are."""
+        """input_ids, position_ids, item and branch, all (row, token), and where the answers stand."""
         order = list(answer_order(items))
         if self.packed and self.window is not None and max(item.longest for item in items) > self.window:
             raise UserError("packing", f"a text is longer than the sliding window of {self.window}", "set packing=off")
@@ -90,40 +90,44 @@ class Layout:
             places = [[(number, list(range(len(items[number].answers)))) for number in row] for row in rows]
         else:
             places = [[(number, [which])] for number, which in order]
-        rows = [_Row.of(items, place) for place in places]
-        width = -(-max(len(row.ids) for row in rows) // self.multiple) * self.multiple
-        where = {
-            name: (i, start, stop) for i, row in enumerate(rows) for name, (start, stop) in row.answers.items()
-        }  # (item, answer) -> its place
-        found = np.array([where[name] for name in order], dtype=np.int64)
+        rows = [list(_pieces(items, place)) for place in places]
+        width = -(-max(sum(len(tokens) for tokens, *_ in row) for row in rows) // self.multiple) * self.multiple
+        tables = [np.full((len(rows), width), filler, dtype=np.int64) for filler in (self.pad_id, 0, PADDING, PROMPT)]
+        stretches, place_of = [], {}
+        for i, row in enumerate(rows):
+            stop = 0
+            for tokens, position, number, part in row:
+                start, stop = stop, stop + len(tokens)
+                values = (tokens, np.arange(position, position + len(tokens)), number, part)
+                for table, value in zip(tables, values, strict=True):
+                    table[i, start:stop] = value
+                if part == PROMPT:
+                    stretches.append((i, start, start + len(items[number])))
+                else:
+                    place_of[number, part - 1] = (i, stop - len(items[number].answers[part - 1]), stop)
+        ids, positions, item, branch = map(torch.from_numpy, tables)
+        where = np.array([place_of[answer] for answer in order], dtype=np.int64)  # (answer, 3): row, start, stop
         unpredicted = np.array([not len(items[number].prompt) for number, _ in order], dtype=np.int64)
-        counts = found[:, 2] - found[:, 1] - unpredicted
-        first = np.repeat(found[:, 0] * width + found[:, 1] + unpredicted, counts)
-        positions = first + np.concatenate([np.arange(count) for count in counts])
-        ids = _table([row.ids for row in rows], width, self.pad_id)
-        item = _table([row.items for row in rows], width, PADDING)
-        branch = _table([row.branches for row in rows], width, PROMPT)
-        row, start, stop = torch.from_numpy(found.T.copy())
-        number, own = torch.tensor(order).T[..., None]
-        text = (item[row] == number) & ((branch[row] == PROMPT) | (branch[row] == own + 1))
-        kept = text & (
-            ids[row] != self.pad_id
-        )  # where padding is also the end token, transformers reads the one before
+        counts = where[:, 2] - where[:, 1] - unpredicted
+        first = np.repeat(where[:, 0] * width + where[:, 1] + unpredicted, counts)
+        targets = torch.from_numpy(first + np.concatenate([np.arange(count) for count in counts]))
+        row, start, stop = torch.from_numpy(where.T.copy())
+        number, which = torch.tensor(order).T[..., None]
+        text = (item[row] == number) & ((branch[row] == PROMPT) | (branch[row] == which + 1))
+        kept = text & (ids[row] != self.pad_id)  # an end token that is also padding is padding to transformers
         return {
             "answer_row": row,
             "answer_start": start,
             "answer_stop": stop,
             "answer_last": row * width + torch.arange(width).where(kept, 0).amax(dim=1),
             "input_ids": ids,
-            "position_ids": _table([row.positions for row in rows], width, 0),
+            "position_ids": positions,
             "item": item,
             "branch": branch,
-            "stretches": torch.tensor(
-                [(i, start, start + len(items[n])) for i, row in enumerate(rows) for n, start in row.starts.items()]
-            ),
-            "predictors": torch.from_numpy(positions - 1),
-            "targets": ids.view(-1)[torch.from_numpy(positions)],
-            "target_answer": torch.from_numpy(np.repeat(np.arange(len(found)), counts)),
+            "stretches": torch.tensor(stretches),
+            "predictors": targets - 1,
+            "targets": ids.view(-1)[targets],
+            "target_answer": torch.from_numpy(np.repeat(np.arange(len(order)), counts)),
         }
 
     def inputs(self, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
@@ -138,7 +142,7 @@ class Layout:
         for row, start, stop in batch["stretches"].tolist():
             part = slice(row, row + 1), slice(start, stop)
             stretches.append((row, start, stop, packed_mask(item[part], branch[part], "sdpa", model.dtype)))
-        unread = item.new_ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: no other is made
+        unread = item.new_ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers makes none
         return {**rows, "attention_mask": unread, "stretches": stretches}
 
 
@@ -163,7 +167,7 @@ class Packing:
         longest: Callable[[], int],
         multiple: int = 1,
     ) -> tuple[Layout, str]:
-        """How these models read rows of texts, the longest of so many tokens; and a line that says how and why."""
+        """How these models read rows, and a line that says how and why. longest: tokens of the longest text."""
         reasons = ["packing=off"] if self.name == "off" else [why_padded(model, longest) for model in models]
         why = next(filter(None, reasons), None)
         if why is None:
@@ -175,12 +179,12 @@ class Packing:
             balance = NO_BALANCE
             for model in models:
                 model.set_attn_implementation(item_attention.NAME)
-        window = min((found for model in models if (found := sliding_window(model)) is not None), default=None)
+        window = min((tokens for tokens in map(sliding_window, models) if tokens is not None), default=None)
         return Layout(why is None, self.max_tokens, pad_id, multiple, balance, window), line
 
 
 def answers(batch: dict[str, Tensor]) -> Answers:
-    """Where a batch's answers stand."""
+    """Where a batch's answers stand, as find_spans takes it."""
     return Answers(batch["answer_row"], batch["answer_start"], batch["answer_stop"])
 
 
@@ -190,50 +194,31 @@ def answer_order(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
         yield from ((number, which) for number, item in enumerate(items) if which < len(item.answers))
 
 
-@dataclass(frozen=True)
-class _Row:
-    ids: list[int]
-    positions: list[int]
-    items: list[int]
-    branches: list[int]
-    answers: dict[tuple[int, int], tuple[int, int]]  # (item, answer) -> start, stop
-    starts: dict[int, int]  # item -> where it begins
-
-    @classmethod
-    def of(cls, items: Sequence[Item], place: Sequence[tuple[int, list[int]]]) -> "_Row":
-        """Items with some of their answers, one after the other."""
-        row = cls([], [], [], [], {}, {})
-        for number, answers in place:
-            prompt = items[number].prompt
-            row.starts[number] = len(row.ids)
-            row._append(prompt[:-1], 0, number, PROMPT)
-            for which in answers:
-                answer = items[number].answers[which]
-                row._append([*prompt[-1:], *answer], max(len(prompt) - 1, 0), number, which + 1)
-                row.answers[number, which] = (len(row.ids) - len(answer), len(row.ids))
-        return row
-
-    def _append(self, ids: Sequence[int], position: int, item: int, branch: int) -> None:
-        self.ids.extend(ids)
-        self.positions.extend(range(position, position + len(ids)))
-        self.items.extend([item] * len(ids))
-        self.branches.extend([branch] * len(ids))
+def shared_start(texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all texts have in common at their start."""
+    places = enumerate(zip(*texts, strict=False))
+    return next((i for i, tokens in places if tokens.count(tokens[0]) < len(tokens)), min(map(len, texts)))
 
 
-def _table(rows: Sequence[Sequence[int]], width: int, filler: int) -> Tensor:
-    table = np.full((len(rows), width), filler, dtype=np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
-    return torch.from_numpy(table)
+def _pieces(items: Sequence[Item], place: Sequence[tuple[int, list[int]]]) -> Iterator[tuple[list[int], int, int, int]]:
+    """What a row consists of, one piece after the other: its ids, its first position, its item and its branch.
+
+    place: the numbers of items, and of the answers that each is laid out with.
+    """
+    for number, answers in place:
+        prompt = items[number].prompt
+        yield list(prompt[:-1]), 0, number, PROMPT
+        for which in answers:
+            yield [*prompt[-1:], *items[number].answers[which]], max(len(prompt) - 1, 0), number, which + 1
 
 
 # ---- who sees whom --------------------------------------------------------------------------------------------------
 
 
 def packed_mask(item: Tensor, branch: Tensor, attention: str, dtype: torch.dtype):
-    """The mask as the model's attention wants it: boolean, added to the scores, or FlexAttention's blocks.
+    """The mask as the model's attention takes it: boolean, added to the scores, or FlexAttention's blocks.
 
-    Padding sees itself, or its softmax would be of nothing.
+    A padding token sees itself, since a softmax over nothing is not a number.
     """
 
     def sees(row: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -257,11 +242,11 @@ def packed_mask(item: Tensor, branch: Tensor, attention: str, dtype: torch.dtype
 
 
 def why_padded(model: PreTrainedModel, longest: Callable[[], int]) -> str | None:
-    """Why this model can't read packed rows of these texts, the longest of so many tokens; None if it can."""
+    """Why this model can't read packed rows; None if it can. longest: tokens of the longest text."""
     if model.config.model_type not in PACKABLE:
         return f"packed and padded were never compared for {model.config.model_type}"
     attention = model.config._attn_implementation
-    if attention not in MASKS:
+    if attention not in MASKED_ATTENTIONS:
         return f"{attention} takes no mask of ours; load the model with attn_implementation=sdpa"
     window = sliding_window(model)
     if window is not None and (tokens := longest()) > window:

@@ -1,4 +1,4 @@
-"""The score an answer to a prompt gets: from a reward model, or from a hybrid reward on the model's own states."""
+"""The scores of answers to prompts: by a reward model, or by a hybrid reward on the language model's own states."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from alignment.models.packing import Item, Layout
 
 @torch.no_grad()
 def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int, padding: str = "right") -> Tensor:
-    """(row,) float32 scores of one padded batch."""
+    """(row,) float32 scores of one batch, padded on the right or on the left."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros(len(rows), width, dtype=torch.long)

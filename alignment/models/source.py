@@ -47,7 +47,7 @@ def model_source(model: ModelKeys) -> ModelSource:
 def source_at(path: str, key: str = "model.path") -> ModelSource:
     """A folder or a name on the hub; "world" names the world's own model, which is shipped: see `ready_path`.
 
-    key: the setting that gave the path, for what is said of it.
+    key: the setting that gave the path, which errors name.
     """
     if path == "world":
         return ModelSource("world", fingerprint=f"world {model_hash()}")
@@ -68,33 +68,30 @@ def ready_path(source: ModelSource) -> str:
 
 
 def require_weights(source: ModelSource, key: str) -> None:
-    """UserError if the weights are neither at hand nor on the hub: a look at names, nothing is loaded."""
+    """UserError if the weights are neither here nor on the hub. It looks at names of files and loads nothing."""
     if source.path == "world":
         return
     if source.revision is None:
         if missing := _missing_weights(Path(source.path)):
             raise UserError(key, f"{source.path} holds {missing}", "give a folder that save_pretrained wrote, whole")
         return
-    import httpx
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError  # of the HTTP library that the hub's client uses
 
     cached = try_to_load_from_cache(source.path, "config.json", revision=source.revision)
     if isinstance(cached, str) and not _missing_weights(Path(cached).parent):
         return
     try:
         names = HfApi().list_repo_files(source.path, revision=source.revision)
-    except (OSError, httpx.HTTPError, HfHubHTTPError) as error:
-        raise UserError(
-            key, f"the weights of {source.path} are not in the cache, and the hub can't be reached",
-            "give a folder, or download it first",
-        ) from error  # fmt: skip
+    except (OSError, HTTPError) as error:
+        problem = f"the weights of {source.path} are not in the cache, and the hub can't be reached"
+        raise UserError(key, problem, "give a folder, or download it first") from error
     if not any(name.endswith(WEIGHTS) for name in names):
         raise UserError(key, f"{source.path} holds no weights", "name a model in transformers' format")
 
 
 def _missing_weights(folder: Path) -> str | None:
-    """What a folder lacks to be loaded, in words."""
+    """What a model's folder lacks, in words; None if nothing."""
     names = {file.name for file in folder.iterdir() if file.name.endswith(WEIGHTS) and file.stat().st_size}
     for index in folder.glob("*.index.json"):
         try:
@@ -131,11 +128,8 @@ def _hub_commit(name: str, key: str) -> str:
     except GatedRepoError as error:
         raise UserError(key, f"{name} asks for permission", "accept its terms and set HF_TOKEN") from error
     except LocalEntryNotFoundError as error:
-        raise UserError(
-            key,
-            f"{name} is not a folder, and the hub can't be reached",
-            "give a folder, or download it first",
-        ) from error
+        problem = f"{name} is not a folder, and the hub can't be reached"
+        raise UserError(key, problem, "give a folder, or download it first") from error
     except EntryNotFoundError as error:
         raise UserError(key, f"{name} holds no config.json", "name a model in transformers' format") from error
     except (RepositoryNotFoundError, HFValidationError) as error:

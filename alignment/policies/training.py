@@ -53,7 +53,7 @@ def train_policy(
     loaded = load_trainable(training.source, quantized_on(training.lora))
     if training.tracking != "none":
         log_to(training.logs, candidate.name.replace("/", "-"))
-    rows, left_out = tokenize(loaded, pairs, *loaded.longest("policy.max_length", training.settings["max_length"]))
+    rows, left_out = tokenize(loaded, pairs, *loaded.token_limit("policy.max_length", training.settings["max_length"]))
     if not rows:
         first = "there is none" if not left_out else f"{left_out[0][0]}: {left_out[0][1]}"
         raise UserError(candidate.name, f"no pair can be learned from: {first}", "raise the limit, or give other pairs")

@@ -16,7 +16,7 @@ from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.agreement import bootstrap
 from alignment.maths.margins import Binning, fit_binning
 from alignment.maths.metrics import distribution, spearman
-from alignment.models.annotator import Annotator, Direction, Reading
+from alignment.models.annotator import Annotator, Direction, RawMargins
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
@@ -49,7 +49,7 @@ def run(cfg: DictConfig, run: RunDir, out: Path, ranks: Ranks) -> Rows:
     if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
         few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
         raise UserError("annotator", few, f"give 10 of each; set aside: {_first_reason(induced, *parts.values())}")
-    annotator = annotator.reading(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
+    annotator = annotator.laid_out(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
     direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
     readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {
@@ -122,7 +122,7 @@ def _described(direction: Direction, binning: Binning, induced: Loaded) -> dict:
     }
 
 
-def _quality(rows: Sequence[dict], reading: Reading, scope: np.ndarray, binning: Binning) -> dict:
+def _quality(rows: Sequence[dict], reading: RawMargins, scope: np.ndarray, binning: Binning) -> dict:
     """Of one part of the data: distribution, signs, length, and agreement with the truth where it is known."""
     inside, outside = reading.raw[scope], reading.raw[~scope]
     return {

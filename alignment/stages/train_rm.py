@@ -142,7 +142,7 @@ def _train_one(job: Job, wanted: Wanted, progress: ProgressBar | Progress, ranks
         log_to(run.logs, f"{margins}-seed-{seed}")
     columns = _tokenized(loaded, pairs)
     lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
-    limit, why = loaded.longest("trainer.max_length", cfg.trainer.max_length)
+    limit, why = loaded.token_limit("trainer.max_length", cfg.trainer.max_length)
     too_long = [i for i, length in enumerate(lengths) if length > limit]
     if len(too_long) == len(pairs):
         raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")

@@ -1,5 +1,6 @@
-"""From our trainer settings to TRL's arguments: what the trainers share."""
+"""From our settings to the arguments of TRL, peft and the trackers: what all trainers share."""
 
+import copy
 import os
 from collections.abc import Mapping
 from netrc import NetrcParseError, netrc
@@ -14,10 +15,11 @@ from transformers import AutoConfig, TrainingArguments
 from alignment.models.devices import device, training_dtype
 from alignment.models.load import context_of
 from alignment.runs.ranks import accelerator, batch_shape, on_cpu
-from alignment.trainers.own_data import loading
+from alignment.trainers.one_device import on_one_device
+from alignment.trainers.own_data import model_location
 from alignment.types import UserError
 
-# Our settings that go into TRL's configuration under their own names.
+# Our settings that go into TRL's configuration under the same names.
 PASSED_ON = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay",
     "max_grad_norm", "activation_checkpointing", "logging_steps", "save_steps",
@@ -25,19 +27,19 @@ PASSED_ON = (
 
 
 def shared_arguments(
-    trainer: Mapping[str, Any], group: str, ranks: int, tracking: str, run_name: str
+    settings: Mapping[str, Any], group: str, ranks: int, tracking: str, run_name: str
 ) -> dict[str, Any]:
-    """Keyword arguments for DPOConfig and RewardConfig alike. group: of conf/, where these settings are."""
-    micro_batch, accumulation = batch_shape(trainer["batch_size"], trainer["per_device_batch_size"], ranks, group)
+    """Keyword arguments for the configuration of any of TRL's trainers. group: of conf/, where the settings are."""
+    micro_batch, accumulation = batch_shape(settings["batch_size"], settings["per_device_batch_size"], ranks, group)
     return {
-        **{name: trainer[name] for name in PASSED_ON},
+        **{name: settings[name] for name in PASSED_ON},
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "use_cpu": on_cpu(),
         "ddp_backend": "gloo" if ranks > 1 and accelerator() is None else None,
-        "bf16": training_dtype(trainer["precision"]) == "bfloat16",
+        "bf16": training_dtype(settings["precision"]) == "bfloat16",
         "save_strategy": "steps",
-        "save_total_limit": 2,  # the one before must stay until the new one is sealed
+        "save_total_limit": 2,  # a checkpoint must stay until the next one is sealed
         "report_to": tracking,
         "run_name": run_name,
         "disable_tqdm": True,
@@ -47,19 +49,22 @@ def shared_arguments(
     }
 
 
-def within_context(args: TrainingArguments, model: Any) -> None:
-    """No row may be longer than what the model can read: learned positions end there, with an assert of the GPU.
+def settled(args: TrainingArguments, model: Any) -> TrainingArguments:
+    """A copy of a trainer's arguments for this process and model (a name, or the model itself).
 
-    model: a name, or the model.
+    max_length is limited to the model's context: beyond it a model with learned positions crashes on a GPU.
     """
-    config = AutoConfig.from_pretrained(model, **loading(args)) if isinstance(model, str) else model.config
+    args = copy.copy(args)  # the caller's stay as they are
+    on_one_device(args, model)
+    config = AutoConfig.from_pretrained(model, **model_location(args)) if isinstance(model, str) else model.config
     context = context_of(config)
     if context is not None and (args.max_length is None or args.max_length > context):
         args.max_length = context
+    return args
 
 
 def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] | None) -> LoraConfig | None:
-    """peft's configuration; a new head is trained whole and saved beside the adapters."""
+    """peft's configuration. modules_to_save: a new head, trained whole and saved with the adapters."""
     if lora["name"] == "none":
         return None
     targets = lora["target_modules"]
@@ -73,8 +78,16 @@ def lora_config(lora: Mapping[str, Any], task: str, modules_to_save: list[str] |
     )
 
 
-def keep_dropout(model: torch.nn.Module) -> None:
-    """The adapters' own: TRL switches off every dropout in a model, for the sake of the base model's."""
+def restore_adapters(model: torch.nn.Module) -> None:
+    """Takes back what TRL does to adapters.
+
+    On a base in 4 bits it puts what is trained into bfloat16, which rounds small steps away, and which a head in
+    float32 arithmetic doesn't take; autocast computes in bfloat16 all the same. And it switches off every dropout.
+    """
+    if getattr(model, "is_loaded_in_4bit", False):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             for name, dropout in layer.lora_dropout.items():
@@ -83,7 +96,7 @@ def keep_dropout(model: torch.nn.Module) -> None:
 
 
 def refuse_adapters(model: torch.nn.Module) -> None:
-    """Those that our forward pass would go around."""
+    """UserError for adapters that our forward pass would leave out."""
     if hasattr(model.get_output_embeddings(), "base_layer"):
         raise UserError("peft_config", "the language-model head can't have adapters", "leave it out of target_modules")
     adapters = getattr(model, "peft_config", {}).values()
@@ -92,21 +105,12 @@ def refuse_adapters(model: torch.nn.Module) -> None:
 
 
 def quantized_on(lora: Mapping[str, Any]) -> torch.device | None:
-    """The rank's device, where LoRA's base is to be quantized; None where it isn't."""
+    """This rank's device if LoRA's base model is to be quantized on it; else None."""
     return device() if lora["name"] == "quantized" else None
 
 
-def adapters_in_float32(model: torch.nn.Module) -> None:
-    """On a base in 4 bits TRL has what is learned in bfloat16, where small steps are rounded away, and which a head in
-    float32 arithmetic can't take. Autocast computes in bfloat16 all the same."""
-    if getattr(model, "is_loaded_in_4bit", False):
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-
-
 def log_to(folder: Path, run_name: str) -> None:
-    """Where trackers write, by the environment variables each of them reads. W&B is offline unless it has a key."""
+    """Sets where trackers write, by their environment variables. W&B is offline unless it has a key."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)
     os.environ["WANDB_DIR"] = os.environ["TRACKIO_DIR"] = str(folder)
     os.environ.setdefault("WANDB_PROJECT", "repalign")
@@ -118,7 +122,7 @@ def log_to(folder: Path, run_name: str) -> None:
 
 
 def _has_wandb_key() -> bool:
-    """In the environment, or where `wandb login` puts it."""
+    """Is there a key in the environment, or where `wandb login` puts it?"""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -1,13 +1,15 @@
-"""Confidence DPO: each pair is learned as far as a reward on the policy's own activations is sure of it.
+"""Confidence DPO: each pair is learned as far as a reward on the policy's own activations is sure of its label.
 
     L = -gamma log sigma(z) - (1 - gamma) log sigma(-z),   z = beta [log-ratio(y_c) - log-ratio(y_r)]
 
-One forward of the policy gives the log-probabilities and, by hooks, the states at the answers' ends; from those the
-hybrid reward gives gamma, a constant to autograd, and is then re-fitted (live_reward.py). TRL's DPOTrainer does the
-rest: data preparation, the reference model, LoRA, saving, DeepSpeed and FSDP.
+y_c and y_r are the chosen and the rejected answer, a log-ratio is log policy(y | x) - log reference(y | x), and gamma,
+the confidence, is how likely the label is right. One forward of the policy gives the log-probabilities and, by hooks,
+the states at the answers' ends. From those the hybrid reward gives gamma (pair_confidence.py), a constant to autograd;
+after the step it is fitted to the pairs anew (live_reward.py). The loss is averaged over the pairs of the whole
+optimiser step (pair_mean.py). TRL's DPOTrainer does the rest: data preparation, the reference model, LoRA, saving,
+DeepSpeed and FSDP.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -27,16 +29,15 @@ from alignment.models.activations import Reader, layer_count, reading
 from alignment.models.completions import add_completion_head, answer_log_probs, token_log_probs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Item, Layout, Packing, answers
-from alignment.trainers.arguments import adapters_in_float32, keep_dropout, refuse_adapters, within_context
+from alignment.trainers.arguments import refuse_adapters, restore_adapters, settled
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
-from alignment.trainers.checkpoints import seal_checkpoints
 from alignment.trainers.live_reward import LiveReward
-from alignment.trainers.one_device import on_one_device
-from alignment.trainers.own_data import check_numbers, given_pairs, refuse_changed, require_room
+from alignment.trainers.own_data import check_numbers, data_sets, given_pairs, refuse_changed, require_room
 from alignment.trainers.pair_confidence import Judged, confidence_of
 from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import REFERENCES, TOKENS, reference_of, with_reference_columns
+from alignment.trainers.resuming import seal_checkpoints
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 from alignment.trainers.start import check_objective, check_reference, fit_reward, objective
 from alignment.types import UserError
@@ -45,8 +46,8 @@ from alignment.types import UserError
 class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
     """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
 
-    reward: a HybridReward, or the folder of one; None fits one at start on `args.reward_pairs` training pairs.
-    revision: of the hub, from which a model that is given was loaded: the reference is loaded from there again.
+    reward: a HybridReward, or its folder; with None a reward is fitted at start on `args.reward_pairs` training pairs.
+    revision: the commit on the hub that `model` was loaded from, where it is a model; the reference is loaded from it.
     """
 
     def __init__(
@@ -63,20 +64,17 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             ConfidenceDPOConfig, args, train_dataset, kwargs.get("eval_dataset"), sorted(TOKENS), model,
             kwargs.get("processing_class"),
         )  # fmt: skip
-        _refuse(args, train_dataset, reward, kwargs)
+        _refuse_arguments(args, train_dataset, reward, kwargs)
         if isinstance(reward, str | Path):
             reward = HybridReward.load(reward)
         self.starts_at_reference = kwargs.get("ref_model") is None
         self._pairs, self._given_pairs = PairRecord(), len(train_dataset)
-        args = copy.copy(args)  # what is settled here isn't the caller's
-        on_one_device(args, model)
-        within_context(args, model)
+        args = settled(args, model)
         if self.starts_at_reference:
             peft_config = kwargs.get("peft_config")
             kwargs["ref_model"] = reference_of(model, args.precompute_ref_log_probs, peft_config, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        adapters_in_float32(self.model)
-        keep_dropout(self.model)
+        restore_adapters(self.model)
         self._prepare_rows()
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         self._refuse_models()
@@ -89,7 +87,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
 
     @property
     def live(self) -> LiveReward | None:
-        """The reward that gamma comes from; None until there is one, or where gamma comes from elsewhere."""
+        """The reward that gamma comes from; None until there is a reward, or where gamma comes from elsewhere."""
         return self.confidence.live
 
     # ---- the loss ----------------------------------------------------------------------------------------------------
@@ -102,13 +100,13 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         real_pairs = inputs.pop("real_pairs", None)
         judged = self.judge(model, inputs, real_pairs)
         losses = self.pair_losses(judged.log_ratio_difference, judged.confidence, self.beta)
-        if self.model.training:  # filler, and answers cut short, teach the reward nothing
+        if self.model.training:  # filler, and pairs with an answer cut short, teach the reward nothing
             self.confidence.learn(judged, ~inputs["cut"][:real_pairs])
         self._pairs.add(judged, self.beta, real_pairs)
         return self.step_mean(losses, real_pairs, num_items_in_batch)
 
     def judge(self, model: nn.Module, inputs: dict[str, Any], real_pairs: int | None = None) -> Judged:
-        """What the policy says about a batch of pairs, and how sure their labels are."""
+        """The log-ratio differences of a batch of pairs, and the confidence in their labels."""
         with self.reading(inputs, self.confidence.pooling) as reader:
             log_probs = answer_log_probs(model, self.inner(model), self.layout, inputs)
         if self.precompute_ref_logps:
@@ -119,7 +117,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         return self.confidence.judge(chosen - rejected, inputs, reader, real_pairs)
 
     def reading(self, inputs: dict[str, Any], pooling: str | None) -> AbstractContextManager[Reader | None]:
-        """Hooks on the policy's blocks, open for one forward pass; none where no states are read."""
+        """Hooks on the policy's blocks for one forward pass; None where the confidence reads no states."""
         if pooling is None:
             return nullcontext()
         spans = find_spans(inputs["input_ids"], answers(inputs), self._end_ids, pooling)
@@ -127,7 +125,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         return reading(policy, range(1, layer_count(policy) + 1), spans)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Of chosen and rejected answers; with LoRA those of the policy without its adapters."""
+        """The reference's log-probabilities of chosen and rejected answers; with LoRA the policy without adapters."""
         policy, adapters = self.inner(self.model), nullcontext()
         if self.ref_model is None and hasattr(policy, "peft_config"):
             adapters = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
@@ -137,13 +135,13 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
 
     @staticmethod
     def pair_losses(difference: Tensor, confidence: Tensor, beta: float) -> Tensor:
-        """The objective, which the check at start puts to the test."""
+        """The objective; check_objective calls it too."""
         return confidence_dpo_loss(beta * difference, confidence)
 
     # ---- before the first step ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """On every rank: a reward is fitted if none was given; the objective is said, and checked."""
+        """On every rank: fits a reward if none was given, prints the objective, and checks it."""
         super().begin()
         if self.confidence.needs_reward:
             self.confidence.take(fit_reward(self.train_dataset, self.args, self.accelerator, self.states_of))
@@ -153,7 +151,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         self.check()
 
     def check(self) -> None:
-        """Runs what training runs on one micro-batch, with the wrapped model, and leaves no trace."""
+        """Computes what training computes of one micro-batch, with the wrapped model, and leaves no trace."""
         args, device, batch = self.args, self.accelerator.device, self.batch_of(self.first_rows())
         no_trace = torch.random.fork_rng([] if device.type == "cpu" else [device])
         with no_trace, self.aside() as model:
@@ -161,17 +159,17 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         if self.state.global_step == 0 and self.starts_at_reference:
             tokens = int((batch["answer_stop"] - batch["answer_start"]).max())
             half = args.bf16 or args.fp16 or self.model.dtype != torch.float32
-            kept = f"{args.output_dir}/reference_log_probs" if self.precompute_ref_logps else None
-            check_reference(judged.log_ratio_difference.float(), tokens, half, kept)
+            folder = f"{args.output_dir}/reference_log_probs" if self.precompute_ref_logps else None
+            check_reference(judged.log_ratio_difference.float(), tokens, half, folder)
         check_objective(judged, self.beta, self.pair_losses)
         self.confidence.check(judged, ~batch["cut"])
 
     def states_of(self, rows: Sequence[Mapping[str, Any]], pooling: str) -> Tensor:
         """(pair, 2, layer, width): the states of chosen and rejected answers, as the policy now stands."""
         batch = self.batch_of(rows)
-        nothing = {name: batch[name][:0] for name in ("predictors", "targets", "target_answer")}  # no head is needed
+        no_targets = {name: batch[name][:0] for name in ("predictors", "targets", "target_answer")}  # for the head
         with self.aside() as model, self.reading(batch, pooling) as reader:
-            token_log_probs(model, self.inner(model), self.layout, {**batch, **nothing})
+            token_log_probs(model, self.inner(model), self.layout, {**batch, **no_targets})
         return torch.stack(reader.states.chunk(2), dim=1)
 
     def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -185,8 +183,8 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients:
-            of_reward = self.confidence.step()
-            for name, value in (self._pairs.summary(self.accelerator) | of_reward).items():
+            metrics = self._pairs.summary(self.accelerator) | self.confidence.step()
+            for name, value in metrics.items():
                 self._metrics["train"][name].append(value)
         return loss
 
@@ -198,7 +196,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         super().log(logs, start_time)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Where the reward comes back on resuming, under DDP, DeepSpeed and FSDP alike."""
+        """On resuming, the reward is loaded here: Trainer comes by under DDP, DeepSpeed and FSDP alike."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.confidence.load(Path(checkpoint))
@@ -210,11 +208,11 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
     # ---- data and models ---------------------------------------------------------------------------------------------
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        self._prepare_rows()  # TRL's __init__ calls this before ours goes on
+        self._prepare_rows()  # TRL's __init__ calls this method before it returns to ours
         return with_reference_columns(self, dataset, name, batch_size)
 
     def _prepare_rows(self) -> None:
-        """Collator and heads of our own, once TRL has made the models."""
+        """Sets up collator and heads of our own, once TRL has the models."""
         if isinstance(self.data_collator, RowCollator):
             return
         for model in filter(None, (self.model, self.ref_model)):
@@ -223,18 +221,18 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         require_room(self.train_dataset, self._given_pairs, limit, "train_dataset")
         pad_id = self._tokenizer.pad_token_id
         packing = Packing(args.packing, args.packing_max_tokens)
-        self.lay_out(packing, pad_id, self._longest, args.pad_to_multiple_of)
+        self.lay_out(packing, pad_id, self._longest)
         columns = REFERENCES + (("confidence",) if args.confidence == "column" else ())
         self.data_collator = RowCollator(self.layout, partial(_pair, limit=limit), columns, partial(_cut, limit=limit))
 
     def _longest(self) -> int:
         """Tokens of the longest text of any data set."""
-        named = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
-        tokens = longest(_pair, *(pairs for pairs in (self.train_dataset, *named.values()) if pairs is not None))
+        given = (self.train_dataset, *data_sets(self.eval_dataset))
+        tokens = longest(_pair, *(pairs for pairs in given if pairs is not None))
         return min(tokens, self.args.max_length or tokens)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """Rows that hold token ids already are taken as they are, but for prompts that leave no room for an answer."""
+        """Rows that hold token ids stay as they are, except that those whose prompt leaves no room are left out."""
         if not set(TOKENS).issubset(dataset.column_names or ()):
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         for row, pair in enumerate(dataset.select_columns(["chosen_ids", "rejected_ids"])):
@@ -260,26 +258,24 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         if self._is_vision_dataset:
             raise UserError("train_dataset", "it holds images", "give text")
         if self.aux_loss_enabled:
-            raise UserError(
-                "model", "it is a mixture of experts, whose routers' loss this one leaves out",
-                "set router_aux_loss_coef=0 in its configuration",
-            )  # fmt: skip
+            problem = "it is a mixture of experts, whose routers' loss this one leaves out"
+            raise UserError("model", problem, "set router_aux_loss_coef=0 in its configuration")
         refuse_adapters(self.model)
 
 
 def _pair(row: Mapping[str, Any], limit: int | None = None) -> Item:
-    """A pair as an item; what is longer than `limit` is cut off its answers."""
+    """A pair as an item. limit: of tokens in a text; answers are cut at their end."""
     room = None if limit is None else limit - len(row["prompt_ids"])
     return Item(row["prompt_ids"], [row["chosen_ids"][:room], row["rejected_ids"][:room]])
 
 
 def _cut(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor], limit: int | None) -> dict[str, Tensor]:
-    """Which pairs lost the end of an answer."""
+    """Which pairs have an answer cut at its end."""
     return {"cut": torch.tensor([limit is not None and _pair(row).longest > limit for row in rows])}
 
 
-def _refuse(args: ConfidenceDPOConfig, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:
-    """What can't work, before a model is loaded."""
+def _refuse_arguments(args: ConfidenceDPOConfig, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:
+    """UserError for arguments that can't work, before a model is loaded."""
     if others.get("data_collator") is not None:
         raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
     if others.get("compute_metrics") is not None:

@@ -1,19 +1,16 @@
-"""The settings of confidence DPO: DPOConfig's, and ours. What would have no effect is refused."""
+"""The settings of confidence DPO: DPOConfig's, and ours. Settings that would have no effect are refused."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from trl import DPOConfig
 
-from alignment.models.packing import Packing
-from alignment.trainers.own_data import refuse_changed, refuse_text_for_numbers
-from alignment.trainers.pair_mean import refuse_unweighable
+from alignment.trainers.own_data import refuse_changed
+from alignment.trainers.pair_config import PairConfig
 from alignment.trainers.unread_confidence import unread
 from alignment.types import ConfidenceSource, Gate, LiveConfidence, Pooling, Refit, UserError
 
-Confidence = Literal[ConfidenceSource, "fixed"]
-
-# Fields of DPOConfig that our loss doesn't know: only their default goes.
+# Fields of DPOConfig that our loss doesn't know: they must stay at their defaults.
 REFUSED = {
     "loss_type": "the loss is confidence DPO's",
     "loss_weights": "there is one loss",
@@ -32,17 +29,13 @@ REFUSED = {
     "pad_token": "TRL no longer reads it; set the tokenizer's",
     "use_liger_kernel": "it replaces the forward that scores the answers",
 }
-# Fields of DPOConfig that TRL's own code reads as before.
-INHERITED = (
-    "model_init_kwargs", "trust_remote_code", "disable_dropout", "dataset_num_proc", "max_length",
-    "precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading",
-)  # fmt: skip
-READ = ("beta", "pad_to_multiple_of")
 
 
 @dataclass
-class ConfidenceDPOConfig(DPOConfig):
+class ConfidenceDPOConfig(PairConfig, DPOConfig):
     """DPOConfig with the confidence of a pair and the re-fit of the hybrid reward.
+
+    R_c and R_r are the hybrid reward of the chosen and of the rejected answer, gamma the confidence in a pair's label.
 
     confidence: where gamma comes from.
         "calibrated"  sigma(alpha (R_c - R_r)), pair by pair (eq. 8), with the alpha that makes gamma a probability on
@@ -63,8 +56,7 @@ class ConfidenceDPOConfig(DPOConfig):
         "off"         the reward stays as it was fitted
     refit_margin: mu = 1 (the paper's appendix A.3).
     refit_learning_rate, refit_weight_decay: AdamW's, 0.01 and 0.01 (released code, which has Adam; see live_reward.py).
-    packing: "auto" reads each prompt once for both of its answers where the model can (models/packing.py), "off" never.
-    packing_max_tokens: the longest a row of several pairs may be.
+    packing, packing_max_tokens: see PairConfig.
     """
 
     confidence: str = field(default="calibrated", metadata={"help": "Where the confidence of a pair comes from."})
@@ -78,50 +70,39 @@ class ConfidenceDPOConfig(DPOConfig):
     refit_learning_rate: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
     refit_weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
 
-    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
-    packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
-
     def __post_init__(self) -> None:
-        refuse_text_for_numbers(self)
         super().__post_init__()
         refuse_changed(self, REFUSED)
-        _choice("confidence", self.confidence, get_args(Confidence))
-        _choice("refit", self.refit, get_args(Refit))
-        _choice("gate", self.gate, (None, *get_args(Gate)))
-        _choice("pooling", self.pooling, (None, *get_args(Pooling)))
+        _require_choice("confidence", self.confidence, (*get_args(ConfidenceSource), "fixed"))
+        _require_choice("refit", self.refit, get_args(Refit))
+        _require_choice("gate", self.gate, (None, *get_args(Gate)))
+        _require_choice("pooling", self.pooling, (None, *get_args(Pooling)))
         for name, example in (("beta", 0.1), ("alpha", 7.5), ("refit_learning_rate", 0.01)):
             if not getattr(self, name) > 0:
                 raise UserError(name, f"{getattr(self, name)} is not above 0", f"give a positive number, as {example}")
         for name in ("refit_margin", "refit_weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
-        Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
-        refuse_unweighable(self)
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
         if self.confidence == "fixed" and (self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1):
             raise UserError("fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9")
         if self.live and self.enable_jit_checkpoint:
-            raise UserError(
-                "enable_jit_checkpoint", "it saves in the middle of a step, and without the reward", "leave it at False"
-            )
-        self._refuse_idle()
+            problem = "it saves in the middle of a step, and without the reward"
+            raise UserError("enable_jit_checkpoint", problem, "leave it at False")
+        refuse_changed(self, unread(self.confidence, self.refit))
+        if self.confidence != "fixed":
+            refuse_changed(self, {"fixed_confidence": f"confidence={self.confidence!r} has its own values"})
+        if not self.precompute_ref_log_probs:
+            refuse_changed(self, {"precompute_ref_batch_size": "precompute_ref_log_probs is off"})
 
     @property
     def live(self) -> bool:
         """Does the confidence come from the hybrid reward?"""
         return self.confidence in get_args(LiveConfidence)
 
-    def _refuse_idle(self) -> None:
-        """Settings that nobody reads where others are as they are."""
-        if self.confidence != "fixed":
-            refuse_changed(self, {"fixed_confidence": f"confidence={self.confidence!r} has its own values"})
-        refuse_changed(self, unread(self.confidence, self.refit))
-        if not self.precompute_ref_log_probs:
-            refuse_changed(self, {"precompute_ref_batch_size": "precompute_ref_log_probs is off"})
 
-
-def _choice(name: str, value: Any, choices: tuple) -> None:
+def _require_choice(name: str, value: Any, choices: tuple) -> None:
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices)
         raise UserError(name, f"{value!r} is not a choice", f"choose one of {known}")

@@ -1,7 +1,7 @@
-"""Rows dealt to ranks so that each has about as many tokens: a step takes as long as its slowest rank.
+"""Rows dealt to ranks so that all have about as many tokens: a step takes as long as its slowest rank.
 
-accelerate deals an epoch's batches to ranks in turn, so that ranks x batch rows in a row are computed at the same time.
-Among themselves they may stand in any order: the optimiser step has the same rows, and its mean is the same.
+accelerate deals an epoch's batches to the ranks in turn: one batch for each is computed at the same time. The rows of
+these batches may be exchanged: the optimiser step has the same rows, and its mean is the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch.utils.data import RandomSampler, Sampler
 
 
 class BalancedSampler(Sampler[int]):
-    """The order of another sampler, with the rows of every `ranks` batches of `size` dealt by their tokens."""
+    """The order of another sampler, but with the rows of every `ranks` batches of `size` dealt by their tokens."""
 
     def __init__(self, order: Sampler[int], tokens: Sequence[int], ranks: int, size: int) -> None:
         self._order, self._tokens, self._ranks, self._size = order, tokens, ranks, size
@@ -23,7 +23,7 @@ class BalancedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rows = iter(self._order)
         while together := list(islice(rows, self._ranks * self._size)):
-            if len(together) == self._ranks * self._size:  # the rest of an epoch is filled up by its order
+            if len(together) == self._ranks * self._size:  # accelerate fills up the last batches by their order
                 together = deal(together, [self._tokens[row] for row in together], self._ranks)
             yield from together
 
@@ -33,14 +33,14 @@ class BalancedSampler(Sampler[int]):
 
 
 def seeded(order: Sampler[int], seed: int | None) -> Sampler[int]:
-    """As accelerate makes it: it does so only with samplers that it knows."""
+    """The seeded sampler that accelerate makes of a RandomSampler, which it wouldn't find inside ours."""
     return SeedableRandomSampler(order.data_source, data_seed=seed) if isinstance(order, RandomSampler) else order
 
 
 def deal(rows: Sequence[int], tokens: Sequence[int], ranks: int) -> list[int]:
-    """Rank after rank, as many rows each: the longest row left goes to the rank with the fewest tokens that has room.
+    """The rows in the order of the ranks that get them, as many for each rank, which keep their order there.
 
-    A rank's rows keep their order.
+    From the longest row on, each goes to the rank with the fewest tokens so far that has room.
     """
     room, held = [len(rows) // ranks] * ranks, [0] * ranks
     dealt: list[list[int]] = [[] for _ in range(ranks)]

@@ -20,29 +20,24 @@ def save_whole(
 ) -> None:
     """Writes the model as from_pretrained loads it: gathered from the ranks, LoRA's adapters merged, no pickle.
 
-    The adapters themselves stay beside it, in the folder `adapters`.
-    revision: the one that the trained model was loaded from, for LoRA's base.
+    The adapters themselves are written beside it, into the folder `adapters`. revision: of LoRA's base model.
     """
-    if lora["name"] == "none":
-        trainer.save_model(str(folder))
-    else:
-        adapters = adapters_beside(folder)
-        trainer.save_model(str(adapters))
-        if ranks.main:
-            _merge(trainer, adapters, kind, folder, revision)
-            (adapters / "training_args.bin").unlink(missing_ok=True)
+    trained = folder if lora["name"] == "none" else adapters_beside(folder)
+    trainer.save_model(str(trained))
     if ranks.main:
-        (folder / "training_args.bin").unlink(missing_ok=True)
+        (trained / "training_args.bin").unlink(missing_ok=True)
+        if trained != folder:
+            _merge(trainer, trained, kind, folder, revision)
     ranks.wait()
 
 
 def adapters_beside(folder: Path) -> Path:
-    """Where LoRA's adapters lie that were merged into the model in `folder`."""
+    """Where the adapters lie that were merged into the model in `folder`."""
     return folder.with_name("adapters")
 
 
 def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision: str | None) -> None:
-    """Into a fresh copy of the model: the trained one may be split over the ranks, or in 4 bits."""
+    """Merges the adapters into a fresh copy of the model: the trained one may be split over ranks, or in 4 bits."""
     config = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model).config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -60,17 +55,14 @@ def weights_are_split(trainer: Trainer) -> bool:
 
 
 def release(trainer: Trainer) -> None:
-    """Frees a trainer's memory, and lets the next stage of this process group have settings of its own.
+    """Frees a trainer's memory, and lets the next stage of this process group have its own settings.
 
     accelerate and transformers keep the first DeepSpeed configuration for the whole process: inference stages would
     load their models in pieces, and the next trainer would find the batch sizes of this one.
     """
     deepspeed = trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
     trainer.accelerator.free_memory()
-    trainer.model = trainer.model_wrapped = trainer.ref_model = None
-    trainer.deepspeed = trainer.optimizer = trainer.lr_scheduler = None
-    handler = trainer.callback_handler
-    handler.model = handler.optimizer = handler.lr_scheduler = None
+    vars(trainer).clear()  # models, optimizer and engine, which callers may still hold with the trainer
     if deepspeed:
         unset_hf_deepspeed_config()
         AcceleratorState._reset_state()

@@ -1,11 +1,13 @@
-"""A hybrid reward that follows the policy: it judges every batch, and is re-fitted on it.
+"""A hybrid reward that follows the policy: it scores every batch, and is then re-fitted on it (eq. 7).
 
-One step of AdamW per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks): gradients
-are summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result does not depend
-on how the batch was cut up, and every copy on a rank stays the same. Nothing here touches the policy: states come
-detached.
+The re-fit is a step of AdamW per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks):
+gradients are summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result does
+not depend on how the batch was cut up, and the rewards of all ranks stay the same. Nothing here touches the policy: its
+states come detached.
+
 The released code has Adam with weight decay 0.01 as part of the gradient. Our weights are divided by the width, so that
-term would be larger than any gradient and pull the reward to zero; decoupled, it does what it does there.
+this term would be larger than any gradient and pull the reward to zero; decoupled, as in AdamW, it acts as it does
+there.
 """
 
 import json
@@ -17,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alignment.maths.hybrid import hybrid_score
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.hybrid_reward import HybridReward
 from alignment.types import Refit, StageFailed
@@ -41,10 +44,10 @@ class LiveReward:
 
     @torch.no_grad()
     def rewards(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """R and the gate's weights of each row of (row, layer, width), the head as it stood when the step began."""
+        """R and the gate's weights of each row of (row, layer, width), by the reward as it was when the step began."""
         scores = self.reward.layer_scores(states)
         weights = self.reward.gate_weights(scores)
-        return (weights * scores).sum(dim=1), weights
+        return hybrid_score(scores, weights), weights
 
     def add(self, chosen: Tensor, rejected: Tensor) -> None:
         """Adds a micro-batch's pairs to the step."""
@@ -59,7 +62,7 @@ class LiveReward:
         self._loss, self._pairs = self._loss + loss.detach(), self._pairs + len(chosen)
 
     def step(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> float | None:
-        """Ends the optimiser step: AdamW on the mean gradient. The mean loss of its pairs; None if there were none."""
+        """Ends the optimiser step by AdamW on the mean gradient. Gives the pairs' mean loss; None without pairs."""
         flat = torch.cat([*(total.flatten() for total in self._sums), self._loss.view(1), self._pairs.view(1)])
         flat = sum_over_ranks(flat)
         pairs, loss = flat[-1], flat[-2]

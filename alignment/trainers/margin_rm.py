@@ -1,14 +1,14 @@
-"""A reward model that asks for a gap as large as the pair's margin (Legend; Llama 2, eq. 2).
+"""A reward model that learns a gap as large as the pair's margin (Legend; Llama 2, eq. 2).
 
-    L = -log sigma(r_c - r_r - m), averaged over the pairs of the optimiser step
+    L = -log sigma(r_c - r_r - m), averaged over the pairs of the optimiser step (pair_mean.py)
 
-TRL's RewardTrainer does the rest: data preparation, LoRA, saving, DeepSpeed. What it calls "margin" in its logs, the
-difference of two rewards, is `reward_gap` here; `margin` is always the data's column.
+r_c and r_r are the rewards of the chosen and the rejected answer, m is the pair's margin. TRL's RewardTrainer does the
+rest: data preparation, LoRA, saving, DeepSpeed. What it calls "margin" in its logs, the difference of two rewards, is
+`reward_gap` here; `margin` is always the data's column.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any
@@ -19,39 +19,25 @@ from trl import RewardConfig, RewardTrainer
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.models.completions import answer_rewards
-from alignment.models.packing import Item, Layout, Packing
-from alignment.trainers.arguments import adapters_in_float32, keep_dropout, within_context
-from alignment.trainers.checkpoints import seal_checkpoints
-from alignment.trainers.one_device import on_one_device
-from alignment.trainers.own_data import check_numbers, given_pairs, refuse_text_for_numbers, require_room
-from alignment.trainers.pair_mean import PairMean, refuse_unweighable
+from alignment.models.packing import Item, Layout, Packing, shared_start
+from alignment.trainers.arguments import restore_adapters, settled
+from alignment.trainers.own_data import check_numbers, given_pairs, require_room
+from alignment.trainers.pair_config import PairConfig
+from alignment.trainers.pair_mean import PairMean
+from alignment.trainers.resuming import seal_checkpoints
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 from alignment.types import UserError
 
 
 @dataclass
-class MarginRewardConfig(RewardConfig):
-    """RewardConfig with the layout of rows.
-
-    packing: "auto" reads what chosen and rejected text have in common once, where the model can (models/packing.py),
-        "off" never.
-    packing_max_tokens: the longest a row of several pairs may be.
-    """
-
-    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
-    packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
-
-    def __post_init__(self) -> None:
-        refuse_text_for_numbers(self)
-        super().__post_init__()
-        Packing(self.packing, self.packing_max_tokens)  # refuses what it can't be
-        refuse_unweighable(self)
+class MarginRewardConfig(PairConfig, RewardConfig):
+    """RewardConfig with `packing` and `packing_max_tokens`, which PairConfig explains."""
 
 
 class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
-    """TRL's RewardTrainer with margins: give it a data set with a column `margin`; without one it is the vanilla loss.
+    """TRL's RewardTrainer for a data set with a column `margin`; without that column the loss has no margin.
 
-    Pairs with a text longer than `max_length` tokens are left out, as TRL does; `dropped_pairs` says how many.
+    Pairs with a text longer than `max_length` tokens are left out, as TRL does it; `dropped_pairs` says how many.
     """
 
     def __init__(self, model: Any, args: MarginRewardConfig, train_dataset: Any = None, **kwargs: Any) -> None:
@@ -62,21 +48,18 @@ class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
         for name in ("data_collator", "compute_metrics"):
             if kwargs.get(name) is not None:
                 raise UserError(name, "MarginRewardTrainer has its own", "leave it out")
-        if "margin" in (getattr(train_dataset, "column_names", None) or ()):  # a NaN would make one of every weight
+        if "margin" in (getattr(train_dataset, "column_names", None) or ()):  # a NaN would spread to every weight
             check_numbers(train_dataset, "train_dataset", "margin", -inf, inf)
-        self._sums: dict[str, Tensor] = {}  # of the mode
-        args = copy.copy(args)  # what is settled here isn't the caller's
-        on_one_device(args, model)
-        within_context(args, model)
+        self._sums: dict[str, Tensor] = {}  # "train" or "eval" -> what _record adds up
+        args = settled(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        adapters_in_float32(self.model)
-        keep_dropout(self.model)
+        restore_adapters(self.model)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         require_room(self.train_dataset, len(train_dataset), args.max_length, "train_dataset")
-        pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # after it rewards are never read
+        pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # its rewards are never read
         packing = Packing(args.packing, args.packing_max_tokens)
         texts = partial(longest, _pair, self.train_dataset)  # an evaluation's beyond a sliding window is refused later
-        self.lay_out(packing, pad_id, texts, args.pad_to_multiple_of)
+        self.lay_out(packing, pad_id, texts)
         self.data_collator = RowCollator(self.layout, _pair, ("margin",))
         seal_checkpoints(self)
 
@@ -96,20 +79,20 @@ class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
         return loss
 
     def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For the check at start."""
+        """The rewards, for the check of packed rows."""
         return {"rewards": answer_rewards(model, self.inner(model), layout, batch)}
 
     def _record(self, chosen: Tensor, rejected: Tensor, real_pairs: int | None) -> None:
-        """Sums over the real pairs of this rank since the last log."""
+        """Adds a batch to the sums over this rank's real pairs since the last log."""
         real = slice(real_pairs)
         chosen, rejected = chosen[real].float(), rejected[real].float()
         pairs = torch.tensor(len(chosen), device=chosen.device)
         sums = torch.stack([(chosen > rejected).sum(), (chosen - rejected).sum(), (chosen + rejected).sum() / 2, pairs])
         mode = "train" if self.model.training else "eval"
-        self._sums[mode] = self._sums[mode] + sums.double() if mode in self._sums else sums.double()
+        self._sums[mode] = self._sums.get(mode, 0) + sums.double()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the means over all ranks' real pairs."""
+        """Adds the means over all ranks' real pairs."""
         mode = "train" if self.model.training else "eval"
         if mode in self._sums:
             accuracy, gap, reward, count = self.accelerator.reduce(self._sums.pop(mode), "sum").tolist()
@@ -119,8 +102,7 @@ class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
 
 
 def _pair(row: Mapping[str, Any]) -> Item:
-    """What both texts begin with is their prompt; each keeps a token of its own."""
+    """Two texts as an item: their common start is the prompt, and each has a token or more after it."""
     texts: list[Sequence[int]] = [row["chosen_ids"], row["rejected_ids"]]
-    shorter = min(len(text) for text in texts) - 1
-    shared = next((i for i in range(shorter) if texts[0][i] != texts[1][i]), shorter)
+    shared = min(shared_start(texts), len(texts[0]) - 1, len(texts[1]) - 1)
     return Item(texts[0][:shared], [text[shared:] for text in texts])

@@ -1,7 +1,7 @@
 """One process trains on one device, however many GPUs it sees.
 
-Left to themselves, Trainer would wrap the model in DataParallel and load as many pairs as there are GPUs, and TRL would
-load a model in pieces, some on each (device_map="auto"): rows, hooks and the count of a step's pairs are a rank's own.
+Trainer would wrap the model in DataParallel and multiply the batch by the number of GPUs, and TRL would load a model in
+pieces, some on each (device_map="auto"). But rows, hooks and the count of a step's pairs are made for one model a rank.
 """
 
 import warnings
@@ -13,14 +13,14 @@ from alignment.types import UserError
 
 
 def on_one_device(args: TrainingArguments, model: Any) -> None:
-    """Before Trainer's and TRL's own __init__, which decide by what is settled here. model: a name, or the model."""
+    """Sets the arguments so, before Trainer's and TRL's __init__ read them. model: a name, or the model."""
     if args.device.type == "mps":
         raise UserError("args", "Apple's GPUs have no float64, which rewards are summed in", "set use_cpu=True")
     if args.n_gpu > 1:
         warnings.warn(
             f"this process sees {args.n_gpu} GPUs and trains on {args.device}; launch=ddp, or accelerate launch, "
             "trains on all of them",
-            stacklevel=3,
+            stacklevel=4,
         )
         args._n_gpu = 1
     if isinstance(model, str):

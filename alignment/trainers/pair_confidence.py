@@ -1,10 +1,10 @@
-"""How sure the label of a pair is: gamma, a number in [0, 1] for each pair, which the loss takes as a constant.
+"""How sure the label of a pair is: gamma (γ), a number in [0, 1] for each pair, which the loss takes as a constant.
 
-    fixed    one number for every pair
+    fixed    the same number for every pair
     column   the data set's own column `confidence`
     live     from a hybrid reward on the policy's activations, which is re-fitted as the policy moves (live_reward.py)
 
-Each kind judges micro-batches of pairs and keeps its own state; only the live one has any.
+The trainer gives micro-batches of pairs to one of these kinds. Only the live one learns from them and has a state.
 """
 
 import copy
@@ -23,14 +23,14 @@ from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.live_reward import LiveReward
 from alignment.types import StageFailed, UserError
 
-PINNED = 1e-6  # this near to 0 or 1 a confidence can't be seen to move
+PINNED = 1e-6  # a confidence this near to 0 or 1 can't be seen to move
 
 
 @dataclass(frozen=True)
 class Judged:
     """A batch of pairs: the policy's log-ratio differences and the confidence in the labels.
 
-    states, rewards and gate weights, of a live confidence: chosen rows first, then rejected ones.
+    states, rewards, gate_weights: those that a live confidence comes from, chosen answers first, then rejected ones.
     """
 
     log_ratio_difference: Tensor
@@ -41,14 +41,14 @@ class Judged:
 
 
 class Confidence:
-    """What the three kinds answer; where nothing else is said, as one that has no state."""
+    """What all kinds can do; a kind without a state leaves most of it as it is here."""
 
     live: LiveReward | None = None
-    pooling: str | None = None  # where in an answer the states are that it reads; None: it reads none
+    pooling: str | None = None  # where in an answer states are read; None: nowhere
     needs_reward = False
 
     def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader | None, real: int | None) -> Judged:
-        """difference: of the log-ratios of each pair, the first `real` of which aren't filler (None: none is)."""
+        """difference: of each pair's log-ratios. real: how many pairs come before filler; None: there is no filler."""
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -56,17 +56,17 @@ class Confidence:
         raise NotImplementedError
 
     def learn(self, judged: Judged, taught: Tensor) -> None:
-        """Takes in the pairs of a micro-batch, those of its first that `taught` marks."""
+        """Adds pairs of a micro-batch to the step. taught: for each of the first pairs, whether it is learned from."""
 
     def step(self) -> dict[str, float]:
-        """Ends an optimiser step. What there is to log of it."""
+        """Ends an optimiser step, and gives what there is to log of it."""
         return {}
 
     def check(self, judged: Judged, taught: Tensor) -> None:
-        """StageFailed if pairs that it learned would change nothing."""
+        """StageFailed if learning from these pairs would change nothing."""
 
     def save(self, folder: Path) -> None:
-        """Into a checkpoint, on the main process."""
+        """Writes its state into a checkpoint, on the main process."""
 
     def load(self, folder: Path) -> None:
         """Goes on exactly where `save` stopped."""
@@ -98,7 +98,7 @@ class ColumnConfidence(Confidence):
 class LiveConfidence(Confidence):
     """From the rewards of a pair's two answers, on states read in the forward pass that gives the log-probabilities.
 
-    It has no reward until it takes one. policy: the configuration of the model whose states are read.
+    There is no reward until `take` is given one. policy: the configuration of the model whose states are read.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class LiveConfidence(Confidence):
                     "reward", "it orders held-out pairs no better than chance: every confidence would be 1/2, and "
                     "nothing learned", "give more pairs, or ones whose labels can be seen in the activations",
                 )  # fmt: skip
-        self.live = self._following(reward.to(self._device))
+        self.live = self._new_live(reward.to(self._device))
 
-    def _following(self, reward: HybridReward) -> LiveReward:
+    def _new_live(self, reward: HybridReward) -> LiveReward:
         args = self._args
         return LiveReward(reward, args.refit, args.refit_margin, args.refit_learning_rate, args.refit_weight_decay)
 
@@ -147,7 +147,7 @@ class LiveConfidence(Confidence):
         return Judged(difference, self.gamma(rewards, real).to(difference.dtype), states, rewards, gate_weights)
 
     def gamma(self, rewards: Tensor, real: int | None = None) -> Tensor:
-        """Of pairs whose chosen answers come first, then the rejected ones."""
+        """gamma of each pair, of its rewards: those of the chosen answers, then those of the rejected ones."""
         chosen, rejected = rewards.chunk(2)
         if self._args.confidence == "released":
             sums = self._sum_over_ranks(released_means(chosen[:real], rejected[:real]))
@@ -182,11 +182,11 @@ class LiveConfidence(Confidence):
         return {} if loss is None else {"head_loss": loss}
 
     def check(self, judged: Judged, taught: Tensor) -> None:
-        """One step on a copy of the reward must change how sure it is of these pairs."""
+        """One step on a copy of the reward must change the confidence in these pairs."""
         if self._args.refit == "off":
             return
         trial = copy.copy(self)
-        trial.live = self._following(copy.deepcopy(self.live.reward))
+        trial.live = self._new_live(copy.deepcopy(self.live.reward))
         trial.learn(judged, taught)
         trial.live.step(lambda sums: sums)
         before, (after, _) = judged.rewards, trial.live.rewards(judged.states)
@@ -210,7 +210,7 @@ class LiveConfidence(Confidence):
 def confidence_of(
     args: ConfidenceDPOConfig, policy: Any, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]
 ) -> Confidence:
-    """The kind that the settings ask for."""
+    """The kind of confidence that the settings ask for."""
     if args.confidence == "fixed":
         return FixedConfidence(args.fixed_confidence)
     if args.confidence == "column":

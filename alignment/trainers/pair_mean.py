@@ -1,9 +1,9 @@
 """The loss of an optimiser step is the mean over its real pairs, however they are cut into micro-batches and ranks.
 
-Left to themselves, Trainer averages micro-batches and accelerate fills up the last batch of an epoch with pairs from
-its beginning, so that a short batch weighs more per pair and filler pairs count. Here every loss is scaled by its share
-of the real pairs of the step, and filler has no weight: one rank or many, any accumulation, the same gradient. An
-evaluation likewise has no filler in its loss.
+Trainer alone averages micro-batches, and accelerate fills up the last batches of an epoch with pairs from its beginning
+(filler): a short batch would weigh more per pair, and filler pairs would count. Here every loss is scaled by its share
+of the real pairs of the step, and filler has no weight: the gradient is the same on one rank or many, however often it
+is accumulated. Nor does an evaluation have filler in its loss.
 """
 
 import math
@@ -12,54 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import TrainingArguments
 
-from alignment.trainers.own_data import no_effect, refuse_changed
 from alignment.types import UserError
-
-# Of TrainingArguments: off their defaults, pairs would be counted wrongly.
-UNWEIGHABLE = {
-    "label_smoothing_factor": "it is for labels of classes",
-    "auto_find_batch_size": "the mean over pairs needs to know the batch size",
-    "dataloader_drop_last": "the last, short batch is weighted by its pairs",
-    "ignore_data_skip": "a resumed epoch goes on where it was, or its short last batch would be taken for another",
-}
-# Of train_sampling_strategy, beside random and sequential.
-OTHER_ORDERS = {
-    "batch_rebalance": "changes how many rows a batch has",
-    "group_by_length": "draws another order on every rank",
-}
-
-
-def refuse_unweighable(arguments: TrainingArguments) -> None:
-    """Of settings that our trainers' configurations inherit."""
-    refuse_changed(arguments, UNWEIGHABLE)
-    if arguments.train_sampling_strategy in OTHER_ORDERS:
-        order = arguments.train_sampling_strategy
-        raise UserError(
-            "train_sampling_strategy", f"{order} {OTHER_ORDERS[order]}",
-            "leave it at its default: rows are dealt to ranks by their tokens",
-        )  # fmt: skip
-    accelerator = arguments.accelerator_config
-    if accelerator is None:
-        return
-    if accelerator.even_batches is False:
-        raise UserError(
-            "accelerator_config.even_batches", "False would give ranks different numbers of batches",
-            "leave it at its default: what fills up the last batch has no weight",
-        )  # fmt: skip
-    for name in ("split_batches", "dispatch_batches"):
-        if getattr(accelerator, name, None):
-            no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")
 
 
 class PairMean:
     """Mixin for a TRL trainer: micro-batches carry `real_pairs`, and `step_mean` averages over the whole step."""
 
-    _evaluated_pairs = _evaluated_batches = 0  # of the evaluation in progress: pairs in all, each rank's batches so far
+    _evaluated_pairs = _evaluated_batches = (
+        0  # of the evaluation in progress: all pairs, and this rank's batches so far
+    )
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, int]:
-        """The micro-batches of one optimiser step on this rank, and its number of real pairs over all ranks."""
+        """The micro-batches of one optimiser step on this rank, and how many real pairs the step has on all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         size, ranks = self.args.per_device_train_batch_size, self.args.world_size
         first = self._micro_batches_before(size, ranks)
@@ -74,8 +39,8 @@ class PairMean:
     def step_mean(self, losses: Tensor, real_pairs: int | None, pairs_in_step: int | None) -> Tensor:
         """The mean of the real losses, weighted so that ranks and micro-batches average to the step's mean.
 
-        With full batches the weight is exactly 1, and this is losses.mean() bit for bit. In evaluation there is no
-        step: Trainer averages over the pairs of all batches, as often as a rank's batch has real ones.
+        With full batches the weight is exactly 1, and this is losses.mean() bit for bit. In evaluation, where there is
+        no step, Trainer weights a batch's mean by its real pairs itself.
         """
         if real_pairs is None:
             return losses.mean()
@@ -116,5 +81,5 @@ class PairMean:
 
 
 def _real_pairs(pairs: int, batch: int, size: int) -> int:
-    """Of the `batch`-th batch of `pairs`: accelerate deals batches to ranks in turn and fills up at the end."""
+    """How many pairs of the `batch`-th batch aren't filler: accelerate fills up the last batches at their end."""
     return min(max(pairs - batch * size, 0), size)

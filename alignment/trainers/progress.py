@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 
 
 class ProgressBar(TrainerCallback):
-    """Steps done, with the last logged loss and accuracy; on the main process only."""
+    """Shows the steps done and the last logged loss and accuracy, on the main process only."""
 
     def __init__(self, what: str) -> None:
         self.what = what

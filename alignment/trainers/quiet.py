@@ -1,4 +1,4 @@
-"""Libraries that keep to themselves what this package settles: for every process that trains."""
+"""Switches off what libraries report about things that this package settles: for every process that trains."""
 
 import logging
 import os
@@ -6,8 +6,10 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Libraries listen to environment variables, read at import: no telemetry, and no warnings about what this package
-    settles itself. What is set already stays as it is."""
+    """No telemetry, and no warnings about what this package settles itself; called before the libraries are imported.
+
+    An environment variable that is set already stays as it is.
+    """
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -19,5 +21,5 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "this process sees .* GPUs")  # a run says so itself
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)
     warnings.filterwarnings("ignore", r"`is_gradient_checkpointing`", FutureWarning)  # TRL's own call of it
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a kernel that it would like to load
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

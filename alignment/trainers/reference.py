@@ -1,6 +1,6 @@
-"""Log-probabilities under the reference, computed once before training: an artefact of ours.
+"""The reference model, and its log-probabilities where they are computed once before training.
 
-TRL's own cache is a file of the data set's, which in-memory data sets don't have on every rank. Here the values are
+TRL keeps those in the data set's cache file, which an in-memory data set doesn't have on every rank. Here they are
 gathered on all ranks as they are computed, and the main process keeps them in the output folder for the next start.
 """
 
@@ -26,9 +26,10 @@ TOKENS, REFERENCES = ["prompt_ids", "chosen_ids", "rejected_ids"], ("ref_chosen_
 
 
 def reference_of(model: Any, precomputed: bool, peft_config: Any, revision: str | None) -> PreTrainedModel | None:
-    """The model as it was loaded, on one device. revision: the hub's that it was loaded from.
+    """The model loaded once more from where it came from, on one device. revision: its commit on the hub.
 
-    None where TRL sees to it: log-probabilities are there before, adapters are switched off, a name is loaded twice.
+    None where TRL provides the reference: by log-probabilities computed before, by switching adapters off, or by
+    loading a name twice.
     """
     if not isinstance(model, PreTrainedModel) or peft_config is not None or precomputed:
         return None
@@ -39,7 +40,7 @@ def reference_of(model: Any, precomputed: bool, peft_config: Any, revision: str 
 
 
 def with_reference_columns(trainer: DPOTrainer, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-    """The data set with the columns REFERENCES; name: what the bar calls it."""
+    """The data set with the columns REFERENCES. name: of the data set, for the progress bar."""
     ranks = Ranks(trainer.args.process_index, trainer.args.world_size)
     key = ranks.from_main(lambda: _key(trainer, dataset))
     path = Path(trainer.args.output_dir) / "reference_log_probs" / f"{key}.safetensors"
@@ -49,13 +50,13 @@ def with_reference_columns(trainer: DPOTrainer, dataset: Dataset, name: str, bat
         if ranks.main:
             with atomic_file(path) as file:
                 save_file(values, file)
-    for side, column in values.items():
-        dataset = dataset.add_column(side, column.tolist())
+    for column, log_probs in values.items():
+        dataset = dataset.add_column(column, log_probs.tolist())
     return dataset
 
 
 def _key(trainer: DPOTrainer, dataset: Dataset) -> str:
-    """Of the model and how it computes, the token ids (and so the template), and what is cut off them."""
+    """A hash of the model, how it computes, the token ids (and so the template), and where they are cut."""
     args, model = trainer.args, trainer.model
     arithmetic = [args.bf16, args.fp16, str(model.dtype), model.config._attn_implementation]
     settings = [trainer._precompute_model_hash, args.max_length, trainer.layout.packed, *arithmetic]
@@ -66,7 +67,7 @@ def _key(trainer: DPOTrainer, dataset: Dataset) -> str:
 
 
 def _computed(trainer: DPOTrainer, dataset: Dataset, name: str, batch_size: int) -> dict[str, Tensor]:
-    """By column, gathered from all ranks."""
+    """The log-probabilities by column, gathered from all ranks."""
     accelerator, model = trainer.accelerator, trainer.ref_model or trainer.model
     if trainer.ref_model is None and trainer.is_deepspeed_enabled:  # its parameters are still split, and on the CPU
         if trainer._precompute_engine is None:

@@ -1,6 +1,6 @@
-"""Supervised fine-tuning on chosen answers, in the same rows as the other trainers.
+"""Supervised fine-tuning on chosen answers, in rows laid out as those of the other trainers.
 
-L = the mean over the answer tokens of the optimiser step of -log pi(token), TRL's SFTTrainer's own
+L = mean of -log pi(token) over the answer tokens of the optimiser step, as in TRL's SFTTrainer
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,22 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
 from alignment.models.packing import Item, Layout, Packing
-from alignment.trainers.arguments import adapters_in_float32
-from alignment.trainers.checkpoints import seal_checkpoints
-from alignment.trainers.one_device import on_one_device
+from alignment.trainers.arguments import restore_adapters, settled
+from alignment.trainers.resuming import seal_checkpoints
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 
 
 class PackedSFTTrainer(LaidOutRows, SFTTrainer):
-    """TRL's SFTTrainer for rows `input_ids` and `labels`, -100 up to the answer; several rows of data share one."""
+    """TRL's SFTTrainer for data with `input_ids` and `labels`, which are -100 up to the answer."""
 
-    answers = 1
+    answers_per_prompt = 1
 
     def __init__(self, model: Any, args: SFTConfig, packing: Packing, **kwargs: Any) -> None:
-        on_one_device(args, model)
-        super().__init__(model=model, args=args, **kwargs)
-        adapters_in_float32(self.model)
+        super().__init__(model=model, args=settled(args, model), **kwargs)
+        restore_adapters(self.model)
         add_completion_head(self.inner(self.model))
         texts = partial(longest, _answer, self.train_dataset)
-        self.lay_out(packing, self.processing_class.pad_token_id, texts, self.args.pad_to_multiple_of)
+        self.lay_out(packing, self.processing_class.pad_token_id, texts)
         self.data_collator = RowCollator(self.layout, _answer, beside=_labels)
         seal_checkpoints(self)
 
@@ -43,7 +41,7 @@ class PackedSFTTrainer(LaidOutRows, SFTTrainer):
         return -log_probs.sum() * ranks / num_items_in_batch
 
     def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For the check at start."""
+        """The tokens' log-probabilities, for the check of packed rows."""
         log_probs = token_log_probs if layout.packed else trl_log_probs
         return {"log-probabilities": log_probs(model, self.inner(model), layout, batch)}
 
@@ -54,5 +52,5 @@ def _answer(row: Mapping[str, Any]) -> Item:
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tokens, under the names by which Trainer counts them, to average over the whole step."""
+    """The target tokens under the names by which Trainer counts them, so that the mean is over the whole step."""
     return {"labels": batch["targets"], "shift_labels": batch["targets"]}

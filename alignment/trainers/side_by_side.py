@@ -17,7 +17,7 @@ from typing import Any
 from alignment.trainers.quiet import quiet_libraries
 
 if multiprocessing.parent_process() is not None:
-    quiet_libraries()  # in a worker, before it imports those that talk as they are imported
+    quiet_libraries()  # in a worker, before it imports libraries
 
 import torch
 from tqdm import tqdm
@@ -27,21 +27,23 @@ from alignment.runs import stopping
 from alignment.runs.ranks import Ranks, accelerator, cores
 from alignment.types import StageFailed, Stopped, UserError
 
-LOOKS = 0.5  # seconds between two looks at whether this process was asked to stop
+LOOK_AFTER = 0.5  # seconds, to see whether this process was asked to stop
 
 
 class Shared:
-    """What the workers and the process that started them share; no lock is held while a worker trains, lest one that
-    is killed leave it locked."""
+    """What the workers and the process that started them share.
+
+    No lock is held while a worker trains: if it were killed, nobody could unlock it.
+    """
 
     def __init__(self, context: Any, count: int, workers: int, threads: int | None) -> None:
         self.count, self.threads = count, threads
         self.taken = context.Value("q", 0)
-        self.done = context.RawArray("d", workers)  # trainings by each worker, in part too
+        self.done = context.RawArray("d", workers)  # trainings that each worker has done, with fractions
         self.stop = context.Event()
 
     def tasks(self) -> Iterator[int]:
-        """The next of the trainings, each for one worker."""
+        """The numbers of the trainings; a worker takes the next one that no other has taken."""
         while not self.stop.is_set():
             with self.taken.get_lock():
                 number = self.taken.value
@@ -52,7 +54,7 @@ class Shared:
 
 
 class Progress(TrainerCallback):
-    """Adds the steps of a worker's trainings to the bar of all of them."""
+    """Adds the steps of a worker's training to the progress bar of all trainings."""
 
     def __init__(self, shared: Shared, worker: int) -> None:
         self._shared, self._worker = shared, worker
@@ -64,29 +66,31 @@ class Progress(TrainerCallback):
         self._shared.done[self._worker] += 1 / state.max_steps
 
     def close(self) -> None:
-        """As a bar of its own would be."""
+        """Nothing to do: ProgressBar, which has a bar of its own, closes it here."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many, and on how many threads each computes; None: as many as torch likes."""
+    """How many there are, and how many threads each computes on; None: as many as torch takes."""
 
     count: int
     threads: int | None
 
     @classmethod
     def of(cls, asked: int | None, world: bool, tasks: int, ranks: Ranks) -> "Workers":
-        """asked: run.workers; world: is it the world's model that is trained?"""
+        """As many as make sense here. asked: run.workers; world: is it the world's model that is trained?"""
         if accelerator() is not None or ranks.count > 1 or "LOCAL_RANK" in os.environ:  # which launchers set
             if asked is not None and asked > 1:
                 raise UserError("run.workers", f"{asked}, where a launcher or a GPU is", "leave it out")
             return cls(1, None)
         count = max(1, min(tasks, asked or (cores() if world else 1)))
-        return cls(count, 1 if world else None if count == 1 else max(1, cores() // count))
+        if world:
+            return cls(count, 1)
+        return cls(count, None if count == 1 else max(1, cores() // count))
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """Computes in this process as they do."""
+        """Computes in this process on as many threads as a worker does."""
         before = torch.get_num_threads()
         torch.set_num_threads(before if self.threads is None else self.threads)
         try:
@@ -96,22 +100,22 @@ class Workers:
 
 
 def side_by_side(work: Callable[[int, Progress], None], count: int, workers: Workers, what: str, stage: str) -> None:
-    """Calls work(0) to work(count - 1), which can be pickled, in processes of their own.
+    """Calls work(0) to work(count - 1) in processes of their own; `work` must be picklable.
 
-    Raises what the first of them raised, after the others have saved and stopped.
+    Raises the first error of a worker, after the others have saved and stopped.
     """
     context = multiprocessing.get_context("spawn")
     shared = Shared(context, count, workers.count, workers.threads)
     started = []
     for worker in range(workers.count):
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_worker, args=(work, shared, worker, there))
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_worker, args=(work, shared, worker, sender))
         process.start()
-        there.close()  # the worker's end: ours would keep it open
-        started.append((process, here))
+        sender.close()  # the worker has its own copy; while ours is open, the pipe has no end
+        started.append((process, receiver))
     errors = _wait(started, shared, what)
     for error in errors:
-        if not isinstance(error, Stopped):  # those stopped for its sake
+        if not isinstance(error, Stopped):  # the others were stopped because of it
             raise error
     if any(process.exitcode for process, _ in started):
         raise StageFailed(stage, "one of its processes was killed", "was memory short? the same command goes on")
@@ -122,17 +126,20 @@ def side_by_side(work: Callable[[int, Progress], None], count: int, workers: Wor
 
 
 def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
-    """Until all of them have ended; if one fails, or this process is asked to stop, the others are told."""
-    errors, alive = [], {process.sentinel: (process, here) for process, here in started}
+    """Waits until all workers have ended, and gives their errors.
+
+    If a worker fails, or this process is asked to stop, all are told to stop.
+    """
+    errors, alive = [], {process.sentinel: (process, receiver) for process, receiver in started}
     every = 0.1 if sys.stderr.isatty() else 30
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
     with tqdm(total=shared.count, desc=what, bar_format=form, mininterval=every, leave=False) as bar:
         while alive:
-            for sentinel in wait(list(alive), timeout=LOOKS):
-                process, here = alive.pop(sentinel)
+            for sentinel in wait(list(alive), timeout=LOOK_AFTER):
+                process, receiver = alive.pop(sentinel)
                 process.join()
-                with suppress(EOFError):  # it had nothing to say
-                    errors.append(here.recv())
+                with suppress(EOFError):  # it had no error to send
+                    errors.append(receiver.recv())
             failed = any(process.exitcode for process, _ in started) or errors
             if failed or stopping.asked():
                 shared.stop.set()
@@ -140,7 +147,7 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
     return errors
 
 
-def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, outcome: Any) -> None:
+def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, sender: Any) -> None:
     stopping.follow(shared.stop)
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
@@ -149,5 +156,5 @@ def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, 
             work(number, Progress(shared, worker))
     except Exception as error:
         shared.stop.set()
-        passed_on = isinstance(error, UserError | Stopped | OSError)  # others may not be to pickle
-        outcome.send(error if passed_on else RuntimeError(traceback.format_exc()))
+        picklable = isinstance(error, UserError | Stopped | OSError)  # others may not be
+        sender.send(error if picklable else RuntimeError(traceback.format_exc()))

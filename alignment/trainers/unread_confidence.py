@@ -1,6 +1,6 @@
-"""Which settings of a confidence and of its re-fit nothing reads: asked by the trainer, and by a command line at once.
+"""Which settings of the confidence and of its re-fit have no effect, and why.
 
-Nothing here imports torch.
+The rules of the command line ask this as well as the trainer, so that nothing here imports torch.
 """
 
 from typing import get_args
@@ -13,12 +13,12 @@ OF_THE_REWARD = (
 
 
 def unread(confidence: str, refit: str) -> dict[str, str]:
-    """Each such setting, and why it would have no effect."""
+    """Each setting without effect, and the reason."""
     if confidence not in get_args(LiveConfidence):
         return dict.fromkeys(OF_THE_REWARD, f"confidence={confidence!r} uses no hybrid reward")
-    found = {"alpha": "the reward brings its calibrated slope"} if confidence == "calibrated" else {}
+    reasons = {"alpha": "the reward brings its calibrated slope"} if confidence == "calibrated" else {}
     if refit == "off":
-        found |= dict.fromkeys(("refit_margin", "refit_learning_rate", "refit_weight_decay"), "refit='off'")
+        reasons |= dict.fromkeys(("refit_margin", "refit_learning_rate", "refit_weight_decay"), "refit='off'")
     elif refit == "no_margin":
-        found["refit_margin"] = "refit='no_margin'"
-    return found
+        reasons["refit_margin"] = "refit='no_margin'"
+    return reasons

@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.checkpoints import newest_intact
+from alignment.trainers.resuming import newest_intact
 from alignment.types import StageFailed, UserError
 from tests.conftest import byte_tokenizer, tiny_model
 

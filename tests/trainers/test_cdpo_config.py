@@ -5,8 +5,15 @@ from dataclasses import fields
 import pytest
 from trl import DPOConfig
 
-from alignment.trainers.cdpo_config import INHERITED, READ, REFUSED, ConfidenceDPOConfig
+from alignment.trainers.cdpo_config import REFUSED, ConfidenceDPOConfig
 from alignment.types import UserError
+
+# Fields of DPOConfig that TRL's own code reads as before, and those that ours reads.
+INHERITED = (
+    "model_init_kwargs", "trust_remote_code", "disable_dropout", "dataset_num_proc", "max_length",
+    "precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading",
+)  # fmt: skip
+READ = ("beta", "pad_to_multiple_of")
 
 
 def config(**settings) -> ConfidenceDPOConfig:

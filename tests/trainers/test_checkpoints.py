@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from alignment.runs import artifacts, manifest
-from alignment.trainers.checkpoints import newest_intact, seal, seal_checkpoints
+from alignment.trainers.resuming import newest_intact, seal, seal_checkpoints
 from tests.conftest import tiny_model
 from tests.trainers import test_cdpo, test_margin_rm
 

@@ -61,7 +61,7 @@ def test_a_recipe_sets_them_aside_and_says_why(folder):
         }
         for name, text in (("short", "yes"), ("long", "yes" * 90))
     ]  # fmt: skip
-    kept, left_out = tokenize(loaded, pairs, *loaded.longest("policy.max_length", 1024))
+    kept, left_out = tokenize(loaded, pairs, *loaded.token_limit("policy.max_length", 1024))
     assert len(kept) == 1 and left_out == [("long", "one of its texts has more tokens than the model's context of 256")]
-    kept, left_out = tokenize(loaded, pairs, *loaded.longest("policy.max_length", 20))
+    kept, left_out = tokenize(loaded, pairs, *loaded.token_limit("policy.max_length", 20))
     assert not kept and left_out[0] == ("short", "one of its texts has more tokens than policy.max_length=20")

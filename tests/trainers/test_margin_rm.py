@@ -12,8 +12,8 @@ from trl import RewardConfig, RewardTrainer
 
 from alignment.maths.losses import margin_ranking_loss
 from alignment.runs.manifest import MANIFEST
-from alignment.trainers.checkpoints import newest_intact
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
+from alignment.trainers.resuming import newest_intact
 from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 

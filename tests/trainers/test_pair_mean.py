@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 from alignment.maths.losses import margin_ranking_loss
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.margin_rm import MarginRewardConfig
-from alignment.trainers.pair_mean import UNWEIGHABLE, PairMean
+from alignment.trainers.pair_config import UNWEIGHABLE
+from alignment.trainers.pair_mean import PairMean
 from alignment.types import UserError
 from tests.trainers import test_cdpo, test_margin_rm
 from tests.trainers.trl_alone import checks

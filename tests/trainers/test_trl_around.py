@@ -86,10 +86,8 @@ def test_a_configuration_knows_where_its_model_came_from_and_how_it_computes(fol
     assert (config._name_or_path, config._attn_implementation) == (str(folder), kernel)
 
 
-@checks("transformers.Trainer", "deepspeed", "optimizer", "lr_scheduler", "callback_handler")
-def test_what_holds_memory_after_a_training_can_be_let_go_of(folder, tmp_path):
+def test_nothing_holds_memory_after_a_training_that_was_released(folder, tmp_path):
     trainer = new(folder, tmp_path, max_steps=1, save_strategy="no")
-    assert trainer.deepspeed is None, "without DeepSpeed there is no engine"
     trainer.train()
     optimizer, model = weakref.ref(trainer.optimizer), weakref.ref(trainer.model)
     release(trainer)
