@@ -51,10 +51,8 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[nn.ModuleList, nn.Module]:
                 norms = [norm for name in _FINAL_NORMS if (norm := getattr(module, name, None)) is not None]
                 if norms:
                     return child, norms[0]
-    raise UserError(
-        "model", f"no stack of {count} decoder blocks with a final norm in {type(model).__name__}",
-        "use a decoder-only model",
-    )  # fmt: skip
+    problem = f"no stack of {count} decoder blocks with a final norm in {type(model).__name__}"
+    raise UserError("model", problem, "use a decoder-only model")
 
 
 def layer_count(model: PreTrainedModel) -> int:
@@ -153,5 +151,5 @@ def check_layers(backbone: PreTrainedModel, token_id: int) -> None:
         output = backbone(input_ids=ids, output_hidden_states=True, use_cache=False)
     expected = torch.stack([hidden[:, 3] for hidden in output.hidden_states[1:]], dim=1)
     if not torch.equal(reader.states, expected):
-        raise UserError("model", f"{type(backbone).__name__} keeps its layers where they can't be read",
-                        "use a decoder-only model that transformers ships")  # fmt: skip
+        problem = f"{type(backbone).__name__} keeps its layers where they can't be read"
+        raise UserError("model", problem, "use a decoder-only model that transformers ships")

@@ -108,10 +108,8 @@ class Annotator:
         layers = list(range(1, count + 1)) if layer == "auto" else [layer]
         vectors, separations = self._standard_margin_vectors(induced, layers, width)
         if not (vectors.isfinite().all() and vectors.norm(dim=-1).all()):
-            raise StageFailed(
-                "direction", "it is zero or not a number at some layer",
-                "look at the induced answers, and at model.dtype if it is float16",
-            )  # fmt: skip
+            remedy = "look at the induced answers, and at model.dtype if it is float16"
+            raise StageFailed("direction", "it is zero or not a number at some layer", remedy)
         best = max(range(len(layers)), key=lambda at: separations[at])
         return Direction(kind, layers[best], vectors[best], dict(zip(layers, separations, strict=True)))
 

@@ -106,10 +106,8 @@ class HybridReward(nn.Module):
         wanted = tuple(self.weight.shape)
         _require_tensor("states", states)
         if states.ndim != 3 or tuple(states.shape[1:]) != wanted or not states.is_floating_point():
-            raise UserError(
-                "states", f"they are {states.dtype} of shape {tuple(states.shape)}",
-                f"give floats of shape (n, {wanted[0]}, {wanted[1]})",
-            )  # fmt: skip
+            problem = f"they are {states.dtype} of shape {tuple(states.shape)}"
+            raise UserError("states", problem, f"give floats of shape (n, {wanted[0]}, {wanted[1]})")
 
     # ---- fitting ----------------------------------------------------------------------------------------------------
 

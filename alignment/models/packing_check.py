@@ -41,8 +41,5 @@ def require_same(what: str, packed: Tensor, padded: Tensor, half: bool) -> None:
     """StageFailed unless both are the same, up to rounding."""
     difference = float((packed.float() - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
     if not difference <= (HALF_TOLERANCE if half else TOLERANCE):  # NaN fails too
-        raise StageFailed(
-            "packing",
-            f"the {what} of some rows differ by {difference:.1e} from those of padded rows",
-            "set packing=off, and report the model",
-        )
+        problem = f"the {what} of some rows differ by {difference:.1e} from those of padded rows"
+        raise StageFailed("packing", problem, "set packing=off, and report the model")

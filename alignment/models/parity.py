@@ -23,6 +23,7 @@ from alignment.types import StageFailed
 LIMIT = 1e-4  # another order of float32 sums stays far below it
 # A model that rounds elsewhere differs from float32 about as much as this one does in bfloat16: at most so many times.
 ROUNDINGS = 4
+REMEDY = "the model is not published; check that its tokenizer and template give the same ids as in training"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,10 @@ def check_parity(
         }
         limits |= {"reloaded_in_4_bits": rounding, "unmerged": LIMIT}
     for name, limit in limits.items():
-        if not differences[name] <= limit:  # NaN fails too
-            raise StageFailed(
-                f"reward model {folder.name}",
-                f"loaded back, its scores differ by {differences[name]:.1e} ({name}; at most {limit:.0e} is allowed)",
-                "the model is not published; check that its tokenizer and template give the same ids as in training",
-            )
+        difference = differences[name]
+        if not difference <= limit:  # NaN fails too
+            problem = f"loaded back, its scores differ by {difference:.1e} ({name}; at most {limit:.0e} is allowed)"
+            raise StageFailed(f"reward model {folder.name}", problem, REMEDY)
     return differences
 
 

@@ -39,7 +39,7 @@ from alignment.trainers.pair_mean import PairMean
 from alignment.trainers.reference import REFERENCES, TOKENS, reference_of, with_reference_columns
 from alignment.trainers.resuming import seal_checkpoints
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest
-from alignment.trainers.start import check_objective, check_reference, fit_reward, objective
+from alignment.trainers.start import check_objective, check_reference, fit_reward
 from alignment.types import UserError
 
 
@@ -147,7 +147,9 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             self.confidence.take(fit_reward(self.train_dataset, self.args, self.accelerator, self.states_of))
             alpha = self.live.reward.alpha
             self.say(f"  a reward was fitted on training pairs; its alpha on held-out ones is {alpha:.3g}")
-        self.say(objective(self.beta, self.confidence))
+        z = f"z = {self.beta:g} (log-ratio of y_c - of y_r)"
+        self.say(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
+        self.say(f"  {self.confidence.describe()}")
         self.check()
 
     def check(self) -> None:

@@ -98,10 +98,9 @@ class LiveReward:
             raise StageFailed(str(folder), f"it holds no {FILE}", "resume from a checkpoint of ConfidenceDPOTrainer")
         saved = HybridReward.load(folder / "reward")
         if (saved.gate, saved.pooling) != (self.reward.gate, self.reward.pooling):
-            raise StageFailed(
-                str(folder), f"its reward is {saved.gate} at the {saved.pooling}, this one {self.reward.gate} at the "
-                f"{self.reward.pooling}", "resume with the settings it was made with",
-            )  # fmt: skip
+            problem = f"its reward is {saved.gate} at the {saved.pooling}, "
+            problem += f"this one {self.reward.gate} at the {self.reward.pooling}"
+            raise StageFailed(str(folder), problem, "resume with the settings it was made with")
         self.reward.load_state_dict(saved.state_dict())
         self.reward.alpha, self.reward.layer = saved.alpha, saved.layer
         state: dict[int, dict[str, Tensor]] = {}

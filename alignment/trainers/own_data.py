@@ -140,10 +140,8 @@ def _require_template(args: TrainingArguments, model: Any, tokenizer: Any) -> No
         name = model if isinstance(model, str) else model.config._name_or_path
         tokenizer = AutoTokenizer.from_pretrained(name, **model_location(args))
     if getattr(tokenizer, "chat_template", None) is None:
-        raise UserError(
-            "processing_class", "the tokenizer has no chat template, and the data set holds messages",
-            "set tokenizer.chat_template, or give pairs as text",
-        )  # fmt: skip
+        problem = "the tokenizer has no chat template, and the data set holds messages"
+        raise UserError("processing_class", problem, "set tokenizer.chat_template, or give pairs as text")
 
 
 def model_location(args: TrainingArguments) -> dict[str, Any]:

@@ -119,18 +119,15 @@ class LiveConfidence(Confidence):
         """Makes a reward the live one, on this rank's device."""
         layers, width = reward.weight.shape
         if (layers, width) != (self._layers, self._width):
-            raise UserError(
-                "reward", f"it reads {layers} layers of {width}, and the policy has {self._layers} of {self._width}",
-                "fit it on this policy, or leave it out",
-            )  # fmt: skip
-        if self._args.confidence == "calibrated":
-            if reward.alpha is None:
-                raise UserError("reward", "it was never calibrated", "fit it with HybridReward.fit")
-            if reward.alpha == 0:
-                raise UserError(
-                    "reward", "it orders held-out pairs no better than chance: every confidence would be 1/2, and "
-                    "nothing learned", "give more pairs, or ones whose labels can be seen in the activations",
-                )  # fmt: skip
+            problem = f"it reads {layers} layers of {width}, and the policy has {self._layers} of {self._width}"
+            raise UserError("reward", problem, "fit it on this policy, or leave it out")
+        calibrated = self._args.confidence == "calibrated"
+        if calibrated and reward.alpha is None:
+            raise UserError("reward", "it was never calibrated", "fit it with HybridReward.fit")
+        if calibrated and reward.alpha == 0:
+            problem = "it orders held-out pairs no better than chance: every confidence would be 1/2, "
+            remedy = "give more pairs, or ones whose labels can be seen in the activations"
+            raise UserError("reward", f"{problem}and nothing learned", remedy)
         self.live = self._new_live(reward.to(self._device))
 
     def _new_live(self, reward: HybridReward) -> LiveReward:

@@ -52,10 +52,9 @@ def _refuse_other_batches(arguments: TrainingArguments) -> None:
         remedy = "leave it at its default: rows are dealt to ranks by their tokens"
         raise UserError("train_sampling_strategy", f"{order} {OTHER_ORDERS[order]}", remedy)
     if accelerator.even_batches is False:
-        raise UserError(
-            "accelerator_config.even_batches", "False would give ranks different numbers of batches",
-            "leave it at its default: what fills up the last batch has no weight",
-        )  # fmt: skip
+        problem = "False would give ranks different numbers of batches"
+        remedy = "leave it at its default: what fills up the last batch has no weight"
+        raise UserError("accelerator_config.even_batches", problem, remedy)
     for name in ("split_batches", "dispatch_batches"):
         if getattr(accelerator, name):
             no_effect(f"accelerator_config.{name}", "batches are dealt to ranks whole, in turn")

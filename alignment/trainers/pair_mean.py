@@ -69,9 +69,8 @@ class PairMean:
     ) -> tuple[Tensor, None, None]:
         """The loss alone: evaluate() needs no more."""
         if not prediction_loss_only:
-            raise UserError(
-                "predict", "the loss has no outputs to give", "use evaluate, or score and generate with the model"
-            )
+            remedy = "use evaluate, or score and generate with the model"
+            raise UserError("predict", "the loss has no outputs to give", remedy)
         inputs = self._prepare_inputs(inputs)
         batch = self._evaluated_batches * self.args.world_size + self.args.process_index
         inputs["real_pairs"] = _real_pairs(self._evaluated_pairs, batch, self.args.per_device_eval_batch_size)

@@ -1,4 +1,4 @@
-"""What happens once, before the first step: a reward is fitted if none was given; the objective is printed and checked.
+"""What confidence DPO does once, before the first step: it fits a reward if none was given, and checks the objective.
 
 The check takes what training computes of one micro-batch. At step 0 policy and reference agree, so z = 0 and the loss
 is log 2 whatever beta and gamma are: the check therefore adds 1 to the log-ratio differences. It leaves no trace: the
@@ -16,21 +16,10 @@ from torch import Tensor
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.pair_confidence import Confidence, Judged
+from alignment.trainers.pair_confidence import Judged
 from alignment.types import StageFailed, UserError
 
 SAME_POLICY = 1e-2  # nats that a log-ratio may be off 0 at step 0; in half precision, for every token of an answer
-
-
-def objective(beta: float, confidence: Confidence) -> str:
-    """The objective with its numbers, as it will be optimised."""
-    return (
-        "  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), "
-        f"z = {beta:g} (log-ratio of y_c - of y_r)\n  {confidence.describe()}"
-    )
-
-
-# ---- the reward -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -62,9 +51,6 @@ def fit_reward(
     chosen, rejected = torch.cat(gathered).unbind(dim=1)
     gate = {} if args.gate is None else {"gate": args.gate}
     return ranks.from_main(lambda: HybridReward.fit(chosen, rejected, seed=args.seed, pooling=pooling, **gate))
-
-
-# ---- the check ------------------------------------------------------------------------------------------------------
 
 
 def check_reference(difference: Tensor, tokens: int, half: bool, folder: str | None) -> None:
