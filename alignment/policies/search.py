@@ -78,7 +78,7 @@ def train_systems(stage: str, cfg: DictConfig, run: RunDir, out: Path, ranks: Ra
 def _side_by_side(
     stage: str, cfg: DictConfig, training: Training, systems: list[str], rows: dict[bool, list[dict]], done: Path
 ) -> Workers:
-    """Trains at once, where there are several workers, what has to be trained however validation ends."""
+    """Trains side by side, if there are several workers, the candidates that are trained however validation ends."""
     ranks = training.ranks
     candidates = [candidate for system in systems for candidate in _certain(cfg, system)]
     missing = ranks.from_main(lambda: [each for each in candidates if damage(done / each.name) is not None])
@@ -111,6 +111,7 @@ def _make_beside(
 
 def _set_aside(pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]], out: Path, ranks: Ranks) -> Rows:
     """Writes which rows no policy learned from and why; each is counted once, however many policies there are."""
+    read = sum(loaded.read for loaded in pairs.values())  # before rows are quarantined, which it would count twice
     quarantined: list[dict] = []
     for star, loaded in pairs.items():
         for row in loaded.rows:
@@ -119,7 +120,6 @@ def _set_aside(pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str
         quarantined += loaded.quarantined
     if ranks.main:
         artifacts.write_lines(out / QUARANTINE, quarantined)
-    read = sum(loaded.read for loaded in pairs.values())
     return Rows(read, read - len(quarantined), len(quarantined))
 
 
@@ -199,7 +199,7 @@ def _make(
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
         artifacts.write_json(unfinished / "training.json", {**facts, **vars(candidate)})
         artifacts.publish(unfinished, folder, Manifest("policy", {}, {}, {}))
-        shutil.rmtree(checkpoints(unfinished), ignore_errors=True)  # now that a kill can't need them any more
+        shutil.rmtree(checkpoints(unfinished), ignore_errors=True)  # a published candidate needs none
     ranks.wait()
 
 

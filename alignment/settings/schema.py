@@ -10,18 +10,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from alignment.settings import evaluation_schema, method_schema
-from alignment.settings.evaluation_schema import Evaluation, Judge, Scorecard
-from alignment.settings.method_schema import (
-    Annotator,
-    BestOfN,
-    BuildPairs,
-    Confidence,
-    Policy,
-    Reward,
-    RewardModel,
-    Sampling,
-    Trainer,
-)
 from alignment.settings.value_rules import at_least, one_of
 from alignment.types import Layout, Tracking
 
@@ -86,20 +74,20 @@ class Config:
     launch: Any
     model: Any
     data: Any
-    annotator: Annotator
-    reward_model: RewardModel
-    trainer: Trainer
+    annotator: method_schema.Annotator
+    reward_model: method_schema.RewardModel
+    trainer: method_schema.Trainer
     lora: Any
-    reward: Reward
-    sampling: Sampling
-    build_pairs: BuildPairs
-    best_of_n: BestOfN
-    confidence: Confidence
-    policy: Policy
+    reward: method_schema.Reward
+    sampling: method_schema.Sampling
+    build_pairs: method_schema.BuildPairs
+    best_of_n: method_schema.BestOfN
+    confidence: method_schema.Confidence
+    policy: method_schema.Policy
     packing: Any
-    judge: Judge
-    evaluation: Evaluation
-    scorecard: Scorecard
+    judge: evaluation_schema.Judge
+    evaluation: evaluation_schema.Evaluation
+    scorecard: evaluation_schema.Scorecard
 
 
 def register() -> None:
