@@ -1,4 +1,4 @@
-"""What will run: every stage of the recipe, up to date or not and why, decided from manifests alone."""
+"""The plan of a run: every stage of the recipe, up to date or to run and why, decided from manifests alone."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
 
-FOLDERS = ("data.folder", "evaluation.folder")  # what lies there is an input
+FOLDERS = ("data.folder", "evaluation.folder")  # no settings of a stage: the files in them are among its inputs
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan. `manifest` is what it would be published with."""
+    """One stage of a plan, with the manifest it would be published with."""
 
     stage: str
     cached: bool
@@ -33,7 +33,7 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     libraries = versions()
     for name in cfg.stages:
         stage = STAGES[name]
-        made_from = {what: fingerprint(what, cfg) for what in stage.inputs}
+        made_from = {source: fingerprint(source, cfg) for source in stage.inputs}
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key
@@ -47,13 +47,13 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
 
 
 def _as_judged(cfg: DictConfig, run: RunDir) -> bool:
-    """Is the file that was asked for what the published stage holds? It is outside the run folder."""
+    """Whether judge.output, which is outside the run folder, is as the published stage wrote it."""
     output = Path(cfg.judge.output)
     return output.is_file() and hash_file(output) == artifacts.read_json(run.judged)["sha256"]
 
 
 def _published_key(run: RunDir, stage: str) -> str:
-    """The key of a stage that this run only reads; empty when it isn't there, or must not be read."""
+    """The key of a stage that this run only reads; empty if it is missing or damaged."""
     return "" if unusable(run, stage) else Manifest.read(run.stage(stage)).key
 
 
@@ -68,22 +68,18 @@ def require_same_settings(cfg: DictConfig, run: RunDir) -> None:
     for read in dict.fromkeys(read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)):
         if read in cfg.stages or unusable(run, read):
             continue
-        published, wanted = Manifest.read(run.stage(read)), _settings(cfg, read)
-        if published.config != wanted:
-            how = difference(published, replace(published, config=wanted))
-            raise UserError(
-                "stages", f"{read} was made with other settings: {how} in this call",
-                f"add {read} to stages, or give the settings it was made with",
-            )  # fmt: skip
+        published, settings = Manifest.read(run.stage(read)), _settings(cfg, read)
+        if published.config != settings:
+            change = difference(published, replace(published, config=settings))
+            problem = f"{read} was made with other settings: {change} in this call"
+            raise UserError("stages", problem, f"add {read} to stages, or give the settings it was made with")
         if cfg.stages != ["report"] and published.inputs.get("data", "") not in ("", fingerprint("data", cfg)):
-            raise UserError(
-                "stages", f"{read} was made from other data, or before these evaluation sets were kept out of it",
-                f"add {read} to stages",
-            )  # fmt: skip
+            problem = f"{read} was made from other data, or before these evaluation sets were kept out of it"
+            raise UserError("stages", problem, f"add {read} to stages")
 
 
 def keep_settings(cfg: DictConfig, run: RunDir) -> None:
-    """The settings of a run beside its stages, by whoever holds the run folder."""
+    """Writes the settings of a run beside its stages; only a process that has locked the run folder does."""
     run.settings.write_text(OmegaConf.to_yaml(cfg))
 
 
@@ -95,24 +91,21 @@ def chosen(cfg: DictConfig, steps: list[Step]) -> list[Step]:
     reads = STAGES[step.stage].reads_with(cfg)
     for before in steps:
         if before.stage in reads and not before.cached and not step.cached:
-            raise UserError(
-                "run.stage", f"{step.stage} needs {before.stage}, which has to run first ({before.why})",
-                f"run.stage={before.stage} runs it, and no run.stage the whole recipe",
-            )  # fmt: skip
+            problem = f"{step.stage} needs {before.stage}, which has to run first ({before.why})"
+            remedy = f"run.stage={before.stage} runs it, and no run.stage the whole recipe"
+            raise UserError("run.stage", problem, remedy)
     return [step]
 
 
 def require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
-    """A stage asked for alone needs the files of those before it."""
+    """Refuses to run a stage without the files of earlier stages that it reads and this call doesn't run."""
     for step in steps:
         if step.cached or step.stage == "report":
             continue
         for read in STAGES[step.stage].reads_with(cfg):
             if read not in cfg.stages and not step.manifest.inputs[f"stage {read}"]:
-                raise UserError(
-                    "stages", f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}",
-                    f"run it first: stages=[{read},{','.join(cfg.stages)}]",
-                )  # fmt: skip
+                problem = f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}"
+                raise UserError("stages", problem, f"run it first: stages=[{read},{','.join(cfg.stages)}]")
 
 
 def _plain(value: object) -> object:
@@ -132,9 +125,9 @@ def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
     if reads_pairs(cfg, steps) and (why := pairs.why_read(cfg, run)):
         lines.insert(0, ("data", "read", why))
     width = max(len(name) for name, *_ in lines)
-    return "\n".join(f"  {name:<{width}}  {what:<6}  {why}" for name, what, why in lines)
+    return "\n".join(f"  {name:<{width}}  {state:<6}  {why}" for name, state, why in lines)
 
 
 def reads_pairs(cfg: DictConfig, steps: list[Step]) -> bool:
-    """Will a stage need the given pairs? The world makes its own."""
+    """Whether a stage that will run needs the given pairs; the world makes its own."""
     return cfg.data.name != "world" and any("data" in STAGES[step.stage].inputs and not step.cached for step in steps)

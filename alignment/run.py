@@ -6,7 +6,7 @@
     accelerate launch recipes/legend_rm.py                             in the ranks that are there
     torchrun --nproc-per-node 2 -m alignment.run +recipe=legend_rm     likewise
 
-A stage whose manifest matches is skipped; `run.plan=true` prints what would run and why, and what it takes, and stops.
+A stage whose manifest matches is skipped; `run.plan=true` only prints what would run and why, and what it takes.
 Exit codes: 0 done, 1 failed, 2 a mistake in the command line or the settings, 3 a gate of the scorecard was missed (and
 everything is done), 75 stopped as asked (SIGUSR1, SIGTERM): the same command goes on, 130 interrupted.
 """
@@ -37,7 +37,7 @@ from alignment.settings.schema import CONF_DIR, register
 from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
 
-OTHER_RANKS_WAIT = 3.0  # seconds
+OTHER_RANKS_WAIT = 3.0  # seconds before they print their line
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL = os.strerror(errno.ENOSPC)
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -72,10 +72,7 @@ def _hydra_main(cfg: DictConfig) -> None:
     root, stage = Path(cfg.run.dir), cfg.run.stage
     try:
         run_recipe(cfg)
-    except UserError as error:
-        exits.leave(root, stage, error.exit_code)
-        _fail(str(error), error.exit_code)
-    except GatesMissed as error:
+    except (UserError, GatesMissed) as error:
         exits.leave(root, stage, error.exit_code)
         _fail("\nrepalign: ".join(error.args), error.exit_code)
     except Stopped as stopped:
@@ -93,7 +90,7 @@ def _hydra_main(cfg: DictConfig) -> None:
 
 
 def _out_of_space(error: BaseException | None, folder: Path) -> bool:
-    """Libraries pass a full disk on as an OSError, as an error of their own that quotes it, or as anything at all."""
+    """Whether a disk is full: libraries raise an OSError, an error of their own that quotes it, or anything at all."""
     while error is not None:
         if (isinstance(error, OSError) and error.errno in NO_SPACE) or FULL in str(error):
             return True
@@ -128,11 +125,11 @@ def run_recipe(cfg: DictConfig) -> None:
         local.run_stages(cfg, run, steps, HydraConfig.get().overrides.task)
         ranks.say(f"done: {run.root}")
     if cfg.launch.name != "inline" and any(step.stage == "report" and step.cached for step in steps):
-        require_gates(run)  # one that ran has seen to it itself
+        require_gates(run)  # if report runs, it does so itself
 
 
 def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
-    """What the stages take; refuses what can't fit. A run itself is never refused: this is an estimate."""
+    """Prints what the stages take and refuses what can't fit. Only a plan is refused, no run: this is an estimate."""
     from alignment.memory import table
 
     text, refusal = ranks.from_main(lambda: table.report(cfg, run, steps, ranks.count))
@@ -142,21 +139,21 @@ def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
 
 
 def _interrupted(folder: str) -> None:
-    """Ctrl-C ends the process at once: a stage can be killed at any moment, and libraries swallow KeyboardInterrupt."""
+    """Ends the process at Ctrl-C: a stage can be killed at any moment, and libraries swallow KeyboardInterrupt."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"\nrepalign: interrupted; the same command goes on in {folder}", file=sys.stderr, flush=True)
     os._exit(130)
 
 
 def _fail(message: str, code: int) -> None:
-    """One line, from the main process. Others wait first: if all ranks fail alike, the launcher ends them meanwhile."""
+    """Ends with one line. Other ranks than the main one wait: if all fail alike, the launcher ends them meanwhile."""
     rank = int(os.environ.get("RANK", "0"))
-    if rank != 0:
-        time.sleep(OTHER_RANKS_WAIT)
     if rank == 0:
         print(f"repalign: {message}", file=sys.stderr, flush=True)
-    elif code != Stopped.exit_code:  # they all stop
-        print(f"repalign, rank {rank}: {message}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(OTHER_RANKS_WAIT)
+        if code != Stopped.exit_code:  # all of them stop
+            print(f"repalign, rank {rank}: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

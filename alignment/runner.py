@@ -1,4 +1,4 @@
-"""Runs the steps of a plan in this process, or these ranks: each writes aside, is published and timed."""
+"""Runs the steps of a plan in this process or these ranks; each writes to a work folder, is published and timed."""
 
 import importlib
 import os
@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ from alignment.inputs.job import Job
 from alignment.launching import lost
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
-from alignment.runs.manifest import Manifest, git_commit
+from alignment.runs.manifest import git_commit
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
@@ -25,7 +26,7 @@ from alignment.types import GatesMissed
 
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
-    """In this process, or these ranks. judges: of stage evaluate, looked at before all else."""
+    """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
     with locked(run) if ranks.main else nullcontext():
         if ranks.main:
             artifacts.clear_replaced(run)
@@ -53,7 +54,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
 
 
 def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:
-    """One process computes on one GPU."""
+    """Says that one process uses one GPU, if there are more."""
     if ranks.count > 1 or not any(STAGES[step.stage].model and not step.cached for step in steps):
         return
     import torch
@@ -63,13 +64,13 @@ def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:
 
 
 def require_gates(run: RunDir) -> None:
-    """Everything is published by now."""
+    """Raises GatesMissed if the published scorecard has a gate that was missed."""
     if run.scorecard.exists() and (lines := missed(artifacts.read_json(run.scorecard)["gates"])):
         raise GatesMissed(*lines)
 
 
 def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
-    """Before anything expensive, whichever stage needs them first: what is wrong with them is known at once."""
+    """Reads the given pairs before any stage runs, so that what is wrong with them is known at once."""
     if not reads_pairs(cfg, steps):
         return
     train, heldout = pairs.given_pairs(cfg, run, ranks)
@@ -78,7 +79,7 @@ def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
 
 
 def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
-    """Ranks that waited in vain end at once, and say for whom."""
+    """Runs a step; a rank that waited in vain for another names it and ends at once."""
     try:
         ranks.stop_if_asked(f"before {step.stage}")
         _run_stage(cfg, run, step, ranks)
@@ -88,7 +89,7 @@ def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks
         absent = lost.missing(run.waiting, ranks)
         line = lost.message(step.stage, absent, ranks, cfg.launch.timeout_seconds, run.root)
         print(f"repalign: {line}", file=sys.stderr, flush=True)
-        os._exit(1)  # and leaves no exit code: it is not this rank that failed
+        os._exit(1)  # without an exit code in the run folder, since it is not this rank that failed
 
 
 def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
@@ -97,19 +98,20 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
     out = work / "out"
     if ranks.main:
         _clear_stale_work(work)
-        shutil.rmtree(out, ignore_errors=True)  # what a killed run left there may hold half a file
+        shutil.rmtree(out, ignore_errors=True)  # a killed run may have left half a file there
         out.mkdir(parents=True)
     stage = importlib.import_module(f"alignment.stages.{step.stage}")
     ranks.wait()
-    started = time.perf_counter()  # of the work itself: libraries are imported
+    started = time.perf_counter()  # once libraries are imported
     rows = stage.run(Job(cfg, run, out, ranks))
     ranks.wait()
     if ranks.main:
         seconds = time.perf_counter() - started
-        artifacts.write_json(run.timings, {**_timings(run), step.stage: round(seconds, 3)})
+        timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
+        artifacts.write_json(run.timings, timings)
         ranks.say(f"  {seconds:.1f} s")
-        record = {"git_commit": git_commit(), "rows": rows}
-        artifacts.publish(out, run.stage(step.stage), Manifest(**{**vars(step.manifest), **record}))
+        manifest = replace(step.manifest, git_commit=git_commit(), rows=rows)
+        artifacts.publish(out, run.stage(step.stage), manifest)
         shutil.rmtree(work, ignore_errors=True)
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
@@ -117,24 +119,17 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
 
 
 def _report(run: RunDir) -> dict:
-    """The report, with what must stay out of published stages for those to be reproducible: the time they took."""
+    """The report with the seconds that stages took; published stages have none, so that they are reproducible."""
     report = artifacts.read_json(run.stage_report)
     if "annotation" in report:
-        seconds = [_timings(run).get(stage) for stage in ("induce", "annotate")]
+        timings = artifacts.read_json_if_intact(run.timings)
+        seconds = [timings.get(stage) for stage in ("induce", "annotate")]
         report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)
     return report
 
 
-def _timings(run: RunDir) -> dict[str, float]:
-    """Seconds by stage; none that are lost or unreadable."""
-    try:
-        return artifacts.read_json(run.timings)
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
 def _clear_stale_work(work: Path) -> None:
-    """Half-done work of this stage under other settings will never be used."""
+    """Removes unfinished work of this stage under other settings, which will never be used."""
     stage = work.name.rpartition("-")[0]
     for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
         if folder != work:

@@ -1,10 +1,10 @@
-"""The few types every layer shares, and every setting that is one of a few words."""
+"""The types every layer shares: messages, errors, and the choices of every setting that is one of a few words."""
 
 from typing import Literal
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}, as chat templates take it
 
-# ---- choices: the rules for conf/ and the code that tells one word from another read the same ones -------------------
+# ---- choices: the schema of conf/ and the code that distinguishes them read the same words ---------------------------
 
 Tracking = Literal["none", "wandb", "tensorboard", "trackio"]
 Layout = Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"]
@@ -33,7 +33,7 @@ ClassifierInput = Literal["pair", "answer"]
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that names the thing, what is wrong and what would be right."""
+    """A mistake the user can mend: one line that names the thing, what is wrong and what would be right."""
 
     exit_code = 2
 
@@ -43,11 +43,11 @@ class UserError(Exception):
 
     @property
     def problem(self) -> str:
-        """What of, and what is wrong: the line without the remedy."""
+        """The line without the remedy."""
         return f"{self._parts[0]}: {self._parts[1]}"
 
     def __reduce__(self) -> tuple:
-        return type(self), self._parts  # it travels from the main process to the others
+        return type(self), self._parts  # it is pickled on its way from the main process to the others
 
 
 class StageFailed(UserError):
@@ -57,12 +57,12 @@ class StageFailed(UserError):
 
 
 class GatesMissed(Exception):
-    """Everything was done and published, and is not good enough: a line for every threshold that was missed."""
+    """Everything is published, but limits of the scorecard were missed; it has a line for each."""
 
     exit_code = 3
 
 
 class Stopped(Exception):
-    """Asked to stop, and everything is saved: the same command goes on."""
+    """The run was asked to stop and has saved everything; the same command goes on."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

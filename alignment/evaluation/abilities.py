@@ -212,9 +212,11 @@ class Abilities:
             rows, too_long = mmlu_rows(loaded, *self._mmlu, self._packing, self._batch_tokens, work, self._ranks)
             self._choices += [{**of, **row} for row in rows]
             self.left_out[f"mmlu, {system}"] = too_long
-            said = {row["said"] for row in rows}
-            if len(said) == 1 and len(rows) > 1:
-                self._ranks.say(f"  {system} says {said.pop()} to all {len(rows)} questions: no sign that it knows any")
+            letters = {row["said"] for row in rows}
+            if len(letters) == 1 and len(rows) > 1:
+                self._ranks.say(
+                    f"  {system} says {letters.pop()} to all {len(rows)} questions: no sign that it knows any"
+                )
 
     def _harness(self, system: str, loaded: LoadedModel) -> list[dict]:
         from alignment.models.lm_harness import task_scores
@@ -233,16 +235,16 @@ class Abilities:
         settings = self._packing, self._batch_tokens
         asked = [Question(f"{row['system']}, {row['id']}", by_id[row["set"], row["id"]].messages, []) for row in rows]
         answers = [row["answer"] for row in rows]
-        found, self.left_out["rewards"] = answer_rewards(
+        rewards, self.left_out["rewards"] = answer_rewards(
             loaded, asked, answers, *settings, self._work / "rewards", self._ranks
         )
-        for row, value in zip(rows, found, strict=True):
-            row["reward"] = value
+        for row, reward in zip(rows, rewards, strict=True):
+            row["reward"] = reward
         name = Path(self._reward_model).name
         for file, ranked in self._pairs.items():
-            made = ranking_rows(loaded, file, ranked, *settings, self._work / "rankings" / file, self._ranks)
-            self._rankings += [{"system": name, "seed": 0, **row} for row in made]
-            self.left_out[f"rankings, {file}"] = [one["reason"] for one in ranked.quarantined]
+            of_file = ranking_rows(loaded, file, ranked, *settings, self._work / "rankings" / file, self._ranks)
+            self._rankings += [{"system": name, "seed": 0, **row} for row in of_file]
+            self.left_out[f"rankings, {file}"] = [row["reason"] for row in ranked.quarantined]
 
     def write(self, run: RunDir, out: Path) -> None:
         for path, rows, columns in (

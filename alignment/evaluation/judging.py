@@ -51,7 +51,7 @@ def calibrated(
     from alignment.judges.health import require_agreement
 
     labelled = calibration_rows(settings["calibration"], settings["folder"], settings["calibration_rows"], seed)
-    records = ranks.from_main(lambda: _records(run.judge_health))
+    records = ranks.from_main(lambda: artifacts.read_json_if_intact(run.judge_health))
     for name in names:
         key = _key(settings, name, labelled, seed)
         if records.get(name, {}).get("key") != key:
@@ -86,13 +86,6 @@ def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) ->
     source = None if own.get("path") is None else source_at(own["path"], f"judge.{name}.path").fingerprint
     about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
-
-
-def _records(path: Path) -> dict[str, dict]:
-    try:
-        return artifacts.read_json(path)
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def judged(

@@ -136,7 +136,7 @@ def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dic
     change["unpaired"] = len(first.keys() | second.keys()) - len(pairs)
     if metric.rate:
         only = {"only_before": int(np.sum(old > new)), "only_after": int(np.sum(new > old))}
-        independent = len(pairs) == len(prompts)  # several answers to one prompt are not
+        independent = len(pairs) == len(prompts)  # several answers to one prompt aren't independent
         change |= only | {"mcnemar_p": mcnemar(*only.values()) if independent else None}
     return change
 

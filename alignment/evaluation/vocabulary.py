@@ -26,7 +26,7 @@ class Metric:
     says: its name in tables. heading: its name in the picture, which shows the metrics that have one. world: its words
     in the world's reports. asks: the prompts it is of; all if empty. by: the column of its categories. alone: it has
     numbers of categories, and none of the whole. needs: what a judge has to say for a metric of verdicts, and a setting
-    of the scorecard for any other; None if there is always one. remedy: what to do where that is missing.
+    of the scorecard for any other; None if it needs neither. remedy: what to do where that is missing.
     more_is_better: None if neither more nor less of it is, and no gate is on it.
     """
 
@@ -107,7 +107,9 @@ METRICS = {
         remedy="set scorecard.reward_model and scorecard.rankings", more_is_better=True,
     ),
 }  # fmt: skip
-WORLD_RATES = {name: metric for name, metric in METRICS.items() if metric.world}  # its oracle says all of them
+WORLD_RATES = {
+    name: metric for name, metric in METRICS.items() if metric.world
+}  # the world's oracle can say all of them
 
 
 def mean_rates(judged: Sequence[Mapping[str, float] | None]) -> dict[str, float] | None:

@@ -1,10 +1,10 @@
-"""What the things outside a run folder were when a plan was made: one name, and one function, for each that may matter.
+"""Fingerprints of the things outside a run folder that may shape a stage: a name and a function for each.
 
-A stage lists the names of what shapes its result (`Stage.inputs`); a stage is made anew when a fingerprint differs.
+A stage lists the names of those that shape its result (`Stage.inputs`), and is made anew when a fingerprint differs.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -20,9 +20,9 @@ from alignment.types import UserError
 from alignment.world.identity import generator_hash
 
 
-def fingerprint(what: str, cfg: DictConfig) -> str:
-    """Of the thing that these settings mean by the name; empty if they name none."""
-    return FINGERPRINTS[what](cfg)
+def fingerprint(name: str, cfg: DictConfig) -> str:
+    """The fingerprint of the thing that the settings have under this name; empty if they have none."""
+    return FINGERPRINTS[name](cfg)
 
 
 def _model(cfg: DictConfig) -> str:
@@ -31,33 +31,20 @@ def _model(cfg: DictConfig) -> str:
     return weights if template is None else f"{weights} {_file_hash('model.chat_template', template)}"
 
 
-def _data(cfg: DictConfig) -> str:
-    return generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg)
-
-
 def _questions(cfg: DictConfig) -> str:
-    """Of the contrastive set, or of the questions that it is generated to."""
+    """The contrastive set, or the questions that its answers are generated to."""
     contrast = cfg.annotator.contrast
     if contrast.file is not None:
         return _file_hash("annotator.contrast.file", contrast.file)
-    if cfg.data.name == "world" and contrast.questions in contrast_data.QUESTIONS:
+    world = cfg.data.name == "world"
+    if world and contrast.questions in contrast_data.QUESTIONS:
         return generator_hash()
-    files = [] if cfg.data.name == "world" else contrast_data.question_files(contrast.questions, cfg.data.folder)
-    if files:
-        return " ".join(hash_file(file) for file in files)
-    return _file_hash("annotator.contrast.questions", contrast.questions)
+    files = [] if world else contrast_data.question_files(contrast.questions, cfg.data.folder)
+    return _hashes(files) or _file_hash("annotator.contrast.questions", contrast.questions)
 
 
-def _after(cfg: DictConfig) -> str:
-    return _local_model("scorecard.after", cfg.scorecard.after)
-
-
-def _scorer(cfg: DictConfig) -> str:
-    return _local_model("scorecard.reward_model", cfg.scorecard.reward_model)
-
-
-def _asked(cfg: DictConfig) -> str:
-    """Of the files of all that is asked beside the data's own prompts; hub sets are downloaded for it."""
+def _evaluation_sets(cfg: DictConfig) -> str:
+    """The files of all that is evaluated on beside the data's own prompts; sets on the hub are downloaded for it."""
     card = cfg.scorecard
     files = [file for name in cfg.evaluation.sets if name != "data" for file in files_of(name, cfg.evaluation.folder)]
     if card.mmlu.questions:
@@ -70,12 +57,8 @@ def _asked(cfg: DictConfig) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
-def _answers(cfg: DictConfig) -> str:
-    return _file_hash("judge.input", cfg.judge.input)
-
-
 def _judges(cfg: DictConfig) -> str:
-    """Of those that have weights."""
+    """The weights of the judges that have some."""
     paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
     return " ".join(
         f"{name} {_local_model(f'judge.{name}.path', path)}" for name, path in paths.items() if path is not None
@@ -83,11 +66,13 @@ def _judges(cfg: DictConfig) -> str:
 
 
 def _labels(cfg: DictConfig) -> str:
-    """Of the answers people labelled, which judges are held against."""
-    named = cfg.judge.calibration or ""
-    if not named or Path(named).suffix:
-        return _file_hash("judge.calibration", named) if named else ""
-    return " ".join(hash_file(file) for file in labelled_files(named, cfg.judge.folder))
+    """The answers labelled by people that judges are checked against."""
+    labels = cfg.judge.calibration
+    if not labels:
+        return ""
+    if Path(labels).suffix:
+        return _file_hash("judge.calibration", labels)
+    return _hashes(labelled_files(labels, cfg.judge.folder))
 
 
 def _local_model(key: str, path: str | None) -> str:
@@ -96,20 +81,23 @@ def _local_model(key: str, path: str | None) -> str:
 
 def _file_hash(key: str, path: str) -> str:
     if not Path(path).is_file():
-        raise UserError(
-            key, f"there is no file {path}", "check the path; relative ones start where the command was given"
-        )
+        remedy = "check the path; relative ones start where the command was given"
+        raise UserError(key, f"there is no file {path}", remedy)
     return hash_file(Path(path))
+
+
+def _hashes(files: Iterable[Path]) -> str:
+    return " ".join(map(hash_file, files))
 
 
 FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "model": _model,
-    "data": _data,
+    "data": lambda cfg: generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg),
     "questions": _questions,
-    "after": _after,  # the model that a scorecard holds against the one before
-    "scorer": _scorer,  # its reward model
-    "asked": _asked,
-    "answers": _answers,
+    "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),
+    "scorer": lambda cfg: _local_model("scorecard.reward_model", cfg.scorecard.reward_model),
+    "asked": _evaluation_sets,
+    "answers": lambda cfg: _file_hash("judge.input", cfg.judge.input),
     "judges": _judges,
     "labels": _labels,
 }

@@ -1,12 +1,12 @@
 """The preference pairs a run is given: the world's, or those of data sets and files, read once and kept in its folder.
 
-Evaluation prompts never reach a training: whatever evaluation set is at hand is kept out of the pairs.
+Evaluation prompts never reach a training: the prompts of every evaluation set at hand are kept out of the pairs.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,44 +26,46 @@ from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Message, UserError
 
-ENOUGH = 10  # training pairs
+ENOUGH = 10  # training pairs at least
 KEPT_OUT = (*PROMPT_SETS, "mmlu", "rewardbench")
 
 
 def given_pairs(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[Loaded, Loaded]:
-    """Training pairs and those kept from training. What was set aside on the way is in the run's data folder."""
+    """Training pairs and held-out ones. Lines that made no pair are listed in the run's data folder."""
     data = cfg.data
     if data.name == "world":
         return world_pairs(data.pairs, data.heldout, drawing(data))
     folder = ranks.from_main(lambda: _prepared(cfg, run, ranks))
-    train, heldout = (Loaded(RowTable.open(folder / f"{part}.arrow")) for part in ("train", "heldout"))
-    return train, heldout
+    return Loaded(RowTable.open(folder / "train.arrow")), Loaded(RowTable.open(folder / "heldout.arrow"))
 
 
 def set_aside(cfg: DictConfig, run: RunDir) -> list[dict]:
-    """The lines of the data that no pair was made of, with file, line and reason."""
+    """The lines of the data that made no pair, with file, line and reason."""
     if cfg.data.name == "world":
         return []
     return [json.loads(line) for line in (run.data / QUARANTINE).read_bytes().splitlines()]
 
 
 def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
-    """What the sets ask that this run evaluates on, by set; of the world nothing, whose sets share no prompt."""
+    """The prompts of each set that this run evaluates on, as hashes; none of the world, whose sets share no prompt."""
     if cfg.data.name == "world":
         return {}
-    names = [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
-    return kept_out_of({name: _asked_in(name, _files(name, cfg.evaluation.folder)) for name in names})
+    return kept_out_of({name: _prompts_in(name, _files(name, cfg.evaluation.folder)) for name in _prompt_sets(cfg)})
+
+
+def _prompt_sets(cfg: DictConfig) -> list[str]:
+    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
 
 
 def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded) -> None:
-    """To learn something of them, and to see how well."""
+    """Refuses too few training pairs to learn from, and no held-out pair to see how well."""
     if len(train.rows) < ENOUGH or not len(heldout.rows):
         data = cfg.data
         reasons = "; ".join(f"line {row['line']}: {row['reason']}" for row in set_aside(cfg, run)[:3])
+        usable = f"{len(train.rows)} usable training pairs and {len(heldout.rows)} held-out ones"
         raise UserError(
             "data.path" if data.name == "file" else "data",
-            f"{data.get('path') or data.name} has {len(train.rows)} usable training pairs and {len(heldout.rows)} "
-            "held-out ones",
+            f"{data.get('path') or data.name} has {usable}",
             f"give at least {ENOUGH} and 1 ({reasons or 'no row is bad'})",
         )
 
@@ -74,30 +76,26 @@ def evaluation_pairs(cfg: DictConfig) -> dict[str, Loaded]:
 
 
 def sources(data: DictConfig) -> list[Source]:
-    """What the settings name: one set or file, or the parts of a mixture."""
+    """The sources that the settings name: one set or file, or the parts of a mixture."""
     parts = data.parts if data.name == "mixture" else [data]
-    made = [Source(name=part.set if data.name == "mixture" else data.name, **_known(part)) for part in parts]
-    check_sources(made)
-    return made
+    named = [Source(name=part.set if data.name == "mixture" else data.name, **_fields(part)) for part in parts]
+    check_sources(named)
+    return named
 
 
-def _known(part: DictConfig) -> dict[str, Any]:
+def _fields(part: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(part, resolve=True)
-    wanted = ("path", "columns", "split", "preference", "weight")
-    return {name: plain[name] for name in wanted if plain.get(name) is not None}
+    names = ("path", "columns", "split", "preference", "weight")
+    return {name: plain[name] for name in names if plain.get(name) is not None}
 
 
 def fingerprint(cfg: DictConfig) -> str:
-    """Of everything outside the run folder that the pairs depend on: the files, and the evaluation sets kept out."""
-    data, digest = cfg.data, hashlib.sha256()
+    """A hash of the files outside the run folder that shape the pairs: their own, and those of sets kept out."""
     evaluation = _evaluation_files(cfg)
-    for source in sources(data):
-        for file in source.files(data.folder):
-            digest.update(f"{file.name} {_hash(file, file.stat().st_mtime_ns)}\n".encode())
-    for name, files in evaluation.items():
-        for file in files:
-            digest.update(f"{name} {_hash(file, file.stat().st_mtime_ns)}\n".encode())
-    return digest.hexdigest()
+    named = [(file.name, file) for source in sources(cfg.data) for file in source.files(cfg.data.folder)]
+    named += [(name, file) for name, files in evaluation.items() for file in files]
+    lines = [f"{name} {_hash(file, file.stat().st_mtime_ns)}\n" for name, file in named]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @cache
@@ -106,23 +104,25 @@ def _hash(file: Path, changed: int) -> str:
 
 
 def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
-    """Of every set that is kept out: all that are at hand without a download, or those that are named; and whatever the
-    run evaluates on."""
+    """The files of every evaluation set that is kept out of the pairs.
+
+    Those are all sets at hand without a download, or the sets that are named; and all sets the run evaluates on.
+    """
     data = cfg.data
     named = [] if data.keep_out == "all" else data.keep_out
-    wrong = [named] if isinstance(named, str) else [name for name in named if name not in KEPT_OUT]
-    if wrong or (data.keep_out != "all" and not named):
-        problem = f"{wrong[0]} names no evaluation set" if wrong else "it is empty"
+    unknown = [named] if isinstance(named, str) else [name for name in named if name not in KEPT_OUT]
+    if unknown or (data.keep_out != "all" and not named):
+        problem = f"{unknown[0]} names no evaluation set" if unknown else "it is empty"
         raise UserError("data.keep_out", problem, f"give all, or some of {', '.join(KEPT_OUT)}")
     rankings = list(cfg.scorecard.rankings or [])
-    evaluated = [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
+    evaluated = _prompt_sets(cfg)
     evaluated += ["rewardbench"] * ("rewardbench" in rankings) + ["mmlu"] * (cfg.scorecard.mmlu.questions > 0)
-    found = {name: _files(name, cfg.evaluation.folder) for name in evaluated}
-    found |= {path: [Path(path)] for path in rankings if path != "rewardbench"}
+    files = {name: _files(name, cfg.evaluation.folder) for name in evaluated}
+    files |= {path: [Path(path)] for path in rankings if path != "rewardbench"}
     for name in named or KEPT_OUT:
-        if name not in found:
-            found[name] = _files(name, data.folder, download=data.keep_out != "all")
-    return {name: found[name] for name in sorted(found) if found[name]}
+        if name not in files:
+            files[name] = _files(name, data.folder, download=data.keep_out != "all")
+    return {name: files[name] for name in sorted(files) if files[name]}
 
 
 def _files(name: str, folder: str, download: bool = True) -> list[Path]:
@@ -130,27 +130,26 @@ def _files(name: str, folder: str, download: bool = True) -> list[Path]:
 
 
 def why_read(cfg: DictConfig, run: RunDir) -> str | None:
-    """Why the given pairs have to be read; None if they are there, as these settings and files make them."""
+    """Why the given pairs have to be read; None if they are there, made from these settings and files."""
     return why_made(run.data, _manifest(cfg))
 
 
 def _manifest(cfg: DictConfig) -> Manifest:
     settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
-    ours = {name: version for name, version in versions().items() if name == "repalign"}
-    return Manifest("data", settings, {"files": fingerprint(cfg)}, ours)
+    own_version = {name: version for name, version in versions().items() if name == "repalign"}
+    return Manifest("data", settings, {"files": fingerprint(cfg)}, own_version)
 
 
 def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
-    """The folder with the pairs, made anew when anything it was made from differs, or a file in it is damaged."""
+    """The folder with the pairs; it is made anew if anything it was made from differs, or a file in it is damaged."""
     data, manifest = cfg.data, _manifest(cfg)
     if why_made(run.data, manifest) is None:
         return run.data
     work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
-    evaluation = _evaluation_files(cfg)
-    prompts = {name: _asked_in(name, files) for name, files in evaluation.items()}
+    prompts = {name: _prompts_in(name, files) for name, files in _evaluation_files(cfg).items()}
     wanted = Wanted(data.heldout, data.seed, data.rows)
-    watch = partial(_watched, ranks)
+    watch = partial(ranks.progress, total=None, unit="line")
     counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
     _require_pairs(data, counts, work)
     artifacts.publish(work, run.data, manifest)
@@ -159,7 +158,7 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
 
 
 def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) -> None:
-    """Of a file in which no row is usable the first reason says most."""
+    """Refuses data without a usable row, with the reason of the first."""
     if counts["train"] + counts["heldout"]:
         return
     with open(folder / QUARANTINE, encoding="utf-8") as lines:
@@ -171,11 +170,7 @@ def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) ->
     raise UserError("data.path", f"{name}: {problem}{why}", "it needs prompt, chosen and rejected; or map data.columns")
 
 
-def _watched(ranks: Ranks, lines: Iterable, what: str) -> Iterable:
-    return ranks.progress(lines, what, None, "line")
-
-
-def _asked_in(name: str, files: list[Path]) -> list[list[Message]]:
+def _prompts_in(name: str, files: list[Path]) -> list[list[Message]]:
     """The prompts in the files of a set of prompts, of MMLU, or of pairs as RewardBench has them."""
     if name == "mmlu":
         return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows]

@@ -37,11 +37,7 @@ def arguments(cfg: DictConfig, stage: str, overrides: Sequence[str], argv: Seque
     """
     own_keys = ("launch", "run.dir", "run.stage")
     passed_on = [word for word in overrides if not (key_of(word) in own_keys or key_of(word).startswith("launch."))]
-    folder = quoted(str(Path(cfg.run.dir).absolute()))
-    timeout = f"launch.timeout_seconds={cfg.launch.timeout_seconds}"
-    return [*_config_flags(argv), *passed_on, "launch=inline", timeout, f"run.stage={stage}", f"run.dir={folder}"]
-
-
-def _config_flags(argv: Sequence[str]) -> list[str]:
     folder = get_args_parser().parse_known_args(argv)[0].config_dir
-    return [] if folder is None else ["--config-dir", str(Path(folder).absolute())]
+    flags = [] if folder is None else ["--config-dir", str(Path(folder).absolute())]
+    run = [f"run.stage={stage}", f"run.dir={quoted(str(Path(cfg.run.dir).absolute()))}"]
+    return [*flags, *passed_on, "launch=inline", f"launch.timeout_seconds={cfg.launch.timeout_seconds}", *run]

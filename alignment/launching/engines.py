@@ -21,7 +21,10 @@ def check(cfg: DictConfig) -> None:
     under = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"}
     fsdp, deepspeed = layout == "fsdp2" or "FSDP" in under, layout.startswith("zero") or "DEEPSPEED" in under
     quantized = cfg.lora.name == "quantized"
-    if not (fsdp or deepspeed or quantized) or _on_gpus(cfg):
+    if not (fsdp or deepspeed or quantized):
+        return
+    on_gpus = cfg.launch.gpus > 0 if cfg.launch.name == "slurm" else accelerator() is not None
+    if on_gpus:
         return
     if quantized:
         raise UserError("lora", "weights in 4 bits are for GPUs, and there is none", "choose lora=adapters")
@@ -36,10 +39,3 @@ def check(cfg: DictConfig) -> None:
     if any(character.isspace() for character in sys.prefix):  # torch's line for the linker quotes no folder
         problem = f"{compiles}, which fails in a folder with a blank ({sys.prefix})"
         raise UserError("launch", problem, "choose ddp, or install into another folder")
-
-
-def _on_gpus(cfg: DictConfig) -> bool:
-    """Whether the stages will run on GPUs: of Slurm's nodes the settings say so."""
-    if cfg.launch.name == "slurm":
-        return cfg.launch.gpus > 0
-    return accelerator() is not None

@@ -16,7 +16,7 @@ SIGNS = ("gloo/transport", "imed out", "watchdog", "Connection closed", "Connect
 
 
 def gave_up(error: BaseException | None, ranks: Ranks) -> bool:
-    """Is this error one of waiting for other ranks?"""
+    """Whether this rank failed by waiting for other ranks."""
     import torch.distributed
 
     while ranks.count > 1 and error is not None:

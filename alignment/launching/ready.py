@@ -62,7 +62,7 @@ def _receive(nodes: int, port: int, until: float, seconds: float) -> list[str]:
 
 
 def _call(line: str, address: str, port: int, until: float, seconds: float) -> None:
-    """Calls the first node again and again, which may start later, until it answers."""
+    """Calls the first node, which may start later than this one, until it answers."""
     while True:
         left = until - time.monotonic()
         if left <= 0:

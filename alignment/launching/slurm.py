@@ -100,7 +100,7 @@ def _srun(launch: DictConfig, root: str) -> list[str]:
 
 
 def _launcher(cfg: DictConfig, stage: str, nodes: int) -> list[str]:
-    """The command up to the run's arguments: on every node accelerate's, which Slurm's variables complete there."""
+    """Python's arguments before the run's own: on every node accelerate's launcher, with variables that Slurm sets."""
     if STAGES[stage].alone:
         return ["-m", "alignment.run"]
     processes = nodes * (cfg.launch.processes or cfg.launch.gpus)

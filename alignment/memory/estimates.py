@@ -48,7 +48,8 @@ class Estimator:
         self.machine = machine
         self._config = meta_model.configuration(model_source(cfg.model))
         self._train, self._heldout = planned_texts.pairs(cfg)
-        self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in _stages_read(cfg) else None
+        stages_read = {read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)}
+        self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in stages_read else None
         self._made_once: dict[str, Any] = {}
 
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
@@ -77,10 +78,11 @@ class Estimator:
         trains = STAGES[stage].trains
         settings = cfg[trains.settings]
         setting, micro = self._setting(stage, cfg)
-        lora = None if cfg.lora.name == "none" else _lora(cfg, stage)
+        reward_model = trains.settings == "trainer"
+        lora = lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if reward_model else ("CAUSAL_LM", None)))
         split = setting.layout.startswith(("zero", "fsdp2"))
         dtype = torch.bfloat16 if setting.half and split else torch.float32
-        model = self._model("reward" if trains.settings == "trainer" else "language", dtype, lora)
+        model = self._model("reward" if reward_model else "language", dtype, lora)
         texts = texts.within(settings.max_length)
         if trains.chosen_only:
             texts = replace(texts, items=[Item(item.prompt, item.answers[:1]) for item in texts.items])
@@ -172,7 +174,7 @@ class Estimator:
         return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
 
     def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many prompts of the data are evaluated on: those kept from training, and of the world three sets."""
+        """How many of the data's own prompts are evaluated on: those kept from training, or the world's three sets."""
         prompts = cfg.evaluation.prompts
         return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
 
@@ -266,15 +268,6 @@ class Estimator:
         if key not in self._made_once:
             self._made_once[key] = make()
         return self._made_once[key]
-
-
-def _stages_read(cfg: DictConfig) -> set[str]:
-    return {read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)}
-
-
-def _lora(cfg: DictConfig, stage: str) -> Any:
-    reward_model = STAGES[stage].trains.settings == "trainer"
-    return lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if reward_model else ("CAUSAL_LM", None)))
 
 
 def _trainings(stage: str, cfg: DictConfig) -> int:

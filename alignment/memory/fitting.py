@@ -131,11 +131,9 @@ def _layouts(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[str]:
 
 def _inference_changes(cfg: DictConfig, infers: Infers) -> Iterator[list[str]]:
     if infers.batch_tokens is not None:
-        tokens, smaller = OmegaConf.select(cfg, infers.batch_tokens) // 2, []
-        while tokens >= SMALLEST_BATCH:
-            smaller.append(f"{infers.batch_tokens}={tokens}")
-            tokens //= 2
-        if smaller:
+        tokens = OmegaConf.select(cfg, infers.batch_tokens)
+        halves = [tokens // 2**times for times in range(1, tokens.bit_length())]
+        if smaller := [f"{infers.batch_tokens}={half}" for half in halves if half >= SMALLEST_BATCH]:
             yield smaller
     if cfg.model.dtype in ("auto", "float32"):
         yield ["model.dtype=bfloat16"]

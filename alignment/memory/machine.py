@@ -43,7 +43,7 @@ class Machine:
 
 
 def machine(cfg: DictConfig, ranks: int) -> Machine:
-    """ranks: how many run this command; launch=... starts others."""
+    """The machine that the stages will run on. ranks: how many run this command; launch=... starts its own."""
     launch, inline = cfg.launch, cfg.launch.name == "inline"
     if launch.name == "slurm":
         gpu, per_node = launch.gpus > 0, launch.processes or launch.gpus

@@ -101,7 +101,7 @@ def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool
 
 
 def _inputs(layout: Layout, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Any]:
-    """What the forward pass takes; with the mask that transformers would make of padding, if it could read numbers."""
+    """The arguments of a forward pass. transformers would make the mask itself, if padding had numbers to read."""
     numbers = {"stretches"}  # read while rows are computed, so they stay on the CPU
     batch = {name: value if name in numbers else value.to("meta") for name, value in batch.items()}
     if layout.packed:
@@ -165,7 +165,7 @@ class _KeptBytes:
 
 
 class _AsOnDevice(TorchFunctionMode):
-    """Computes as a device would, where the meta device has other ways: fused attention, and autocast."""
+    """Computes attention and autocast as a device does, which the meta device does in other ways."""
 
     def __init__(self, autocast: bool, count: _KeptBytes) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ class Setting:
 
 
 def training(shape: Shape, kept: Kept, setting: Setting, hidden: int = 0) -> Memory:
-    """Memory of a training that has taken a step: its optimiser's states are there. hidden: states it keeps."""
+    """Memory of a training after a step, optimiser states included. hidden: bytes of a live reward's states."""
     fixed = _fixed(shape, setting)
     activations = kept.held(setting.checkpointing, shape.layers) + kept.casts + _on_top(shape, kept, setting)
     kept_gradients = fixed.gradients if setting.accumulates else 0

@@ -46,10 +46,6 @@ class Texts:
         return [len(item) for item in self.items]
 
     @property
-    def prompts(self) -> list[int]:
-        return [len(item.prompt) for item in self.items]
-
-    @property
     def median(self) -> int:
         return int(median(self.lengths))
 

@@ -1,7 +1,7 @@
 """The systems that are compared: what each learns from, and how sure it takes the labels to be.
 
-A star has its meaning of the paper's Table 1: a system with a star learns from the policy's own samples, ranked anew by
-a scorer, a system without one from the given preference pairs.
+A star has the meaning of the paper's Table 1: a system with a star learns from the policy's own samples, ranked by a
+scorer; a system without one learns from the given preference pairs.
 """
 
 from collections.abc import Mapping

@@ -66,7 +66,11 @@ def train_policy(
     finally:
         progress.close()
         close_trackers(training.tracking)
-    history = [_finite_or_none(entry) for entry in trainer.state.log_history if "loss" in entry]
+    history = [
+        {name: value if isfinite(value) else None for name, value in entry.items()}  # JSON can't write infinities
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
     save_whole(
         trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, training.source.revision
     )
@@ -83,11 +87,6 @@ def train_policy(
 def checkpoints(folder: Path) -> Path:
     """The folder of a candidate's checkpoints, beside its own: they are removed when that is published."""
     return folder.with_name(f"{folder.name}.checkpoints")
-
-
-def _finite_or_none(entry: Mapping[str, float]) -> dict[str, float | None]:
-    """The entry of a log without infinities, which a diverging training logs and JSON can't write."""
-    return {name: value if isfinite(value) else None for name, value in entry.items()}
 
 
 def _finite(folder: Path) -> bool:

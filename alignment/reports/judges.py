@@ -63,7 +63,7 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             "length_bias": "the longer one is said to have it (no bias: 0.5)",
         }
         if kind == "toxic":
-            del labels["binary"]  # of harm there are only these two
+            del labels["binary"]  # a verdict on harm has only two classes anyway
         for key, label in labels.items():
             table.add_row(f"{word}: {label}", *("-" if part is None else _interval(part[key]) for part in of_kind))
         for label in next(part for part in of_kind if part)["by_class"]:

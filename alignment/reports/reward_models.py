@@ -48,7 +48,7 @@ def reward_models(scores: list[dict]) -> dict:
 
 
 def _gain(legend: dict, other: dict) -> dict:
-    """Accuracy with Legend's margins minus that with others or none, seed by seed."""
+    """The accuracy with Legend's margins minus that with other margins or none, paired by seed."""
     return over_seeds([own - base for own, base in zip(legend["per_seed"], other["per_seed"], strict=True)])
 
 

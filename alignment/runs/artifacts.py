@@ -100,6 +100,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def read_json_if_intact(path: Path) -> dict:
+    """The content of a JSON file; nothing if it is lost or can't be read."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def write_rows(path: Path, rows: list[dict], schema: pa.Schema) -> None:
     """Rows as parquet; a row may lack the schema's nullable columns."""
     with atomic_file(path) as file:

@@ -12,7 +12,7 @@ JUDGED_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def check_judges(cfg: Config) -> None:
-    """Refuses no judge at all, stage judge without its files, and an address that holds a secret."""
+    """Refuses settings without a judge, stage judge without its files, and an address that holds a secret."""
     judge = cfg.judge
     if not chosen(judge):
         raise UserError("judge", "none is chosen", f"choose from {', '.join(JUDGES)}")

@@ -11,19 +11,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from alignment.settings import evaluation_schema, method_schema
-from alignment.settings.evaluation_schema import Evaluation, Judge, Scorecard
-from alignment.settings.method_schema import (
-    Annotator,
-    BestOfN,
-    BuildPairs,
-    Confidence,
-    Model,
-    Policy,
-    Reward,
-    RewardModel,
-    Sampling,
-    Trainer,
-)
 from alignment.settings.value_rules import at_least, one_of
 from alignment.types import Layout, Tracking
 
@@ -86,22 +73,22 @@ class Config:
     seed: int
     run: Run
     launch: Any
-    model: Model
+    model: method_schema.Model
     data: Any
-    annotator: Annotator
-    reward_model: RewardModel
-    trainer: Trainer
+    annotator: method_schema.Annotator
+    reward_model: method_schema.RewardModel
+    trainer: method_schema.Trainer
     lora: Any
-    reward: Reward
-    sampling: Sampling
-    build_pairs: BuildPairs
-    best_of_n: BestOfN
-    confidence: Confidence
-    policy: Policy
+    reward: method_schema.Reward
+    sampling: method_schema.Sampling
+    build_pairs: method_schema.BuildPairs
+    best_of_n: method_schema.BestOfN
+    confidence: method_schema.Confidence
+    policy: method_schema.Policy
     packing: Any
-    judge: Judge
-    evaluation: Evaluation
-    scorecard: Scorecard
+    judge: evaluation_schema.Judge
+    evaluation: evaluation_schema.Evaluation
+    scorecard: evaluation_schema.Scorecard
 
 
 def seeds_for(model: str) -> list[int]:
