@@ -21,14 +21,14 @@ SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transfo
 def link(run: RunDir) -> list[str]:
     """Makes the links anew, and says what lies where, a line each.
 
-    Of several policies or reward models, each has a link in a folder: policy/cdpo_star/seed-0.
+    Of several policies or reward models, each has a link in a folder: policy/cdpo_star/seed-0. In a copy of a run that
+    has files where the links were, those stay.
     """
     lines: list[str] = []
     for name, (places, loading) in KINDS.items():
         top = run.root / name
-        _remove(top)
         published = next(filter(None, (sorted(run.root.glob(place)) for place in places)), [])
-        for target in published:
+        for target in published if _unlinked(top) else []:
             system, seed = _which(run, target)
             at = top if len(published) == 1 else top / system / seed
             at.parent.mkdir(parents=True, exist_ok=True)
@@ -49,11 +49,12 @@ def _which(run: RunDir, target: Path) -> tuple[str, str]:
     return (parts[1], parts[2]) if len(parts) > 2 else ("", "")
 
 
-def _remove(top: Path) -> None:
-    """The links that were there; never what they lead to."""
+def _unlinked(top: Path) -> bool:
+    """Removes earlier links, never what they lead to; False where something else than links is."""
     if top.is_symlink():
         top.unlink()
-    elif top.is_dir():
+    elif top.is_dir() and all(path.is_symlink() or path.is_dir() for path in top.rglob("*")):
         for path in sorted(top.rglob("*"), reverse=True):
             path.unlink() if path.is_symlink() else path.rmdir()
         top.rmdir()
+    return not top.exists()

@@ -24,6 +24,9 @@ def test_one_of_a_kind_lies_at_the_top_and_several_in_folders_named_so(tmp_path)
     assert f'from_pretrained("{run.root}/reward_model/<system>/seed-<n>")' in lines and "pairs.parquet" not in lines
     shutil.copytree(run.root, tmp_path / "copy")  # follows links, as cp -rL does
     shutil.rmtree(run.root)
+    results.link(RunDir(tmp_path / "copy"))
+    assert not (tmp_path / "copy/policy").is_symlink(), "what is no link stays"
+    assert (tmp_path / "copy/reward_model/none/seed-0/config.json").read_text() == "train_rm/none/seed-0"
     assert (tmp_path / "copy/policy/config.json").read_text() == "train_cdpo/cdpo_star/seed-0/policy"
 
 
