@@ -19,20 +19,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Timer
+from threading import Event, Thread
+
+import psutil
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FAULTS, RESULTS = REPOSITORY / "tests/seeded_faults.toml", REPOSITORY / "tests/seeded_faults.json"
 README, HEAD = REPOSITORY / "tests/README.md", "| fault | file | before | after |"
 FAST = "not slow and not soak"
-SECONDS, STARTUP = 60, 180  # of tests, and until they begin: imports take their time on a busy machine
+SECONDS, PATIENCE = 60, 900  # that tests may compute, and that may pass: other work on the machine changes no result
 MOST = 300  # tests for a fault: pytest takes a while to find what is named one by one
 COLUMNS = ("before", "after")  # the suite was cut
 
@@ -59,13 +62,12 @@ class Fault:
         return source.index(self.text)
 
     def lines(self, source: str) -> range:
-        first = source[: self.place(source)].count("\n") + 1
-        return range(first, first + len(self.text.splitlines()))
+        above = source[: self.place(source)].count("\n")
+        return range(above + 1, above + 1 + len(self.text.splitlines()))
 
     def made_in(self, source: str) -> str:
         place = self.place(source)
-        changed = source[:place] + self.replacement + source[place + len(self.text) :]
-        ast.parse(changed)
+        ast.parse(changed := source[:place] + self.replacement + source[place + len(self.text) :])
         return changed
 
 
@@ -82,8 +84,8 @@ def make_map(data: Path) -> None:
     tests = ["-n", "2", "--dist", "worksteal", "-m", FAST, "--durations=0", "-vv"]
     coverage = ["--cov=alignment", "--cov-context=test", "--cov-report="]
     with open(_durations(data), "w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "pytest", *tests, *coverage]
-        subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "COVERAGE_FILE": str(data)}, stdout=log, check=False)
+        command, environment = [sys.executable, "-m", "pytest", *tests, *coverage], {"COVERAGE_FILE": str(data)}
+        subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **environment}, stdout=log, check=False)
 
 
 def _durations(data: Path) -> Path:
@@ -126,7 +128,7 @@ class Touching:
 
 
 def _distance(test: str, fault: Fault) -> int:
-    """0: in the test file of the same name; 1: in the folder of the same name; 2: elsewhere."""
+    """2, 1 where its folder is the fault's, and 0 where its file is."""
     own, file = Path(fault.file), Path(test.partition("::")[0]).relative_to("tests")
     return 0 if file.stem == f"test_{own.stem}" else 1 if file.parent == own.parent else 2
 
@@ -183,25 +185,36 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=no", "-p", "no:cacheprovider", "-m", FAST]
         # no .pyc: a fault may leave a file's size and the second of its last change as they are
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"}
-        said, late = "", []
-        with subprocess.Popen(
-            [*command, f"@{self._listed}"], cwd=self.root, env=environment, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ) as process:  # fmt: skip
-
-            def end_after(seconds: float) -> Timer:
-                timer = Timer(seconds, lambda: (late.append(True), os.killpg(process.pid, signal.SIGKILL)))
-                timer.start()
-                return timer
-
-            timer = end_after(STARTUP)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+        said, begun, late = "", Event(), Event()
+        with subprocess.Popen([*command, f"@{self._listed}"], cwd=self.root, env=environment, **output) as process:
+            Thread(target=_end_when_late, args=(process, begun, late), daemon=True).start()
             for line in process.stdout:
                 said += line
                 if line.startswith("collected "):
-                    timer.cancel()
-                    timer = end_after(SECONDS)
-            timer.cancel()
-        return Outcome.of(said, process.returncode, bool(late))
+                    begun.set()
+        return Outcome.of(said, process.returncode, late.is_set())
+
+
+def _end_when_late(process: subprocess.Popen, begun: Event, late: Event) -> None:
+    """Kills it and all that it started, once its tests have computed for SECONDS, or hang."""
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended
+        before, start = 0.0, time.monotonic()
+        while (computed := _computed(process.pid) - before) < SECONDS and time.monotonic() - start < PATIENCE:
+            if not begun.is_set():
+                before += computed
+            time.sleep(0.2)
+        late.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _computed(pid: int) -> float:
+    """Seconds of a process, of all that it started, and of what those started."""
+    found, first = 0.0, psutil.Process(pid)
+    for one in (first, *first.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found += sum(one.cpu_times()[:4])  # its own, and of its children that have ended
+    return found
 
 
 def found_by(fault: Fault, tests: Sequence[str], copy: Copy) -> dict:
@@ -210,29 +223,28 @@ def found_by(fault: Fault, tests: Sequence[str], copy: Copy) -> dict:
     if not tests:
         return {**result, "why": "no test touches it"}
     with copy.fault(fault):
-        outcome = copy.run(tests)
-        # a test that hangs with the fault alone has caught it; one that was merely begun late has not
+        outcome = copy.run(tests)  # late: a test that hangs by itself has caught it, one that was begun late has not
         alone = copy.run([outcome.test]) if outcome.ended == "late" and outcome.test else outcome
+    without = copy.run([alone.test]) if alone.test else alone
+    if "late" in (outcome.ended, without.ended) and (alone.ended == "passed" or without.ended == "late"):
+        return {**result, "why": f"not in {SECONDS} s of tests"}
     if alone.ended == "passed":
-        return result if outcome.ended == "passed" else {**result, "why": f"not in {SECONDS} s"}
-    if copy.run([alone.test]).ended != "passed":
+        return result
+    if without.ended == "failed":
         return {**result, "why": f"{alone.test} fails without it, too"}
     return {**result, "caught": True, "by": alone.test, "seconds": round(outcome.seconds, 1)}
 
 
 def run(names: Sequence[str], data: Path, column: str, workers: int) -> None:
-    touching, known = Touching.read(data), faults()
-    if unknown := set(names) - {fault.name for fault in known}:
-        sys.exit(f"there is no fault {', '.join(sorted(unknown))}")
-    wanted = [fault for fault in known if not names or fault.name in names]
+    touching, known = Touching.read(data), {fault.name: fault for fault in faults()}
+    wanted = [known[name] for name in names or known]
     copies: SimpleQueue[Copy] = SimpleQueue()
 
     def one(fault: Fault) -> dict:
         copy = copies.get()
-        try:
-            return found_by(fault, touching.tests(fault, (copy.root / fault.path).read_text(encoding="utf-8")), copy)
-        finally:
-            copies.put(copy)
+        found = found_by(fault, touching.tests(fault, (copy.root / fault.path).read_text(encoding="utf-8")), copy)
+        copies.put(copy)
+        return found
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as threads:
         for number in range(workers):
@@ -240,7 +252,7 @@ def run(names: Sequence[str], data: Path, column: str, workers: int) -> None:
         for fault, result in zip(wanted, threads.map(one, wanted), strict=True):
             print(f"{fault.name:28} {_cell(result)}", flush=True)
             results = _results()
-            results.setdefault(fault.name, {})[column] = result
+            results[fault.name] = {**results.get(fault.name, {}), column: result}
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(table())
 
@@ -279,11 +291,10 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     if given.what == "map":
         make_map(given.coverage.absolute())
-    elif given.what == "run":
+    if given.what == "run":
         run(given.names, given.coverage, given.column, given.workers)
-    else:
-        above = README.read_text(encoding="utf-8").partition(HEAD)[0]
-        README.write_text(above + table(), encoding="utf-8")
+    if given.what == "table":
+        README.write_text(README.read_text(encoding="utf-8").partition(HEAD)[0] + table(), encoding="utf-8")
 
 
 if __name__ == "__main__":
