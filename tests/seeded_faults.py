@@ -199,11 +199,11 @@ class Copy:
 def _end_when_late(process: subprocess.Popen, begun: Event, late: Event) -> None:
     """Kills it and all that it started, once its tests have computed for SECONDS, or hang."""
     with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended
-        before, start = 0.0, time.monotonic()
-        while (computed := _computed(process.pid) - before) < SECONDS and time.monotonic() - start < PATIENCE:
-            if not begun.is_set():
-                before += computed
+        before = waited = 0.0
+        while (computed := _computed(process.pid) - before) < SECONDS and waited < PATIENCE:
+            before += 0 if begun.is_set() else computed
             time.sleep(0.2)
+            waited += 0.2  # not by a clock: both may have been stopped for a while
         late.set()
         os.killpg(process.pid, signal.SIGKILL)
 
