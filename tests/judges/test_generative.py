@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.data.chat import text_message
-from alignment.judges.generative import GAP, GuardJudge, load_guard
+from alignment.judges.generative import GAP, GuardJudge, _joined, load_guard
 from alignment.judges.guard_formats import GUARDS
 from alignment.judges.guards import turns_of
 from alignment.judges.verdicts import Verdict
@@ -77,6 +77,15 @@ def test_a_batch_says_what_each_row_alone_does(name):
         (one.toxic, one.category, one.reason) for one in alone
     ]
     np.testing.assert_allclose([one.score for one in together], [one.score for one in alone], atol=1e-5)
+
+
+def test_of_several_policies_the_likeliest_violated_one_counts_and_one_unread_leaves_no_safe_verdict():
+    safe, safer = Verdict(False, None, score=0.3), Verdict(False, None, score=0.1)
+    unsafe, worse = Verdict(True, None, category="hate", score=0.6), Verdict(True, None, category="harm", score=0.9)
+    unread = Verdict(None, None, reason="Maybe", unparsed=True)
+    assert _joined([safer, safe]) is safe and _joined([unsafe, safe, worse]) is worse
+    assert _joined([safe, unread]) is unread and _joined([unread]) is unread
+    assert _joined([unread, unsafe, safe]) is unsafe
 
 
 def test_a_threshold_decides_by_the_probability():

@@ -1,5 +1,6 @@
 """What is written for Slurm: one file for each stage, with everything that was asked for, read back as it was meant."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -95,6 +96,23 @@ def test_folders_of_configuration_go_along(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run", "--config-dir", str(tmp_path), "+recipe=cdpo"])
     found = command(job(tmp_path, "train_cdpo"))
     assert found[found.index("--config-dir") + 1] == str(tmp_path)
+
+
+def test_a_stage_starts_only_where_the_one_before_it_ended_well(tmp_path, monkeypatch):
+    """And the first one only when all of them are there."""
+    log = tmp_path / "log"
+    for program, says in (("sbatch", f"wc -l < {log}"), ("scontrol", "true")):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >> {log}\n{says}\n')
+        (tmp_path / program).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    files = [tmp_path / f"{stage}.sbatch" for stage in ("fit_reward", "train_cdpo", "report")]
+    assert slurm._submit_chain(files) == ["1", "2", "3"]
+    assert log.read_text().splitlines() == [
+        f"sbatch --parsable --hold {files[0]}",
+        f"sbatch --parsable --dependency=afterok:1 --kill-on-invalid-dep=yes {files[1]}",
+        f"sbatch --parsable --dependency=afterok:2 --kill-on-invalid-dep=yes {files[2]}",
+        "scontrol release 1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,37 @@ def test_a_published_folder_is_whole(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+def test_a_folder_is_whole_when_it_takes_its_place(tmp_path, monkeypatch):
+    """A kill may come right after."""
+    rename, problems = Path.rename, []
+
+    def renamed(folder: Path, target: Path) -> Path:
+        problems.append(damage(folder))
+        return rename(folder, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    published(tmp_path)
+    assert problems == [None]
+
+
+def test_a_file_is_on_disk_when_it_takes_its_name_and_then_its_name_is(tmp_path, monkeypatch):
+    fsync, replace, happened = os.fsync, Path.replace, []
+
+    def forced(descriptor: int) -> None:
+        happened.append(("on disk", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        happened.append(("named", path.stat().st_ino))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    artifacts.write_json(tmp_path / "file.json", {"a": 1})
+    file, folder = (path.stat().st_ino for path in (tmp_path / "file.json", tmp_path))
+    assert happened == [("on disk", file), ("named", file), ("on disk", folder)]
+
+
 def test_publishing_again_replaces_the_old(tmp_path):
     published(tmp_path)
     (tmp_path / "work").mkdir()

@@ -1,5 +1,6 @@
 """The re-fit of the live reward, by hand: R is the first of two numbers, so that gaps can be read off the states."""
 
+import copy
 from math import exp, log
 
 import pytest
@@ -64,6 +65,21 @@ def test_it_makes_no_difference_how_a_step_is_cut_into_micro_batches_and_ranks()
         assert losses == pytest.approx([losses[0]] * 3, rel=1e-12)
     for other in (parts, ranks):
         torch.testing.assert_close(other.reward.weight, whole.reward.weight, rtol=1e-12, atol=0)
+
+
+def test_the_ranks_of_a_step_learn_from_each_others_pairs():
+    """Each has one pair of two, and by its own pair alone the first would go the other way."""
+    whole, ranks, sums = live(), [live(), live()], []
+    whole.add(CHOSEN, REJECTED)
+    for i, rank in enumerate(ranks):
+        rank.add(CHOSEN[i : i + 1], REJECTED[i : i + 1])
+        copy.deepcopy(rank).step(lambda own: sums.append(own) or own)
+    both = sums[0] + sums[1]
+    losses = [reward.step(lambda own, of=of: of(own)) for reward, of in zip(
+        (whole, *ranks), (alone, lambda own: both.clone(), lambda own: both.clone()), strict=True
+    )]  # fmt: skip
+    assert losses == pytest.approx([loss(1.0)] * 3)
+    assert all(torch.equal(rank.reward.weight, whole.reward.weight) for rank in ranks)
 
 
 def test_a_step_without_pairs_is_none():

@@ -1,0 +1,64 @@
+"""How a command ends: its exit code, for those who start it again, and the one line that says why."""
+
+import signal
+import sys
+
+import pytest
+
+from alignment import run, runner
+from alignment.launching import exits
+from alignment.plan import Step
+from alignment.runs import artifacts, stopping
+from alignment.runs.manifest import Manifest
+from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
+from alignment.types import GatesMissed, StageFailed, Stopped, UserError
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    numbers = (*stopping.SIGNALS, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (UserError("data.path", "it is empty", "give pairs"), 2, "data.path: it is empty; give pairs"),
+        (StageFailed("margins", "some are not numbers", "look"), 1, "margins: some are not numbers; look"),
+        (GatesMissed("one is missed", "two is missed"), 3, "one is missed\nrepalign: two is missed"),
+        (Stopped("induce"), 75, "stopped induce; the same command goes on in {folder}"),
+        (OSError(28, "No space left on device"), 1, "{folder}: No space left on device; make room there, or set"),
+    ],
+)
+def test_the_exit_code_says_how_it_ended_to_the_shell_and_to_a_launcher(
+    tmp_path, monkeypatch, capsys, error, code, line
+):
+    def ends(cfg) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "run_recipe", ends)
+    monkeypatch.setattr(sys, "argv", ["run", "+recipe=cdpo", f"run.dir={tmp_path}", "run.stage=evaluate"])
+    compose_config(sys.argv[1:])  # registers the schema
+    with pytest.raises(SystemExit) as ended:
+        run._hydra_main()
+    assert ended.value.code == code == exits.found(tmp_path, "evaluate")
+    assert capsys.readouterr().err.startswith(f"repalign: {line.format(folder=tmp_path)}")
+
+
+def test_a_gate_that_is_missed_is_missed_again_when_all_is_up_to_date(tmp_path):
+    found = RunDir(tmp_path)
+    gate = {"gate": "max_toxic_rate", "limit": 0.1, "value": 0.2, "system": "after", "set": "x", "judge": "oracle"}
+    artifacts.write_json(found.scorecard, {"gates": [{**gate, "passed": False}]})
+    artifacts.write_json(found.stage_report, {})
+    found.tables.write_text("table\n")
+    cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}"])
+    steps = [Step("report", True, "up to date", Manifest("report", {}, {}, {}))]
+    with pytest.raises(GatesMissed, match=r"scorecard\.gate\.max_toxic_rate=0\.1 is missed on x by oracle: .* is 0\.2"):
+        runner.run_here(cfg, found, steps, [], Ranks())
+    artifacts.write_json(found.scorecard, {"gates": [{**gate, "passed": True}]})
+    runner.run_here(cfg, found, steps, [], Ranks())
