@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from alignment.runs.manifest import hash_file
 from alignment.types import Dtype, UserError
@@ -13,16 +13,6 @@ from alignment.world.identity import LANGUAGE_MODEL, model_hash
 
 WEIGHTS = (".safetensors", ".bin")
 HASHED_WHOLE = 64 * 2**20  # bytes; larger files, shards of weights, are known by size and time of change
-
-
-class ModelKeys(Protocol):
-    """The keys of a file in conf/model/."""
-
-    name: str
-    path: str | None
-    dtype: Dtype
-    chat_template: str | None
-    thinking: bool
 
 
 @dataclass(frozen=True)
@@ -37,8 +27,8 @@ class ModelSource:
     thinking: bool = False
 
 
-def model_source(model: ModelKeys) -> ModelSource:
-    """The model of a run, as its settings name it."""
+def model_source(model: Any) -> ModelSource:
+    """The model of a run. model: the keys of a file in conf/model/."""
     source = source_at("world" if model.name == "world" else model.path)
     return replace(source, dtype=model.dtype, chat_template=model.chat_template, thinking=model.thinking)
 
