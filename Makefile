@@ -1,7 +1,7 @@
 # Three commands do everything on a machine that has Python 3.11 or newer, pip and make:
 #   make legend_rm    annotate, train reward models with and without margins, compare them
 #   make cdpo         a safer policy from its own ranked samples
-#   make test         the tests, about six minutes
+#   make test         the tests, about five minutes
 # The environment is made once, in .venv, and again only when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
@@ -35,7 +35,7 @@ world: setup
 test: setup
 	$(PYTEST) -m "not slow and not soak"
 
-# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; about half an hour more
+# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; some twenty minutes more
 # Slurm too, where tests/launching/install.sh has installed it
 test-all: setup
 	$(PYTEST) -m slow
