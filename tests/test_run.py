@@ -46,7 +46,7 @@ def test_the_exit_code_says_how_it_ended_to_the_shell_and_to_a_launcher(
     compose_config(sys.argv[1:])  # registers the schema
     with pytest.raises(SystemExit) as ended:
         run._hydra_main()
-    assert ended.value.code == code == exits.found(tmp_path, "evaluate")
+    assert ended.value.code == code == exits.exit_code(tmp_path, "evaluate")
     assert capsys.readouterr().err.startswith(f"repalign: {line.format(folder=tmp_path)}")
 
 

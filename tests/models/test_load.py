@@ -7,12 +7,12 @@ import torch
 
 from alignment.models import source
 from alignment.models.load import load_reward_base
-from alignment.models.source import model_source
+from alignment.models.source import source_at
 
 
 def test_a_new_head_is_drawn_from_its_seed_and_nothing_else(world_folder):
     before = torch.get_rng_state()
-    heads = [load_reward_base(model_source("world"), seed).model.score.weight for seed in (0, 1, 0)]
+    heads = [load_reward_base(source_at("world"), seed).model.score.weight for seed in (0, 1, 0)]
     assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
     assert torch.equal(torch.get_rng_state(), before), "others draw from it"
 
@@ -23,8 +23,8 @@ def test_a_model_is_another_one_when_a_file_changes_and_keeps_its_size(tmp_path,
     monkeypatch.setattr(source, "HASHED_WHOLE", hashed_whole)
 
     def fingerprint() -> str:
-        model_source.cache_clear()
-        return model_source("local", str(tmp_path)).fingerprint
+        source_at.cache_clear()
+        return source_at(str(tmp_path)).fingerprint
 
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("weights 1")

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from alignment.runs import stopping
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
-from alignment.trainers.resuming import _StopWhenAsked, train
+from alignment.trainers.resuming import _Stops, train
 from alignment.types import Stopped
 from tests import small_recipe
 from tests.small_recipe import different
@@ -119,7 +119,7 @@ def test_a_training_stops_after_a_step_and_goes_on_to_the_same_weights(folder, t
 
 def test_a_rank_stops_with_one_that_was_asked():
     """Nobody asked this one; the others would wait for it at the next step."""
-    stop = _StopWhenAsked(SimpleNamespace(any=lambda here: True))
+    stop = _Stops(SimpleNamespace(any=lambda here: True))
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     stop.on_step_end(SimpleNamespace(logging_steps=2), SimpleNamespace(global_step=3), control)
     assert not control.should_training_stop, "a step that isn't logged"
