@@ -74,6 +74,7 @@ def test_a_mistake_is_told_as_it_was_and_no_further_task_is_begun(tmp_path):
     assert len(list(tmp_path.iterdir())) < 10
 
 
+@pytest.mark.slow
 def test_a_crash_keeps_its_traceback_and_a_kill_is_named(tmp_path):
     with pytest.raises(RuntimeError, match="ZeroDivisionError: by hand"):
         side_by_side(partial(_crash, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
