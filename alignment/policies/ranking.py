@@ -1,6 +1,5 @@
 """What the policy's samples are ranked by: the hybrid reward, a reward model, or the world's oracle."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from alignment.inputs.job import Job
@@ -21,12 +20,7 @@ from alignment.types import Scorer
 
 
 def score_samples(
-    scorer: Scorer,
-    job: Job,
-    loaded: Loaded,
-    questions: Sequence[Question],
-    samples: Sequence[Sequence[Sample]],
-    folder: Path,
+    scorer: Scorer, job: Job, loaded: Loaded, questions: list[Question], samples: list[list[Sample]], folder: Path
 ) -> Scored:
     """The scores of every question's samples. folder: finished batches are kept there.
 

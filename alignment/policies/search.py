@@ -99,11 +99,15 @@ def _search(
     The point is chosen by the validation of the first seeds, by the same rule for every system; see `preference`.
     """
     settings, records = job.cfg.policy, {}
+
+    def rates_of(point: Candidate) -> dict[str, float] | None:
+        return mean_rates([record[VALIDATION] for each, record in records.items() if each.point == point.point])
+
     best, *others = _points(job.cfg, system)
     if others:
         base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", settings.seeds[0])
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
-        best = min((best, *others), key=lambda point: preference(_mean_rates(point, records), base))
+        best = min((best, *others), key=lambda point: preference(rates_of(point), base))
     chosen = [replace(best, seed=seed) for seed in settings.seeds]
     for candidate in chosen:
         if candidate not in records:
@@ -123,12 +127,6 @@ def _certain(cfg: DictConfig, system: str) -> list[Candidate]:
     points = _points(cfg, system)
     seeds = list(cfg.policy.seeds)[: cfg.policy.grid_seeds if len(points) > 1 else None]
     return [replace(point, seed=seed) for point in points for seed in seeds]
-
-
-def _mean_rates(point: Candidate, records: Mapping[Candidate, dict]) -> dict[str, float] | None:
-    """The rates of a point: their means over its seeds; None if a training diverged."""
-    judged = [record[VALIDATION] for candidate, record in records.items() if candidate.point == point.point]
-    return mean_rates(judged)
 
 
 def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> tuple[bool, float]:

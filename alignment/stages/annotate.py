@@ -58,7 +58,7 @@ def run(job: Job) -> Rows:
         raise UserError("annotator", few, f"give 10 of each; set aside: {reason}")
     annotator = annotator.laid_out(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
     direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
-    readings = {name: annotator.margins(name, pairs[name], direction) for name in parts}
+    raw_margins = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {
         name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in part.rows], dtype=bool)
         for name, part in parts.items()
@@ -67,10 +67,10 @@ def run(job: Job) -> Rows:
         ranks.say(f"  no pair says whether its prompt is harmful: all count as {settings.scope}")
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
-    binning = fit_binning(readings["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
+    binning = fit_binning(raw_margins["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
     if ranks.main:
         for path, name in ((job.run.pairs, "train"), (job.run.heldout_pairs, "heldout")):
-            raw = readings[name].raw
+            raw = raw_margins[name].raw
             margins = np.where(scopes[name], binning(raw), 0.0)
             annotated = [
                 {**row, "margin": margin, "margin_raw": raw_margin}
@@ -79,7 +79,7 @@ def run(job: Job) -> Rows:
             artifacts.write_rows(job.out / path.name, annotated, MARGIN_COLUMNS)
         _write_direction(job, direction)
         broken = loaded.format.broken
-        quality = {name: _quality(parts[name].rows, readings[name], scopes[name], binning) for name in parts}
+        quality = {name: _quality(parts[name].rows, raw_margins[name], scopes[name], binning) for name in parts}
         calibration = {**_described(direction, binning, induced), "texts_with_markers": broken, **quality}
         artifacts.write_json(job.out / job.run.calibration.name, calibration)
         if broken:
@@ -112,20 +112,20 @@ def _described(direction: Direction, binning: Binning, induced: Loaded) -> dict:
     }
 
 
-def _quality(rows: Sequence[dict], reading: RawMargins, scope: np.ndarray, binning: Binning) -> dict:
+def _quality(rows: Sequence[dict], margins: RawMargins, scope: np.ndarray, binning: Binning) -> dict:
     """Of one part of the data: distribution, signs, length, and agreement with the truth where it is known."""
-    inside, outside = reading.raw[scope], reading.raw[~scope]
+    inside, outside = margins.raw[scope], margins.raw[~scope]
     return {
         "pairs": len(rows),
         "in_scope": len(inside),
-        "no_end": reading.no_end,
-        "truncated": reading.truncated,
+        "no_end": margins.no_end,
+        "truncated": margins.truncated,
         "distribution": distribution(inside),
-        "length_correlation": spearman(inside, reading.length_difference[scope].astype(float)),
-        "ranked_right": _ranked_right(rows, reading.raw, scope),
+        "length_correlation": spearman(inside, margins.length_difference[scope].astype(float)),
+        "ranked_right": _ranked_right(rows, margins.raw, scope),
         "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
         **{
-            kind: _agreement(rows, reading.raw, _gaps(rows, kind), scope, binning)
+            kind: _agreement(rows, margins.raw, _gaps(rows, kind), scope, binning)
             for kind in ("severity", "helpfulness", "given")
         },
     }

@@ -106,12 +106,11 @@ def _quality(rewards: dict[Gate, HybridReward], saved: Gate, states: dict[str, T
             for gate, quality in described.items()
         },
         "clean": {
-            name: {gate: _pair_accuracy(reward, *pairs.unbind(1)) for gate, reward in rewards.items()}
+            name: {
+                gate: float(ordered_right(*map(reward.score, pairs.unbind(1))).mean())
+                for gate, reward in rewards.items()
+            }
             for name, pairs in states.items()
             if name not in ("train", "heldout")
         },
     }
-
-
-def _pair_accuracy(reward: HybridReward, chosen: Tensor, rejected: Tensor) -> float:
-    return float(ordered_right(reward.score(chosen), reward.score(rejected)).mean())
