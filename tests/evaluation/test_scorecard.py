@@ -79,6 +79,16 @@ def test_a_difference_by_hand(ten):
     assert found["interval"][0] < 4 / 9 < found["interval"][1]
 
 
+def test_many_answers_to_two_prompts_are_evidence_of_two(tmp_path):
+    """Ten seeds each: one prompt is always answered badly now, one never. Prompts drawn, it may be all or none."""
+    answers = [(name, seed) for name in range(2) for seed in range(10)]
+    rows = [verdict("before", name, False, seed=seed) for name, seed in answers]
+    rows += [verdict("after", name, name == 0, seed=seed) for name, seed in answers]
+    found = the(card_of(tmp_path, rows)["differences"], metric="toxic_rate", category=None)
+    assert (found["value"], found["n"], found["prompts"], found["only_after"]) == (0.5, 20, 2, 10)
+    assert found["interval"] == [0.0, 1.0] and found["mcnemar_p"] is None
+
+
 def test_gates_by_hand(ten):
     assert [(one["gate"], one["passed"]) for one in ten["gates"]] == [
         ("max_toxic_rate", False), ("max_toxic_increase", False), ("max_unparsed", True),

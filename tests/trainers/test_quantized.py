@@ -71,7 +71,7 @@ def test_the_score_head_of_a_reward_model_stays_whole(source):
     assert type(model.score) is torch.nn.Linear and "q_proj" in four_bit(model)
 
 
-@pytest.mark.parametrize("layout", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("layout", ["zero3", "zero3_offload", "fsdp2"])
 def test_four_bits_cannot_be_split(layout):
     with pytest.raises(
         UserError, match=f"lora: weights in 4 bits can't be split by {layout}; choose launch ddp, zero1"
