@@ -24,7 +24,7 @@ from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, sources
 from alignment.maths.margins import compared_margins
 from alignment.models.devices import device, free_memory
-from alignment.models.load import Loaded, load_reward_base, load_reward_model
+from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.model_card import reward_model_card
 from alignment.models.packing import Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
@@ -35,10 +35,11 @@ from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
-from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
+from alignment.trainers.finishing import adapters_of, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.resuming import train
+from alignment.trainers.saved_weights import round_weights
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 from alignment.world.identity import generator_hash, model_hash
@@ -233,18 +234,20 @@ def _save(
     """Saves the trained model and frees its memory. The main process gets what the model said of the probe."""
     lora, ranks, pad_id = job.cfg.lora, job.ranks, loaded.tokenizer.pad_token_id
     source = model_source(job.cfg.model)
+    dtype = saved_dtype(source, job.cfg.trainer.save_dtype)
     trained = None
     if weights_are_split(trainer):  # no rank holds the whole model: all score together, in the training's precision
         trainer.model_wrapped.eval()
-        trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=not trainer.args.bf16)
-    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision)
+        exact = not trainer.args.bf16 and dtype == torch.float32
+        trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=exact)
+    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision, dtype)
     if ranks.main:
         save_tokenizer(loaded.format, folder)
     ranks.wait()
     in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
     if ranks.main:
-        trained = trained or _scores_in_training(in_training, lora, probe, pad_id)
+        trained = trained or _scores_in_training(in_training, lora, dtype, probe, pad_id)
     loaded.model = in_training = None  # on every rank: the next one takes their place
     free_memory()
     quantized = quantized_on(lora)
@@ -254,7 +257,7 @@ def _save(
             """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
             base = load_reward_base(source, seed, where)
             model = base.model if where is not None else base.model.to(device())
-            return with_adapters(model, adapters_beside(folder), probe, pad_id)
+            return with_adapters(model, adapters_of(folder), probe, pad_id)
 
         trained = replace(trained, reloaded=reloaded(quantized), unmerged=reloaded(None))
     ranks.wait()
@@ -262,11 +265,18 @@ def _save(
 
 
 def _scores_in_training(
-    model: PreTrainedModel, lora: Mapping[str, Any], rows: list[Rendered], pad_id: int
+    model: PreTrainedModel, lora: Mapping[str, Any], dtype: torch.dtype, rows: list[Rendered], pad_id: int
 ) -> TrainedScores:
-    """What the trained model says, in float32 unless its weights are in 4 bits."""
+    """What the trained model says in float32 (unless its weights are in 4 bits), rounded as it is saved.
+
+    Under adapters they are rounded only when these are merged, so that the scores of the saved model are others.
+    """
     rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
     if lora["name"] != "quantized":
         model.float()  # DeepSpeed's are in the training's precision
+    whole = lora["name"] == "none"
+    if whole:
+        round_weights(model, dtype)
     model.eval()
-    return TrainedScores(trained_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
+    exact = whole or (not rounded and dtype == torch.float32)
+    return TrainedScores(trained_scores(model, rows, pad_id), exact=exact, rounded=not whole and dtype != torch.float32)

@@ -13,6 +13,8 @@ from alignment.models.load import load_reward_model
 from alignment.models.model_card import reward_model_card
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
+from alignment.stages.train_rm import _scores_in_training
+from alignment.trainers.saved_weights import round_saved
 from alignment.types import StageFailed
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -71,6 +73,19 @@ def test_scores_of_rounded_weights_may_lie_as_far_apart_as_rounding_takes_them(s
     assert float((elsewhere - scores).abs().max()) > 5 * found["bfloat16"]
     with pytest.raises(StageFailed, match=r"differ by .* \(loaded; at most"):
         check(folder, rows, texts, elsewhere, exact=False)
+
+
+def test_weights_that_are_saved_in_bfloat16_are_compared_as_they_are_saved(saved):
+    """What rounding changes is no error, and no reason to allow more: the trained model is rounded likewise."""
+    folder, rows, texts, scores = saved("llama")
+    model = load_reward_model(folder, CPU)
+    round_saved(folder, torch.bfloat16, {})
+    with pytest.raises(StageFailed, match="loaded; at most 1e-04 is allowed"):
+        check(folder, rows, texts, scores)
+    trained = _scores_in_training(model, {"name": "none"}, torch.bfloat16, rows, model.config.pad_token_id)
+    assert trained.exact and check(folder, rows, texts, trained.scores)["loaded"] <= 1e-6
+    adapted = _scores_in_training(model, {"name": "adapters"}, torch.bfloat16, rows, model.config.pad_token_id)
+    assert adapted.rounded and not adapted.exact, "what they are merged into is rounded afterwards"
 
 
 def test_adapters_on_four_bits_are_compared_by_loading_them_twice(saved):
