@@ -49,6 +49,7 @@ class RunDir:
     hybrid_report = _at("fit_reward/hybrid.json")  # gates, layers and confidences on pairs kept from training
 
     # build_pairs
+    sampled = _at(".sampled")  # the answers as they were sampled, kept for another scorer of them
     samples = _at("build_pairs/samples.parquet")  # all that were sampled: id, prompt, sample, text, finished, score
     built_pairs = _at("build_pairs/pairs.parquet")  # pairs of the policy's own samples, as preference data
     build_counts = _at("build_pairs/build.json")  # prompts answered, prompts left out and why, pairs built
