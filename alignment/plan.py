@@ -131,11 +131,20 @@ def _flat(config: dict, prefix: str = "") -> dict:
 
 
 def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
-    lines = [(step.stage, "cached" if step.cached else "run", step.why) for step in steps]
+    lines = [(step.stage, "cached" if step.cached else "run", step.why + _kept(cfg, run, step)) for step in steps]
     if reads_pairs(cfg, steps) and (why := pairs.why_read(cfg, run)):
         lines.insert(0, ("data", "read", why))
     width = max(len(name) for name, *_ in lines)
     return "\n".join(f"  {name:<{width}}  {state:<6}  {why}" for name, state, why in lines)
+
+
+def _kept(cfg: DictConfig, run: RunDir, step: Step) -> str:
+    """What becomes of a result that took long and is to be replaced."""
+    seconds = None if step.cached else artifacts.long_seconds(run, step.stage)
+    if seconds is None:
+        return ""
+    will = "be removed" if cfg.run.replace else f"be kept aside in {run.aside(step.stage)}"
+    return f"; its result, of {seconds:.0f} s, will {will}"
 
 
 def reads_pairs(cfg: DictConfig, steps: list[Step]) -> bool:

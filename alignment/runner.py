@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from alignment.inputs.job import Job
 from alignment.launching import lost
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
-from alignment.runs.manifest import git_commit
+from alignment.runs.manifest import files_in, git_commit
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
@@ -98,24 +98,43 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
     out = work / "out"
     if ranks.main:
         _clear_stale_work(work)
+        work.mkdir(parents=True, exist_ok=True)
+        earlier = _seconds_before(work)
         shutil.rmtree(out, ignore_errors=True)  # a killed run may have left half a file there
-        out.mkdir(parents=True)
+        out.mkdir()
     stage = importlib.import_module(f"alignment.stages.{step.stage}")
     ranks.wait()
     started = time.perf_counter()  # once libraries are imported
     rows = stage.run(Job(cfg, run, out, ranks))
     ranks.wait()
     if ranks.main:
-        seconds = time.perf_counter() - started
-        timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
-        artifacts.write_json(run.timings, timings)
+        replaced = None if cfg.run.replace else artifacts.long_seconds(run, step.stage)
+        seconds = earlier + time.perf_counter() - started
         ranks.say(f"  {seconds:.1f} s")
         manifest = replace(step.manifest, git_commit=git_commit(), rows=rows)
-        artifacts.publish(out, run.stage(step.stage), manifest)
+        aside = None if replaced is None else run.aside(step.stage)
+        artifacts.publish(out, run.stage(step.stage), manifest, aside)
+        if aside is not None:
+            ranks.say(f"  the result before it, of {replaced:.0f} s, is kept in {aside}; run.replace=true keeps none")
+        timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
+        artifacts.write_json(run.timings, timings)  # now: killed before, it told how long the result before it took
         shutil.rmtree(work, ignore_errors=True)
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
+
+
+def _seconds_before(work: Path) -> float:
+    """The seconds of earlier attempts at this work, each until the last file that it wrote; begins a new one."""
+    attempt, seconds = work / "attempt", 0.0
+    with suppress(FileNotFoundError, ValueError):
+        seconds = float(attempt.read_text()) + _newest(work) - attempt.stat().st_mtime
+    attempt.write_text(f"{seconds}")
+    return seconds
+
+
+def _newest(work: Path) -> float:
+    return max(path.stat().st_mtime for path in files_in(work))
 
 
 def _report(run: RunDir) -> dict:

@@ -1,6 +1,7 @@
 """A stage is made anew for what shapes it, and for nothing else."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from alignment.inputs import fingerprints
 from alignment.launching import slurm
 from alignment.models import devices
-from alignment.plan import plan
+from alignment.plan import plan, plan_table
+from alignment.runner import _seconds_before
+from alignment.runs import artifacts
 from alignment.runs.manifest import difference
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
@@ -71,3 +74,26 @@ def test_jobs_and_the_login_node_agree_on_the_device(monkeypatch):
     submitted = {step.stage: step.manifest.key for step in plan(cfg, RunDir(Path("none")))}
     monkeypatch.setenv("REPALIGN_DEVICE", "GPU")
     assert {stage: manifest.key for stage, manifest in manifests("legend_rm").items()} == submitted
+
+
+def test_a_plan_says_what_becomes_of_a_result_that_took_long(tmp_path):
+    run = RunDir(tmp_path)
+    run.stage("train_cdpo").mkdir()
+    artifacts.write_json(run.timings, {"train_cdpo": 75.2, "fit_reward": 75.2})
+    cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}"])
+    lines = plan_table(cfg, run, plan(cfg, run)).splitlines()
+    told = [line for line in lines if f"; its result, of 75 s, will be kept aside in {tmp_path}/.replaced/" in line]
+    assert [line.split()[0] for line in told] == ["train_cdpo"]
+    cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}", "run.replace=true"])
+    assert "its result, of 75 s, will be removed" in plan_table(cfg, run, plan(cfg, run))
+
+
+def test_a_stage_that_goes_on_took_as_long_as_all_its_attempts(tmp_path):
+    """Of each until the last file that it wrote: a kill tells nobody when it came."""
+    assert _seconds_before(tmp_path) == 0.0
+    for expected in (100.0, 200.0):
+        (tmp_path / "done").write_text("a model")
+        began = (tmp_path / "attempt").stat().st_mtime
+        os.utime(tmp_path / "done", (began + 100, began + 100))
+        assert _seconds_before(tmp_path) == pytest.approx(expected, abs=0.1)
+        (tmp_path / "done").unlink()

@@ -88,6 +88,10 @@ class RunDir:
     def stage(self, name: str) -> Path:
         return self.root / name
 
+    def aside(self, stage: str) -> Path:
+        """Where the last result of a stage is kept that took long and was replaced."""
+        return self.root / ".replaced" / stage
+
     def reward_model(self, margins: str, seed: int) -> Path:
         """A reward model as from_pretrained loads it."""
         return self.root / "train_rm" / margins / f"seed-{seed}"

@@ -37,6 +37,38 @@ def test_a_published_folder_is_whole(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+def test_what_took_long_is_put_aside_the_last_one_of_it_and_nothing_is_lost_by_a_kill(tmp_path, monkeypatch):
+    run, rename = RunDir(tmp_path), Path.rename
+
+    def publish(text: str) -> None:
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / "a.txt").write_text(text)
+        aside = run.aside("train_cdpo") if artifacts.long_seconds(run, "train_cdpo") else None
+        artifacts.publish(tmp_path / "work", run.stage("train_cdpo"), MANIFEST, aside)
+
+    def texts() -> list[str]:
+        places = run.aside("train_cdpo"), run.stage("train_cdpo")
+        return [(place / "a.txt").read_text() for place in places if place.exists()]
+
+    artifacts.write_json(run.timings, {"train_cdpo": 61.0})
+    assert artifacts.long_seconds(run, "train_cdpo") is None, "there is none"
+    publish("first")
+    for kill in (0, 1):  # before the published one is moved, and between both moves
+        moves = iter([rename] * kill)
+        with monkeypatch.context() as patch, pytest.raises(StopIteration):
+            patch.setattr(Path, "rename", lambda folder, target, moves=moves: next(moves)(folder, target))
+            publish("second")
+        assert texts() == ["first"]
+    publish("second")
+    assert texts() == ["first", "second"]
+    publish("third")
+    assert texts() == ["second", "third"] and not list(tmp_path.glob(".train_cdpo*"))
+    artifacts.write_json(run.timings, {"train_cdpo": 59.0})
+    publish("fourth")
+    assert texts() == ["second", "fourth"]
+
+
 def test_a_folder_is_whole_when_it_takes_its_place(tmp_path, monkeypatch):
     """A kill may come right after."""
     rename, problems = Path.rename, []
