@@ -16,6 +16,7 @@ from alignment.evaluation.judging import calibrated
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.launching import lost
+from alignment.models.source import model_source
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
 from alignment.runs.manifest import files_in, git_commit
@@ -46,6 +47,8 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
             artifacts.write_json(run.report, _report(run))
             ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
         if ranks.main and cfg.run.stage in (None, "report"):  # launched stage by stage, the report is the last
+            if not all(step.cached for step in steps):
+                _write_cards(cfg, run)
             print("", *results.link(run), sep="\n", flush=True)
     if cfg.run.stage is None:
         ranks.say(f"done: {run.root}")
@@ -122,6 +125,13 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
+
+
+def _write_cards(cfg: DictConfig, run: RunDir) -> None:
+    from alignment.reports.model_cards import write_cards  # slow to import, and a run that is up to date needs it not
+
+    data = [] if cfg.data.name == "world" else pairs.sources(cfg.data)
+    write_cards(run, cfg.recipe, model_source(cfg.model), data, cfg.policy)
 
 
 def _seconds_before(work: Path) -> float:

@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from omegaconf import DictConfig
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
 
 from alignment.data.chat import Rendered
+from alignment.data.columns import text_message
 from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
 from alignment.inputs.job import Job
-from alignment.inputs.pairs import evaluation_pairs, sources
+from alignment.inputs.pairs import evaluation_pairs
 from alignment.maths.margins import compared_margins
 from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
-from alignment.models.model_card import reward_model_card
 from alignment.models.packing import Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
 from alignment.models.scoring import reward_scores
@@ -42,7 +41,6 @@ from alignment.trainers.resuming import train
 from alignment.trainers.saved_weights import round_weights
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
-from alignment.world.identity import generator_hash, model_hash
 
 PARITY_PAIRS = 16  # whose scores are compared before and after the model is loaded back
 
@@ -99,14 +97,6 @@ def run(job: Job) -> Rows:
     reason = f"one of its texts has more tokens than {first['limit']}"
     lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
     return job.set_aside(lines, len(trainings.pairs))
-
-
-def _trained_on(cfg: DictConfig) -> str:
-    """What the model's card says of it."""
-    if cfg.data.name == "world":
-        return f"World generator: `{generator_hash()}`, its language model: `{model_hash()}`."
-    names = ", ".join(source.path or source.name for source in sources(cfg.data))
-    return f"Base model: `{cfg.model.path or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
 
 
 def _evaluation_pairs(job: Job) -> dict[str, list[dict]]:
@@ -185,12 +175,11 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         texts, template_texts = as_texts(loaded.format, evaluation[:PARITY_PAIRS])
         others = None if texts == template_texts else template_texts
         parity = check_parity(model, unfinished / "model", probe, texts, trained, others)
-        card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
-        (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / job.run.reward_scores.name, rows, SCORE_COLUMNS)
         left_out = {"pairs_too_long": too_long, "limit": why, "evaluation_pairs_too_long": cut}
-        summary = {**left_out, "parity": parity, "history": history}
+        conversation = loaded.format.text(text_message("user", "A"), text_message("assistant", "B"))
+        summary = {**left_out, "parity": parity, "conversation": conversation, "history": history}
         artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
         artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
         shutil.rmtree(checkpoints, ignore_errors=True)

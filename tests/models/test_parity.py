@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
 from alignment.models.load import load_reward_model
-from alignment.models.model_card import reward_model_card
+from alignment.models.model_card import Origin, reward_model_card
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
 from alignment.stages.train_rm import _scores_in_training
@@ -112,12 +112,13 @@ def test_a_template_that_writes_something_else_than_was_trained_on_is_no_failure
     trained = TrainedScores(scores, exact=True)
     found = check_parity(load_reward_model(folder, CPU), folder, rows, texts, trained, others)
     assert found["chat_template"] > 1e-4 and found["pipeline"] <= 1e-4
-    format = chat_format(byte_tokenizer("llama3"))
-    card = reward_model_card("legend_rm", "none", 0, "x", format, found)
-    assert "Give it a conversation as above: its chat template writes something else" in card
-    assert "Give it a conversation as its chat template renders it" in reward_model_card(
-        "legend_rm", "none", 0, "x", format, check(folder, rows, texts, scores)
-    )
+    origin = Origin("base", "1", [], "pairs", "today", "legend_rm")
+
+    def card(parity: dict) -> str:
+        return reward_model_card(origin, "none", 0, {"parity": parity, "conversation": "A B"}, "none")
+
+    assert "Give it a conversation as above: its chat template writes something else" in card(found)
+    assert "Give it a conversation as its chat template renders it" in card(check(folder, rows, texts, scores))
 
 
 def break_head(folder):
