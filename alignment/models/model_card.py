@@ -29,7 +29,7 @@ class Origin:
     """Where a model comes from, without a path of the machine that it was trained on.
 
     base: the model that it began as, by its name; base_version: a commit, or a hash of its files. datasets: the names
-    of its data on the hub. pairs: its data in words, with their licences. made: the day. recipe: with repalign's version.
+    of its data on the hub. pairs: its data in words, with their licences. made: the day. recipe: with its version.
     """
 
     base: str
