@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,12 @@ from alignment.runs.manifest import files_in, git_commit
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
-from alignment.types import GatesMissed
+from alignment.types import GatesMissed, StageFailed
 
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
-    with locked(run) if ranks.main else nullcontext():
+    with locked(run) if ranks.main else nullcontext(lambda: True) as held:
         if ranks.main:
             artifacts.clear_replaced(run)
             if cfg.run.stage is None:
@@ -42,7 +43,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
                 ranks.say(f"{step.stage}: up to date")
             else:
                 ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
-                _run_or_name_the_lost(cfg, run, step, ranks)
+                _run_or_name_the_lost(cfg, run, step, ranks, held)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
             ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
@@ -81,11 +82,11 @@ def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
         pairs.require_enough(cfg, run, train, heldout)
 
 
-def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
+def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Callable[[], bool]) -> None:
     """Runs a step; a rank that waited in vain for another names it and ends at once."""
     try:
         ranks.stop_if_asked(f"before {step.stage}")
-        _run_stage(cfg, run, step, ranks)
+        _run_stage(cfg, run, step, ranks, held)
     except Exception as error:
         if not lost.gave_up(error, ranks):
             raise
@@ -95,8 +96,8 @@ def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks
         os._exit(1)  # without an exit code in the run folder, since it is not this rank that failed
 
 
-def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
-    """Runs one stage on all ranks; the main process publishes what they wrote."""
+def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Callable[[], bool]) -> None:
+    """Runs one stage on all ranks; the main process publishes what they wrote. held: is the run's folder still ours?"""
     work = run.work(step.stage, step.manifest.key)
     out = work / "out"
     if ranks.main:
@@ -111,6 +112,8 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
     rows = stage.run(Job(cfg, run, out, ranks))
     ranks.wait()
     if ranks.main:
+        if not held():
+            raise StageFailed(step.stage, f"{run.root} was taken over by another attempt", "that one goes on")
         replaced = None if cfg.run.replace else artifacts.long_seconds(run, step.stage)
         seconds = earlier + time.perf_counter() - started
         ranks.say(f"  {seconds:.1f} s")
