@@ -164,6 +164,17 @@ def card_markdown(card: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compared_markdown(card: dict, system: str) -> list[str]:
+    """A table of one system's figures on whole sets, beside those of the first, and what the intervals are."""
+    before = card["systems"][0]["name"]
+    after = None if system == before else system
+    table = _markdown(["", "set", "judge", "n", *_compared(before, after)], _flat(_rows(card, before, after)), named=3)
+    seeds = "; all seeds together" if any(len(one.get("seeds", [])) > 1 for one in card["decoding"].values()) else ""
+    few = [f"{FEW_MARK}."] if any("* |" in line for line in table) else []
+    how = f"Intervals are 95%: Wilson's of rates, of differences a bootstrap over prompts{seeds}."
+    return [*table, "", *(_escaped(line) for line in few), how]
+
+
 def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:
     return [cells for rows in groups.values() for cells in rows]
 
