@@ -8,7 +8,7 @@ unknown. `confidence` is how sure the preference is, from 0 to 1; `given_margin`
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from math import isfinite, nan
 from typing import Any, TypeVar
 
@@ -163,9 +163,13 @@ def _check_characters(text: str, column: str) -> None:
 
 def pair(row: dict, name: str, source: str) -> dict:
     """A raw row with text or messages, as a row of PAIR_COLUMNS; raises BadRow."""
-    for column in ("prompt", "chosen", "rejected"):
+    for column in ("chosen", "rejected"):
         if column not in row:
             raise BadRow(f"has no column {column}")
+    if row.get("prompt") is None and isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
+        row = {**row, "prompt": _shared_opening(row["chosen"], row["rejected"])}
+    if "prompt" not in row:
+        raise BadRow("has no column prompt, and chosen and rejected are not two conversations (lists of messages)")
     prompt = messages(row["prompt"], "prompt", "user")
     columns = {
         "id": _name(row.get("id"), "id") or name,
@@ -188,6 +192,19 @@ def pair(row: dict, name: str, source: str) -> dict:
     columns["confidence"] = _share(row.get("confidence"), "confidence")
     columns["given_margin"] = _number(row.get("margin"), "margin")
     return columns
+
+
+def _shared_opening(chosen: list, rejected: list) -> list:
+    """The prompt of two whole conversations, as TRL's implicit prompts are: the messages that both begin with.
+
+    Texts are not taken apart likewise: "I can" and "I can't" would share a prompt, too.
+    """
+    shared = list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
+    if not shared:
+        raise BadRow("has no column prompt, and chosen and rejected don't begin with the same message")
+    if len(shared) == len(chosen) == len(rejected):
+        raise BadRow("chosen and rejected are the same")
+    return [message for message, _ in shared]
 
 
 def answer(value: object, column: str, prompt: list[Message]) -> list[Message]:

@@ -167,7 +167,8 @@ def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) ->
     problem = f"no pair can be made of its {read} lines" if read else "it has no rows"
     why = "" if first is None else "; line {line}: {reason}".format(**json.loads(first))
     name = data.get("path") or data.name
-    raise UserError("data.path", f"{name}: {problem}{why}", "it needs prompt, chosen and rejected; or map data.columns")
+    needs = "it needs prompt, chosen and rejected (or two conversations without prompt); or map data.columns"
+    raise UserError("data.path", f"{name}: {problem}{why}", needs)
 
 
 def _prompts_in(name: str, files: list[Path]) -> list[list[Message]]:
