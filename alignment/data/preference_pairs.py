@@ -14,7 +14,8 @@ from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, shown
+from alignment.data.cells import BadRow, shown
+from alignment.data.columns import PAIR_COLUMNS, intact, pair
 from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file

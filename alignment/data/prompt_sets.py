@@ -8,7 +8,8 @@ docs/data.md has a table of the sets.
 
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, shown, text_message
+from alignment.data.cells import BadRow, shown
+from alignment.data.columns import Loaded, text_message
 from alignment.data.files import read_file
 from alignment.data.places import files_of
 from alignment.data.raw_rows import Read, content_id, load, optional_text, text

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs

@@ -227,7 +227,10 @@ def _conversation(*contents: str) -> list[dict]:
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
 def test_prompts_within_conversations_are_found_as_trl_finds_them(tmp_path, kind):
     rows = [
-        {"chosen": _conversation(f"q{i}", "well", "so?", "good"), "rejected": _conversation(f"q{i}", "well", "so?", "bad")}
+        {
+            "chosen": _conversation(f"q{i}", "well", "so?", "good"),
+            "rejected": _conversation(f"q{i}", "well", "so?", "bad"),
+        }
         for i in range(12)
     ]
     train, heldout = file_pairs(write(tmp_path / f"pairs.{kind}", rows), 0.2, seed=0)

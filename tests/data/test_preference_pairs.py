@@ -111,7 +111,7 @@ def test_columns_are_named_and_several_files_are_one(tmp_path):
     assert counts["sources"][0]["read"] == 60 and len(texts(parts["train"] + parts["heldout"])) == 60
     counts, _ = made(tmp_path, [Source("file", str(tmp_path / "shard-0.jsonl"), {"prompt": "question"})], name="none")
     assert counts["sources"][0]["quarantined"] == 20
-    assert "has no column question" in (tmp_path / "none/quarantine.jsonl").read_text()
+    assert "has no column question, only q, yes, no" in (tmp_path / "none/quarantine.jsonl").read_text()
     with pytest.raises(UserError, match="no file is named like"):
         made(tmp_path, [Source("file", str(tmp_path / "part-*.jsonl"))])
 
