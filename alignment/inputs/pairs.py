@@ -27,6 +27,7 @@ from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Message, UserError
 
 ENOUGH = 10  # training pairs at least
+HELDOUT_PATH = "data.heldout_path"
 KEPT_OUT = (*PROMPT_SETS, "mmlu", "rewardbench")
 
 
@@ -83,6 +84,13 @@ def sources(data: DictConfig) -> list[Source]:
     return named
 
 
+def heldout_source(data: DictConfig) -> Source | None:
+    """The user's own held-out pairs, in the columns of the training pairs."""
+    if data.get("heldout_path") is None:
+        return None
+    return Source("file", data.heldout_path, dict(data.columns or {}), key=HELDOUT_PATH)
+
+
 def _fields(part: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(part, resolve=True)
     names = ("path", "columns", "split", "preference", "weight")
@@ -92,7 +100,9 @@ def _fields(part: DictConfig) -> dict[str, Any]:
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of the files outside the run folder that shape the pairs: their own, and those of sets kept out."""
     evaluation = _evaluation_files(cfg)
-    named = [(file.name, file) for source in sources(cfg.data) for file in source.files(cfg.data.folder)]
+    own = heldout_source(cfg.data)
+    read = [*sources(cfg.data), *([own] if own else [])]
+    named = [(file.name, file) for source in read for file in source.files(cfg.data.folder)]
     named += [(name, file) for name, files in evaluation.items() for file in files]
     lines = [f"{name} {_hash(file, file.stat().st_mtime_ns)}\n" for name, file in named]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -148,7 +158,7 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
     work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
     prompts = {name: _prompts_in(name, files) for name, files in _evaluation_files(cfg).items()}
-    wanted = Wanted(data.heldout, data.seed, data.rows)
+    wanted = Wanted(heldout_source(data) or data.heldout, data.seed, data.rows)
     watch = partial(ranks.progress, total=None, unit="line")
     counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
     _require_pairs(data, counts, work)
@@ -158,17 +168,27 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
 
 
 def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) -> None:
-    """Refuses data without a usable row, with the reason of the first."""
-    if counts["train"] + counts["heldout"]:
+    """Refuses data without a usable row, with the reason of the first; and held-out pairs of one's own likewise."""
+    if heldout_source(data) is None:
+        _require_some("data.path", data, counts["train"] + counts["heldout"], counts["sources"], folder)
+    else:
+        _require_some("data.path", data, counts["train"], counts["sources"][:-1], folder)
+        _require_some(HELDOUT_PATH, data, counts["heldout"], counts["sources"][-1:], folder)
+
+
+def _require_some(key: str, data: DictConfig, pairs: int, sources: list[dict], folder: Path) -> None:
+    if pairs:
         return
+    files = {file for source in sources for file in source["files"]}
     with open(folder / QUARANTINE, encoding="utf-8") as lines:
-        first = next(lines, None)
-    read = sum(source["read"] for source in counts["sources"])
+        bad = (row for row in map(json.loads, lines) if Path(row["source"]).name in files)
+        first = next(bad, None)
+    read = sum(source["read"] for source in sources)
     problem = f"no pair can be made of its {read} lines" if read else "it has no rows"
-    why = "" if first is None else "; line {line}: {reason}".format(**json.loads(first))
-    name = data.get("path") or data.name
+    why = "" if first is None else "; line {line}: {reason}".format(**first)
+    name = data.get(key.removeprefix("data.")) or data.name
     needs = "it needs prompt, chosen and rejected (or two conversations without prompt); or map data.columns"
-    raise UserError("data.path", f"{name}: {problem}{why}", needs)
+    raise UserError(key, f"{name}: {problem}{why}", needs)
 
 
 def _prompts_in(name: str, files: list[Path]) -> list[list[Message]]:

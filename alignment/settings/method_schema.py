@@ -46,6 +46,7 @@ class PairsData:
 @dataclass
 class FileData(PairsData):
     path: str
+    heldout_path: str | None
     columns: Any
 
 

@@ -143,6 +143,11 @@ IDLE = (
     ),
     (lambda cfg: cfg.model.name == "world", ["model.path"], "model=world is in the package"),
     (
+        lambda cfg: cfg.data.get("heldout_path") is not None,
+        ["data.heldout"],
+        "data.heldout_path says which pairs are held out",
+    ),
+    (
         lambda cfg: cfg.annotator.contrast.file is not None,
         [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],
         "the contrastive set comes from annotator.contrast.file",
