@@ -6,7 +6,7 @@ Evaluation prompts never reach a training: the prompts of every evaluation set a
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
 from alignment.data.places import files_of
 from alignment.data.preference_pairs import Source, Wanted, check_sources, kept_out_of, prepare
-from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
+from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, prompts_in
 from alignment.data.row_table import RowTable
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
@@ -55,7 +55,7 @@ def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
 
 
 def _prompt_sets(cfg: DictConfig) -> list[str]:
-    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
+    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS or is_own_file(name)]
 
 
 def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded) -> None:
@@ -136,7 +136,9 @@ def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
 
 
 def _files(name: str, folder: str, download: bool = True) -> list[Path]:
-    return files_of(name, folder, "test" if name == "mmlu" else None, download)
+    if name in ("mmlu", "rewardbench"):
+        return files_of(name, folder, "test" if name == "mmlu" else None, download)
+    return prompt_files(name, folder, download)
 
 
 def why_read(cfg: DictConfig, run: RunDir) -> str | None:
@@ -157,7 +159,8 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
         return run.data
     work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
-    prompts = {name: _prompts_in(name, files) for name, files in _evaluation_files(cfg).items()}
+    ranked = list(cfg.scorecard.rankings or [])
+    prompts = {name: _prompts_in(name, files, ranked) for name, files in _evaluation_files(cfg).items()}
     wanted = Wanted(heldout_source(data) or data.heldout, data.seed, data.rows)
     watch = partial(ranks.progress, total=None, unit="line")
     counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
@@ -191,11 +194,11 @@ def _require_some(key: str, data: DictConfig, pairs: int, sources: list[dict], f
     raise UserError(key, f"{name}: {problem}{why}", needs)
 
 
-def _prompts_in(name: str, files: list[Path]) -> list[list[Message]]:
-    """The prompts in the files of a set of prompts, of MMLU, or of pairs as RewardBench has them."""
+def _prompts_in(name: str, files: list[Path], ranked: Sequence[str] = ()) -> list[list[Message]]:
+    """The prompts in the files of a set of prompts, of MMLU, or of pairs (`ranked`) as RewardBench has them."""
     if name == "mmlu":
         return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows]
-    if name in PROMPT_SETS:
+    if name in PROMPT_SETS or (is_own_file(name) and name not in ranked):
         rows = prompts_in(name, files).rows
         also = [text_message("user", text) for row in rows for text in row.get("also", ())]
         return [row["prompt"] for row in rows] + also
