@@ -227,7 +227,7 @@ class BuildPairs:
     reward_model: str = one_of(types.Margins)
     pairing: str = one_of(types.Pairing)
     prompts: int | None = at_least(1)
-    unfinished: bool
+    unfinished: Any
 
 
 @dataclass
