@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,13 @@ DEFAULT_GATE: Gate = "sigmoid_scores"
 FEWEST_PAIRS = 2 * FOLDS
 CAPPED = ", the largest allowed: held-out pairs are all ordered right"
 CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
+
+
+class CrossFitted(NamedTuple):
+    """What a reward that was fitted on other pairs says of each training pair."""
+
+    gaps: Tensor
+    confidences: Tensor
 
 
 @contextmanager
@@ -54,7 +61,10 @@ class HybridReward(nn.Module):
     picks. pooling: where in an answer the states were read, and must be read to be scored. alpha: the slope at which
     sigma(alpha (R_c - R_r)) is a probability on held-out training pairs, None if never calibrated.
     meaning: what it was fitted on and how, for people to read.
+    cross_fitted: of each pair it was just fitted on, gap and gamma by fits without that pair; a loaded one has none.
     """
+
+    cross_fitted: CrossFitted | None = None
 
     def __init__(
         self,
@@ -171,6 +181,7 @@ class HybridReward(nn.Module):
                 "steps": str(fitted.steps), "alpha": f"{alpha:.4g}{CAPPED if capped else ''}",
             }  # fmt: skip
             rewards[gate] = cls(mean, scale, fitted.head._replace(weight=weight), pooling, alpha, meaning)
+            rewards[gate].cross_fitted = CrossFitted(fitted.heldout_gaps, fitted.heldout_confidences)
         return rewards
 
     # ---- files ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ KINDS = {
         ("build_pairs/pairs.parquet", "annotate/pairs.parquet"),
         'load_dataset("parquet", data_files="{path}")',
     ),
+    "fitted_pairs.parquet": (
+        ("fit_reward/pairs.parquet",),
+        'load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
+    ),
 }
 SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transformers chat {path}"
 
