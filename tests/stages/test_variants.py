@@ -50,7 +50,9 @@ def test_a_direction_follows_severity_where_random_ones_do_not(tmp_path, world_f
 
     def agreement(*overrides: str) -> float:
         """In one folder: what is induced stays."""
-        return heldout(run(tmp_path, "annotator.layer=4", *overrides, *ANNOTATE))["severity"]["spearman"]
+        return heldout(run(tmp_path, "annotator.layer=4", *overrides, *ANNOTATE, "data.pairs=8"))["severity"][
+            "spearman"
+        ]
 
     smv = agreement()
     assert smv > 0.3  # measured 0.41; distance and cosine, which have no sign, 0.34
@@ -84,17 +86,6 @@ def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
         assert not torch.equal(model.state_dict()[name], untrained.state_dict()[name])
     assert torch.equal(model.model.norm.weight, untrained.model.norm.weight), "what has no adapter stays"
     assert json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]["loaded"] <= 1e-4
-
-
-def test_the_dropout_of_adapters_changes_what_a_reward_model_learns(tmp_path, world_folder):
-    """TRL sets it to 0 with all others. At the first step adapters add nothing yet, whatever their dropout."""
-    given = ["lora=adapters", "trainer.learning_rate=0.01", "reward_model.margins=[legend]"]
-    losses = []
-    for share in (0.0, 0.9):  # in one folder: what is induced and annotated stays
-        found = run(tmp_path, *given, f"lora.dropout={share}")
-        history = json.loads(found.reward_summary.read_text())["legend/seed-0"]["history"]
-        losses.append([entry["loss"] for entry in history])
-    assert losses[0][0] == losses[1][0] and losses[0][2] != losses[1][2]
 
 
 def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
