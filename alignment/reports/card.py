@@ -8,13 +8,12 @@ from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
-from alignment.reports.tables import share, with_interval
+from alignment.reports.tables import FEW_MARK, counted, share, with_interval
 
 SMALL_P = 0.001
+SHOWN = 10  # answers that a category must have to be in a table
 UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
-FEW = 30
-FEW_MARK = f"* fewer than {FEW}: the interval is wide, and one more or less moves the figure by percents"
-GATE_HEADS = ("gate", "set", "judge", "limit", "measured", "")
+GATE_HEADS = ("gate, %", "set", "judge", "limit", "measured", "")
 
 
 def card_tables(card: dict) -> list[Table]:
@@ -55,7 +54,7 @@ def _compared(before: str, after: str | None) -> list[str]:
 def _rows(card: dict, before: str, after: str | None, categories: bool = False) -> dict[str, list[list[str]]]:
     """By metric the rows of a table as they are written: metric, set, judge, n, and a cell for each of `_compared`."""
     rows: dict[str, list[list[str]]] = {}
-    for key, by_system in _numbers(card, categories).items():
+    for key, by_system in (_shown_categories(card)[0] if categories else _numbers(card)).items():
         metric, name, judge, category = key
         numbers = [by_system.get(system) for system in (before, after)]
         if not any(numbers):
@@ -70,7 +69,7 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
             title,
             name if category is None else f"{name}: {category}",
             judge or "",
-            f"{n:,}{'*' if n < FEW else ''}",
+            counted(n),
         ]
         cells += [_figure(number, rate) for number in (numbers if after else numbers[:1])]
         if after is not None:
@@ -79,7 +78,7 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
     return rows
 
 
-def _numbers(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
+def _numbers(card: dict, categories: bool = False) -> dict[tuple, dict[str, dict]]:
     """The numbers by (metric, set, judge, category) and then by system: those of whole sets, or those of categories."""
     numbers: dict[tuple, dict[str, dict]] = {}
     for number in card["numbers"]:
@@ -87,6 +86,22 @@ def _numbers(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
         if partial == categories:
             numbers.setdefault(_key(number), {})[number["system"]] = number
     return numbers
+
+
+def _shown_categories(card: dict) -> tuple[dict[tuple, dict[str, dict]], str | None]:
+    """The numbers of categories that have SHOWN answers or more; and what that leaves out, in words."""
+    shown: dict[tuple, dict[str, dict]] = {}
+    hidden: dict[tuple, int] = {}  # set and category: answers, which several judges and metrics are of
+    for key, by_system in _numbers(card, categories=True).items():
+        n = max(number["n"] for number in by_system.values())
+        if n >= SHOWN:
+            shown[key] = by_system
+        else:
+            hidden[key[1], key[3]] = max(n, hidden.get((key[1], key[3]), 0))
+    if not hidden:
+        return shown, None
+    categories = "category" if len(hidden) == 1 else "categories"
+    return shown, f"Not shown: {len(hidden)} {categories} of fewer than {SHOWN} answers, {sum(hidden.values())} in all."
 
 
 def _key(number: dict) -> tuple:
@@ -124,7 +139,8 @@ def _section_cells(sections: list[dict]) -> list[list[str]]:
 
 def _gate_cells(gate: dict) -> list[str]:
     names = [gate[key] or "" for key in ("gate", "set", "judge")]
-    return [*names, f"{gate['limit']:g}", "not measured" if gate["value"] is None else f"{gate['value']:.4g}"]
+    measured = "not measured" if gate["value"] is None else f"{100 * gate['value']:.4g}"
+    return [*names, f"{100 * gate['limit']:g}", measured]
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
@@ -144,8 +160,11 @@ def card_markdown(card: dict) -> str:
         rows = _flat(_rows(card, before, after))
         few |= any("*" in cells[3] for cells in rows)
         lines += _markdown(heads, rows, named=3)
-        if by_category := _flat(_rows(card, before, after, categories=True)):
+        by_category, left_out = _flat(_rows(card, before, after, categories=True)), _shown_categories(card)[1]
+        few |= any("*" in cells[3] for cells in by_category)
+        if by_category:
             lines += ["", "By category:", "", *_markdown(heads, by_category, named=3)]
+        lines += ["", left_out] if left_out else []
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
         lines += ["", "RewardBench's sections:", "", *_markdown(heads, rows, named=1)]
@@ -157,7 +176,8 @@ def card_markdown(card: dict) -> str:
         lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
     lines += [f"- set {_escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
     lines += [
-        "- Intervals are 95%: Wilson's of rates; of differences, a bootstrap over prompts. p: McNemar's exact test.",
+        "- Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
+        "bootstrap over prompts; of means, Student's t over prompts. p: McNemar's exact test.",
         "- A difference pairs the answers of both models to the same prompt, drawn with the same noise.",
         "- Of twenty differences that are none, one has an interval that leaves 0 out: there are many categories.",
     ]

@@ -5,6 +5,7 @@ planned batches. Every gate is fitted, since they share nearly all of the work, 
 the configured one is saved.
 """
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -16,7 +17,7 @@ from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
-from alignment.models.hybrid_quality import describe, ordered_right
+from alignment.models.hybrid_quality import describe, intervals, ordered_right
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
@@ -53,7 +54,12 @@ def run(job: Job) -> Rows:
         rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
         rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
-        report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
+        prompts = np.unique([repr(pair.prompt) for pair in items["heldout"]], return_inverse=True)[1]
+        report = {
+            **_quality(rewards, settings.gate, states, cfg.seed),
+            "pairs": {name: len(part) for name, part in states.items()},
+            "ci95": intervals(rewards[settings.gate], *states["heldout"].unbind(1), prompts, cfg.seed),
+        }
         artifacts.write_json(job.out / job.run.hybrid_report.name, report)
     return job.set_aside(quarantined, sum(part.read for part in parts.values()))
 
