@@ -10,6 +10,7 @@ from alignment.maths.paired import paired_difference
 from alignment.maths.statistics import rate_interval
 from alignment.reports.tables import counted, few, over_seeds, percent
 from alignment.types import Margins
+from alignment.world.grammar import EVALUATION_SETS
 
 ALL, SMALL_GAP = "all pairs", "severity gap 1"
 
@@ -81,7 +82,8 @@ def _gap(group: str) -> str:
 def by_group(accuracies: dict) -> dict[str, dict]:
     """The accuracies of one kind of model in the order they are shown: of all pairs, by set and by gap."""
     by_gap = {name.replace("gap", "severity gap"): accuracy for name, accuracy in accuracies["by_gap"].items()}
-    return {ALL: accuracies["accuracy"], **accuracies["by_set"], **by_gap}
+    sets = sorted(accuracies["by_set"], key=lambda name: (*EVALUATION_SETS, name).index(name))  # the easiest first
+    return {ALL: accuracies["accuracy"], **{name: accuracies["by_set"][name] for name in sets}, **by_gap}
 
 
 def interval_is(summary: dict) -> str:

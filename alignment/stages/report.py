@@ -80,7 +80,7 @@ def run(job: Job) -> Rows:
     if len(trainings) > 1:
         points = grid_points(trainings)
         tables.append(grid_table(points, cfg.evaluation.validation))
-        draw_grid(points, out / "grid.png")
+        draw_grid(points, cfg.evaluation.validation, out / "grid.png")
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
     draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
     if _usable(job, "best_of_n"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.reports.reward_models import reward_models, reward_tables
+from alignment.reports.reward_models import by_group, reward_models, reward_tables
 from alignment.reports.tables import as_text
 
 PAIRS = (  # set, severity gap (None: of a harmless prompt)
@@ -73,6 +73,13 @@ def test_a_set_that_is_all_pairs_is_shown_once():
     ]
     shown = lines(reward_models(own))
     assert shown[1].startswith("all pairs 4*") and "heldout" not in "".join(shown)
+
+
+def test_the_easiest_set_comes_first():
+    """A report.json is sorted by name."""
+    of_legend = reward_models(LEGEND)["legend"]
+    of_legend["by_set"] = dict(sorted(of_legend["by_set"].items()))
+    assert list(by_group(of_legend))[:3] == ["all pairs", "same", "objects"]
 
 
 def test_pairs_of_one_prompt_are_drawn_together():
