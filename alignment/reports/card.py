@@ -1,6 +1,5 @@
 """A scorecard as tables: for a terminal, and in Markdown for a model card."""
 
-import re
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -8,6 +7,8 @@ from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
+from alignment.reports.answer_samples import samples_markdown
+from alignment.reports.markdown import escaped, markdown_table
 from alignment.reports.tables import FEW_MARK, counted, share, with_interval
 
 SMALL_P = 0.001
@@ -146,35 +147,41 @@ def _gate_cells(gate: dict) -> list[str]:
 # ---- Markdown -------------------------------------------------------------------------------------------------------
 
 
-def card_markdown(card: dict) -> str:
-    """The figures for a model's README, and what they were measured with."""
+def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
+    """The figures for a model's README, some answers (answer_samples.py), and what they were measured with."""
     before, *later = (system["name"] for system in card["systems"])
-    models = "; ".join(f"{system['name']}: {_escaped(system['model'])}" for system in card["systems"])
+    models = "; ".join(f"{system['name']}: {escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
     if card["gates"]:
         rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
-        lines += [*_markdown(GATE_HEADS, rows, named=3), ""]
+        lines += [*markdown_table(GATE_HEADS, rows, named=3), ""]
     few = False
     for after in later or [None]:
         heads = ["", "set", "judge", "n", *_compared(before, after)]
         rows = _flat(_rows(card, before, after))
         few |= any("*" in cells[3] for cells in rows)
-        lines += _markdown(heads, rows, named=3)
+        lines += markdown_table(heads, rows, named=3)
         by_category, left_out = _flat(_rows(card, before, after, categories=True)), _shown_categories(card)[1]
         few |= any("*" in cells[3] for cells in by_category)
         if by_category:
-            lines += ["", "By category:", "", *_markdown(heads, by_category, named=3)]
+            lines += ["", "By category:", "", *markdown_table(heads, by_category, named=3)]
         lines += ["", left_out] if left_out else []
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
-        lines += ["", "RewardBench's sections:", "", *_markdown(heads, rows, named=1)]
-    lines += ["", "## How it was measured", "", *([f"- {_escaped(FEW_MARK)}."] if few else [])]
+        lines += ["", "RewardBench's sections:", "", *markdown_table(heads, rows, named=1)]
+    lines += [
+        "",
+        *samples_markdown(samples),
+        "## How it was measured",
+        "",
+        *([f"- {escaped(FEW_MARK)}."] if few else []),
+    ]
     for name, settings in card["decoding"].items():
         own = {"chat_template": "the model's own"} if settings.get("chat_template", "") is None else {}
         lines.append(f"- {name}: {_settings({**settings, **own})}")
     for name, record in card["judges"].items():
         lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
-    lines += [f"- set {_escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
+    lines += [f"- set {escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
     lines += [
         "- Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
         "bootstrap over prompts; of means, Student's t over prompts. p: McNemar's exact test.",
@@ -188,21 +195,8 @@ def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:
     return [cells for rows in groups.values() for cells in rows]
 
 
-def _markdown(heads: Sequence[str], rows: list[list[str]], named: int) -> list[str]:
-    """The lines of a table. The first `named` cells of a row are names, whose characters mean nothing in Markdown."""
-    rows = [[*map(_escaped, cells[:named]), *cells[named:]] for cells in rows]
-    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *rows]]
-    return [lines[0], "|" + "---|" * len(heads), *lines[1:]]
-
-
-def _escaped(text: str) -> str:
-    """The text in one line, none of whose characters ends a cell or begins a tag, link, picture or code."""
-    text = re.sub(r"([\\|`*\[\]!])", r"\\\1", " ".join(text.split()))
-    return text.replace("<", "&lt;").replace("://", "&#58;//")
-
-
 def _settings(settings: dict) -> str:
-    return _escaped(", ".join(f"{key} {_plain(value)}" for key, value in settings.items()))
+    return escaped(", ".join(f"{key} {_plain(value)}" for key, value in settings.items()))
 
 
 def _plain(value: object) -> str:

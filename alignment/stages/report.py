@@ -9,6 +9,7 @@ from rich.table import Table
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
 from alignment.inputs.job import Job
+from alignment.reports.answer_samples import answer_samples
 from alignment.reports.best_samples import best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
@@ -73,7 +74,9 @@ def run(job: Job) -> Rows:
             report["policy"], report["ratio"] = policies(world_rates, prompts)
             tables += policy_tables(report["policy"], report["ratio"])
         artifacts.write_json(out / job.run.scorecard.name, card)
-        (out / "scorecard.md").write_text(card_markdown(card), encoding="utf-8")
+        rows = (artifacts.read_rows(path) for path in (job.run.answers, job.run.verdicts))
+        samples = answer_samples(*rows, [system["name"] for system in card["systems"]])
+        (out / "scorecard.md").write_text(card_markdown(card, samples), encoding="utf-8")
         if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)
             draw_card(card, out / "scorecard.png")
