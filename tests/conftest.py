@@ -4,6 +4,7 @@ import tests.environment  # noqa: F401 (first: libraries read it when they are i
 
 # isort: split
 
+import gc
 import hashlib
 import itertools
 import json
@@ -75,6 +76,12 @@ TEMPLATES = {  # name: (template, bos, eos, pad, further special tokens)
     ),
     "plain": (None, "<s>", "</s>", "<pad>", []),
 }  # fmt: skip
+
+
+def pytest_collection_finish() -> None:
+    """Each training collects garbage twice: what was imported, a few million objects, is not looked through again."""
+    gc.collect()
+    gc.freeze()
 
 
 def byte_tokenizer(name: str) -> PreTrainedTokenizerFast:

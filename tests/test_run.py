@@ -50,6 +50,15 @@ def test_the_exit_code_says_how_it_ended_to_the_shell_and_to_a_launcher(
     assert capsys.readouterr().err.startswith(f"repalign: {line.format(folder=tmp_path)}")
 
 
+@pytest.mark.parametrize("plan", ["false", "true"])
+def test_a_layer_that_the_model_lacks_is_refused_before_the_first_stage(tmp_path, monkeypatch, plan):
+    monkeypatch.setattr(run, "run_here", None)
+    given = ["+recipe=legend_rm", f"run.dir={tmp_path}/run", f"run.plan={plan}"]
+    with pytest.raises(UserError, match=r"annotator.layer: the model has 4 layers, and no layer 99; give 1 to 4"):
+        run.run_recipe(compose_config([*given, "annotator.layer=99"]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_sweep_ends_with_a_table_of_its_jobs_whichever_failed(tmp_path, monkeypatch, capsys):
     def job(cfg) -> None:
         if cfg.seed == 2:

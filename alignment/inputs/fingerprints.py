@@ -4,6 +4,7 @@ A stage lists the names of those that shape its result (`Stage.inputs`), and is 
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,17 +13,43 @@ from omegaconf import DictConfig
 from alignment.data import contrast as contrast_data
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
+from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
+from alignment.runs.ranks import has_accelerator
 from alignment.types import UserError
 from alignment.world.identity import generator_hash
+
+JOBS_DEVICE = "REPALIGN_DEVICE"  # set in Slurm's jobs: the device of those that have one, in those that have none, too
 
 
 def fingerprint(name: str, cfg: DictConfig) -> str:
     """The fingerprint of the thing that the settings have under this name; empty if they have none."""
     return FINGERPRINTS[name](cfg)
+
+
+def device_of(cfg: DictConfig, trains: str | None) -> str:
+    """What a stage with a model computes on, and in which precision it trains. trains: the group of its trainings.
+
+    For Slurm's jobs it is what most of them are given: some have no device, and the login node has another one. Their
+    GPUs are taken for ones that have bfloat16, as in a plan of memory.
+    """
+    jobs = "GPU" if cfg.launch.name == "slurm" and cfg.launch.gpus else os.environ.get(JOBS_DEVICE)
+    if jobs is None and cfg.launch.name == "slurm":
+        jobs = "CPU"
+    device = jobs or ("GPU" if has_accelerator() else "CPU")
+    if trains is None:
+        return device
+    precision = cfg[trains].precision
+    if precision == "auto" and device == "GPU" and jobs is None:
+        from alignment.models.devices import training_dtype
+
+        precision = training_dtype(precision)
+    elif precision == "auto":
+        precision = "bfloat16" if device == "GPU" else "float32"
+    return f"{device} {precision}"
 
 
 def _model(cfg: DictConfig) -> str:
@@ -46,7 +73,9 @@ def _questions(cfg: DictConfig) -> str:
 def _evaluation_sets(cfg: DictConfig) -> str:
     """The files of all that is evaluated on beside the data's own prompts; sets on the hub are downloaded for it."""
     card = cfg.scorecard
-    files = [file for name in cfg.evaluation.sets if name != "data" for file in files_of(name, cfg.evaluation.folder)]
+    files = [
+        file for name in cfg.evaluation.sets if name != "data" for file in prompt_files(name, cfg.evaluation.folder)
+    ]
     if card.mmlu.questions:
         files += [file for split in ("dev", "test") for file in files_of("mmlu", cfg.evaluation.folder, split)]
     files += files_of("rewardbench", cfg.evaluation.folder) if "rewardbench" in card.rankings else []

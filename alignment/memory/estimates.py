@@ -160,14 +160,17 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, cfg.sampling.n, {cfg.build_pairs.scorer})
 
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
-        """Every policy answers every set; trained ones have float32 weights unless model.dtype names another type."""
+        """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
+        names another type."""
         sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
         prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
-        dtype = torch.float32 if trained and cfg.model.dtype == "auto" else None
+        own = self._dtype(cfg)
+        saved = getattr(torch, cfg.policy.save_dtype, own) if trained and cfg.model.dtype == "auto" else own
+        widest = max(own, saved, key=lambda dtype: dtype.itemsize)
         times = len(evaluated(cfg)) * len(cfg.policy.seeds)
-        return self._sampled(stage, cfg, prompts, answers, scorers, times, dtype)
+        return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
         best = cfg.best_of_n

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig
 
-from alignment.data.columns import BadRow, readable
-from alignment.models.load import Loaded, load_trainable
+from alignment.data.cells import BadRow
+from alignment.data.columns import readable
+from alignment.models.load import Loaded, load_trainable, saved_dtype
 from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
@@ -71,9 +72,8 @@ def train_policy(
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    save_whole(
-        trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, training.source.revision
-    )
+    source, dtype = training.source, saved_dtype(training.source, training.settings["save_dtype"])
+    save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, source.revision, dtype)
     if training.ranks.main:
         loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:

@@ -124,7 +124,8 @@ def difference(old: Manifest, new: Manifest) -> str:
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 was, now_is = _short(before.get(name)), _short(now.get(name))
-                reasons.append(f"{name} changed" if field == "inputs" else f"{name} was {was}, is {now_is}")
+                hashed = field == "inputs" and name != "device"
+                reasons.append(f"{name} changed" if hashed else f"{name} was {was}, is {now_is}")
     return "; ".join(reasons) or "up to date"
 
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignment.runs import stopping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
     from tqdm import tqdm
 
+DRIVERS = ("nvidiactl", "nvidia0", "kfd", "dxg", "dri", "accel", "davinci0", "habanalabs")  # in /dev
 T = TypeVar("T")
 _deals = itertools.count()  # numbers the calls of `dealt`, which all ranks make in the same order
 
@@ -45,6 +47,11 @@ def _set_default_timeout(timeout: timedelta) -> None:
     from torch.distributed import distributed_c10d
 
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
+
+
+def has_accelerator() -> bool:
+    """Is there one? Where there is no driver of any, torch, which is slow to import, need not be asked."""
+    return any(Path("/dev", name).exists() for name in DRIVERS) and accelerator() is not None
 
 
 def accelerator() -> str | None:

@@ -30,6 +30,7 @@ class Run:
     dir: str
     plan: bool
     stage: str | None
+    replace: bool
     workers: int | None = at_least(1)
     tracking: str = one_of(Tracking)
 

@@ -5,6 +5,9 @@ scores, its confidence how sure the scorer is of their order. All samples are ke
 Batches are planned: a killed run goes on where it was.
 """
 
+import hashlib
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,6 +22,7 @@ from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, readable, text_mess
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import evaluation_prompts, validation_prompts
+from alignment.inputs.fingerprints import device_of, fingerprint
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.judges.world_oracle import OracleJudge
@@ -29,20 +33,29 @@ from alignment.models.load import Loaded, load_language_model
 from alignment.models.source import model_source
 from alignment.policies.ranking import score_samples
 from alignment.runs import artifacts
-from alignment.runs.manifest import Rows
+from alignment.runs.manifest import Rows, versions
 from alignment.runs.ranks import Ranks
 from alignment.sampling.candidates import Question, question, sample_answers, usable
+from alignment.sampling.cut_off import MANY, as_used, cut_share, remedies, sample_after_pilot
 from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
 SAMPLE_COLUMNS = pa.schema(
     [
         ("id", pa.string()), ("prompt", MESSAGES), ("sample", pa.int32()), ("text", pa.string()),
-        ("thoughts", pa.string()), ("finished", pa.bool_()), ("score", pa.float64()),
+        ("thoughts", pa.string()), ("finished", pa.bool_()), ("cut_to", pa.string()), ("score", pa.float64()),
     ]
 )  # fmt: skip
-BUILT_COLUMNS = pa.schema([*MARGIN_COLUMNS, ("chosen_score", pa.float64()), ("rejected_score", pa.float64())])
 SIDES = ("chosen", "rejected")
+BUILT_COLUMNS = pa.schema(
+    [
+        *MARGIN_COLUMNS,
+        *((f"{side}_score", pa.float64()) for side in SIDES),
+        *(
+            (f"{side}_cut", pa.bool_()) for side in SIDES
+        ),  # does it end with its last whole sentence, since it was cut off?
+    ]
+)
 FEW = 20  # pairs
 LEFT_OUT = {
     "in_evaluation": "in an evaluation set",
@@ -57,24 +70,26 @@ def run(job: Job) -> Rows:
     cfg, ranks = job.cfg, job.ranks
     loaded = load_language_model(model_source(cfg.model), device())
     asked, questions, counts = _questions(job, loaded)
-    samples = sample_answers(loaded, questions, cfg.sampling, cfg.seed, cfg.sampling.n, job.work / "samples", ranks)
-    scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, samples, job.work / "scores")
+    samples = _sampled(job, loaded, questions)
+    used = as_used(samples, cfg.build_pairs.unfinished)
+    scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, used, job.work / "scores")
     slope = _slope(job)
     pairs: list[dict] = []
-    for row, answers, scores in zip(asked.rows, samples, scored.scores, strict=True):
-        built = _pairs_of(row, answers, scores, slope, cfg)
+    for row, answers, whole, scores in zip(asked.rows, used, samples, scored.scores, strict=True):
+        cut = [now.text != before.text for now, before in zip(answers, whole, strict=True)]
+        built = _pairs_of(row, answers, cut, scores, slope, cfg)
         if isinstance(built, str):
             counts[built] += 1
         else:
             pairs += built
     summary = {**counts, **_summary(samples, pairs), "unscored": len(scored.unscored)}
-    _say(summary, ranks)
+    _say(summary, cfg, ranks)
     if 0 < len(pairs) < FEW:
         ranks.say(f"  {len(pairs)} pairs are too few to learn from: give more prompts, or raise sampling.n")
     if not pairs:
         raise UserError("build_pairs", "no prompt gave a pair", "raise sampling.n, temperature or max_new_tokens")
     if ranks.main:
-        rows = _sample_rows(questions, samples, scored.scores)
+        rows = _sample_rows(questions, samples, used, scored.scores)
         artifacts.write_rows(job.out / job.run.built_pairs.name, pairs, BUILT_COLUMNS)
         artifacts.write_rows(job.out / job.run.samples.name, rows, SAMPLE_COLUMNS)
         artifacts.write_json(job.out / job.run.build_counts.name, summary)
@@ -131,6 +146,36 @@ def _training_rows(job: Job) -> tuple[Sequence[dict], set[str]]:
     return train.rows, {prompt_text(prompt) for prompt in prompts}
 
 
+def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[Sample]]:
+    """The samples, which take most of the stage's time: those of an earlier run, if all that sampling reads is as it
+    was then. The last ones are kept, whatever ranks them."""
+    cfg, ranks = job.cfg, job.ranks
+    read = {
+        "model": fingerprint("model", cfg), "dtype": cfg.model.dtype, "thinking": cfg.model.thinking,
+        "device": device_of(cfg, None), "versions": versions(), "seed": cfg.seed, "sampling": dict(cfg.sampling),
+        "questions": [(question.id, question.ids) for question in questions],
+    }  # fmt: skip
+    kept = job.run.sampled / hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
+    if ranks.from_main(kept.is_dir):
+        ranks.say(f"  samples that are there from an earlier run are used ({kept})")
+
+    def sample(asked: Sequence[Question], folder: str) -> list[list[Sample]]:
+        return sample_answers(loaded, asked, cfg.sampling, cfg.seed, cfg.sampling.n, kept / folder, ranks)
+
+    samples = sample_after_pilot(sample, questions, _limit(cfg), cfg.build_pairs.unfinished, ranks.say)
+    if ranks.main:
+        for other in job.run.sampled.iterdir():
+            if other != kept:
+                shutil.rmtree(other, ignore_errors=True)
+    return samples
+
+
+def _limit(cfg: DictConfig) -> str:
+    """The setting that cuts answers off."""
+    key = "model.answer_tokens" if cfg.model.answer_tokens == cfg.sampling.max_new_tokens else "sampling.max_new_tokens"
+    return f"{key}={cfg.sampling.max_new_tokens}"
+
+
 # ---- pairs ----------------------------------------------------------------------------------------------------------
 
 
@@ -142,11 +187,11 @@ def _slope(job: Job) -> float | None:
 
 
 def _pairs_of(
-    row: dict, samples: list[Sample], scores: np.ndarray, slope: float | None, cfg: DictConfig
+    row: dict, samples: list[Sample], cut: list[bool], scores: np.ndarray, slope: float | None, cfg: DictConfig
 ) -> list[dict] | str:
     """The pairs of one prompt; if there are none, the reason by which the prompt is counted."""
     settings = cfg.build_pairs
-    kept = [i for i, sample in enumerate(samples) if usable(sample, settings.unfinished) and not isnan(scores[i])]
+    kept = [i for i, sample in enumerate(samples) if usable(sample, bool(settings.unfinished)) and not isnan(scores[i])]
     if len(kept) < 2:
         return "too_few_finished"
     texts = [samples[i].text for i in kept]
@@ -171,6 +216,8 @@ def _pairs_of(
             "confidence": None if slope is None else float(expit(slope * gap)),
             "chosen_score": chosen_score,
             "rejected_score": rejected_score,
+            "chosen_cut": cut[kept[chosen]],
+            "rejected_cut": cut[kept[rejected]],
         }
         pairs.append(pair | (_truth(pair) if cfg.data.name == "world" else {}))
     return pairs or "tied"
@@ -190,6 +237,7 @@ def _truth(pair: dict) -> dict[str, int]:
 
 def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
     every = [sample for answers in samples for sample in answers]
+    cut = sum(pair[f"{side}_cut"] for pair in pairs for side in SIDES)
     truly = None
     if pairs and "chosen_severity" in pairs[0]:  # the world's, of which the truth is known
         values = ([pair[f"{side}_helpfulness"] - pair[f"{side}_severity"] for pair in pairs] for side in SIDES)
@@ -197,18 +245,23 @@ def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
         truly = {name: float((signs == sign).mean()) for name, sign in (("better", 1), ("equal", 0), ("worse", -1))}
     return {
         "samples": len(every),
-        "unfinished_share": sum(not sample.finished for sample in every) / len(every),
+        "unfinished_share": cut_share(samples),
+        "cut_in_pairs": cut,
         "with_thoughts": sum(bool(sample.thoughts) for sample in every),
         "pairs": len(pairs),
         "chosen_is_truly": truly,
     }
 
 
-def _say(summary: dict, ranks: Ranks) -> None:
+def _say(summary: dict, cfg: DictConfig, ranks: Ranks) -> None:
+    share, unfinished = summary["unfinished_share"], cfg.build_pairs.unfinished
+    what_helps = f": {remedies(_limit(cfg), unfinished)}" if share > MANY and unfinished is False else ""
     ranks.say(
         f"  {summary['pairs']} pairs of {summary['prompts']} prompts with {summary['samples']} samples, "
-        f"{summary['unfinished_share']:.1%} of them cut off"
+        f"{share:.1%} of them cut off{what_helps}"
     )
+    if summary["cut_in_pairs"]:
+        ranks.say(f"  {summary['cut_in_pairs']} answers in pairs end with their last whole sentence")
     if summary["with_thoughts"]:
         ranks.say(f"  {summary['with_thoughts']} samples begin with thoughts, which are kept and not ranked")
     if summary["unscored"]:
@@ -217,12 +270,14 @@ def _say(summary: dict, ranks: Ranks) -> None:
         ranks.say(f"  prompts left out: {', '.join(left_out)}")
 
 
-def _sample_rows(questions: list[Question], samples: list[list[Sample]], scores: list[np.ndarray]) -> list[dict]:
+def _sample_rows(
+    questions: list[Question], samples: list[list[Sample]], used: list[list[Sample]], scores: list[np.ndarray]
+) -> list[dict]:
     return [
         {
             "id": prompt.id, "prompt": prompt.prompt, "sample": number, **vars(sample),
-            "score": None if isnan(score) else float(score),
+            "cut_to": None if now.text == sample.text else now.text, "score": None if isnan(score) else float(score),
         }
-        for prompt, answers, prompt_scores in zip(questions, samples, scores, strict=True)
-        for number, (sample, score) in enumerate(zip(answers, prompt_scores, strict=True))
+        for prompt, answers, own, prompt_scores in zip(questions, samples, used, scores, strict=True)
+        for number, (sample, now, score) in enumerate(zip(answers, own, prompt_scores, strict=True))
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
@@ -70,8 +71,11 @@ class LaidOutRows:
         return BalancedSampler(seeded(order, self.args.data_seed), tokens, ranks, size)
 
     def inner(self, model: torch.nn.Module) -> PreTrainedModel:
-        """The model itself, however training wraps it."""
-        return self.accelerator.unwrap_model(model)
+        """The model itself, however training wraps it.
+
+        A bare one is not unwrapped: accelerate reads what is installed each time, which takes longer than a small step.
+        """
+        return model if isinstance(model, PreTrainedModel | PeftModel) else self.accelerator.unwrap_model(model)
 
     def first_rows(self) -> list[dict[str, Any]]:
         """As many training rows as a micro-batch has: the checks at start take them."""

@@ -24,6 +24,7 @@ from alignment.run import plan
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
+from alignment.sampling import candidates
 from alignment.settings.compose import compose_config
 from alignment.stages import build_pairs
 from alignment.types import UserError
@@ -147,13 +148,33 @@ def test_the_counts_are_those_of_the_rows(built):
 def test_a_killed_stage_goes_on_and_writes_the_same_bytes(run, tmp_path):
     first = build(run, tmp_path)
     whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
-    batches = sorted((tmp_path / "samples").iterdir())
+    (kept,) = run.sampled.iterdir()
+    batches = sorted(kept.iterdir())
     for path in [*batches[1::2], sorted((tmp_path / "scores").iterdir())[0]]:
         path.unlink()
     batches[0].write_bytes(batches[0].read_bytes()[:100])
     again = build(run, tmp_path)
     assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
     assert set(whole) == {"pairs.parquet", "samples.parquet", "build.json", "quarantine.jsonl"}
+
+
+def test_another_scorer_ranks_the_samples_that_are_there_and_other_settings_sample_anew(
+    run, tmp_path, monkeypatch, capsys
+):
+    settings = ["build_pairs.prompts=4", "sampling.n=2"]
+    first = build(run, tmp_path, *settings)
+    monkeypatch.setattr(candidates, "generate_samples", lambda *given: pytest.fail("it is sampled again"))
+    again = build(run, tmp_path, *settings, "build_pairs.scorer=judge", "build_pairs.pairing=best_worst")
+    assert [row["text"] for row in artifacts.read_rows(again.samples)] == [
+        row["text"] for row in artifacts.read_rows(first.samples)
+    ]
+    assert "samples that are there from an earlier run are used" in capsys.readouterr().out
+    monkeypatch.undo()
+    for other in ("sampling.temperature=0.7", "seed=1", "build_pairs.prompts=5"):
+        (before,) = run.sampled.iterdir()
+        build(run, tmp_path / other, *settings, other)
+        assert [path for path in run.sampled.iterdir() if path != before], other
+        assert len(list(run.sampled.iterdir())) == 1, "the last ones alone are kept"
 
 
 def test_another_reward_model_makes_other_pairs_of_the_same_samples(run, tmp_path):
@@ -235,6 +256,39 @@ def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tm
     whole = world.format.render(row["prompt"], [text_message("assistant", row["text"])])[0]
     without_end = type(whole)(whole.ids[:-1], whole.prompt_length, False)
     assert row["score"] == pytest.approx(reward.score(states_of(world, [without_end])).item(), abs=1e-4)
+
+
+def test_what_was_cut_off_may_end_with_its_last_whole_sentence(run, world, tmp_path, capsys):
+    found = build(run, tmp_path, "sampling.max_new_tokens=12", "build_pairs.unfinished=sentence")
+    rows = artifacts.read_rows(found.samples)
+    cut = [row for row in rows if row["cut_to"] is not None]
+    assert cut and all(not row["finished"] and row["text"].startswith(row["cut_to"]) for row in cut)
+    assert all(row["cut_to"].endswith(".") and row["cut_to"] != row["text"] for row in cut)
+    pairs = artifacts.read_rows(found.built_pairs)
+    marked = {
+        row[side][0]["content"] for row in pairs for side in ("chosen", "rejected") if row[f"{side}_cut"]
+    }  # fmt: skip
+    assert marked and marked <= {row["cut_to"] for row in cut}
+    counts = artifacts.read_json(found.build_counts)
+    assert counts["cut_in_pairs"] == sum(row["chosen_cut"] + row["rejected_cut"] for row in pairs)
+    assert "answers in pairs end with their last whole sentence" in capsys.readouterr().out
+    reward, row = HybridReward.load(run.hybrid_reward), cut[0]
+    as_in_the_pair = world.format.render(row["prompt"], [text_message("assistant", row["cut_to"])])
+    assert row["score"] == pytest.approx(reward.score(states_of(world, as_in_the_pair)).item(), abs=1e-4)
+
+
+def test_a_stage_killed_after_its_pilot_goes_on_and_writes_the_same_bytes(run, tmp_path, capsys):
+    given = ["build_pairs.prompts=36", "sampling.n=2"]
+    first = build(run, tmp_path, *given)
+    assert "of 16 prompts tried first, " in capsys.readouterr().out
+    whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
+    assert [row["id"] for row in artifacts.read_rows(first.samples)[::2]] == [
+        row["id"] for row in world_pairs(60, 20, Drawing(0))[0].rows[:36]
+    ]
+    shutil.rmtree(tmp_path / "samples")
+    shutil.rmtree(tmp_path / "scores")
+    again = build(run, tmp_path, *given)
+    assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
 
 
 def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp_path, monkeypatch):

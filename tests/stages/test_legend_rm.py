@@ -158,11 +158,12 @@ def test_a_second_call_runs_nothing(copy):
     assert small_recipe.artefacts(copy / "run") == before
 
 
-def test_reward_models_are_the_same_bytes_trained_side_by_side(copy):
+def test_reward_models_are_the_same_bytes_trained_side_by_side(copy, again, monkeypatch):
     """The run had one worker, on one thread; here are two, where torch would take two threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     before = small_recipe.artefacts(copy / "run")
     shutil.rmtree(copy / "run" / "train_rm")
-    out = small_recipe.run(copy, "run.workers=2", OMP_NUM_THREADS="2").stdout
+    out = again("run.workers=2")
     assert out.count(": up to date") == 3 and "train_rm: reward models" in out
     assert small_recipe.artefacts(copy / "run") == before
 

@@ -47,6 +47,7 @@ TABLE_1 = [
     "policy.beta=[0.1,0.3]",
     "policy.learning_rate=[1e-3]",
     "policy.grid_seeds=1",
+    "policy.save_steps=2",
 ]
 
 

@@ -86,17 +86,6 @@ def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
     assert json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]["loaded"] <= 1e-4
 
 
-def test_the_dropout_of_adapters_changes_what_a_reward_model_learns(tmp_path, world_folder):
-    """TRL sets it to 0 with all others. At the first step adapters add nothing yet, whatever their dropout."""
-    given = ["lora=adapters", "trainer.learning_rate=0.01", "reward_model.margins=[legend]"]
-    losses = []
-    for share in (0.0, 0.9):  # in one folder: what is induced and annotated stays
-        found = run(tmp_path, *given, f"lora.dropout={share}")
-        history = json.loads(found.reward_summary.read_text())["legend/seed-0"]["history"]
-        losses.append([entry["loss"] for entry in history])
-    assert losses[0][0] == losses[1][0] and losses[0][2] != losses[1][2]
-
-
 def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
     found = run(tmp_path, "trainer.max_length=34", "reward_model.margins=[none]")
     dropped = len(json.loads(found.reward_summary.read_text())["none/seed-0"]["pairs_too_long"])

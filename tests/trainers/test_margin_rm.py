@@ -185,6 +185,17 @@ def test_resuming_is_exact_and_a_broken_checkpoint_is_passed_over(tmp_path):
     assert same(weights(resumed), weights(whole))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_adapters_have_the_dropout_that_was_asked_for(tmp_path, share):
+    """TRL sets it to 0 with all others. At the first step adapters add nothing yet, whatever their dropout."""
+    config = {"task_type": "SEQ_CLS", "r": 4, "target_modules": "all-linear", "modules_to_save": ["score"]}
+    _, without = train(tmp_path, pairs(16, [1.0] * 16), peft_config=LoraConfig(**config))
+    trainer, losses = train(tmp_path, pairs(16, [1.0] * 16), peft_config=LoraConfig(**config, lora_dropout=share))
+    adapters = [module for name, module in trainer.model.named_modules() if "lora_dropout." in name]
+    assert adapters and {getattr(module, "p", 0.0) for module in adapters} == {share}
+    assert losses[0] == without[0] and (losses[2] != without[2]) == bool(share)
+
+
 def test_lora_trains_adapters_and_head_and_merges_both(tmp_path):
     config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear", modules_to_save=["score"])
     before = new_model()
