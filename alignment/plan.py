@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.inputs import pairs
 from alignment.inputs.fingerprints import device_of, fingerprint
+from alignment.models.source import layers_of, model_source
 from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
 from alignment.runs.manifest import Manifest, difference, hash_file, unusable, versions, why_made
@@ -116,6 +117,15 @@ def require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
             if read not in cfg.stages and not step.manifest.inputs[f"stage {read}"]:
                 problem = f"{step.stage} needs what {read} makes, and {cfg.run.dir} has no intact {read}"
                 raise UserError("stages", problem, f"run it first: stages=[{read},{','.join(cfg.stages)}]")
+
+
+def require_layer(cfg: DictConfig, steps: list[Step]) -> None:
+    """Refuses a layer that the model hasn't, before a stage that comes before the one that reads it."""
+    layer = cfg.annotator.layer
+    if type(layer) is not int or not any(step.stage == "annotate" and not step.cached for step in steps):
+        return
+    if layer > (count := layers_of(model_source(cfg.model))):
+        raise UserError("annotator.layer", f"the model has {count} layers, and no layer {layer}", f"give 1 to {count}")
 
 
 def _plain(value: object) -> object:

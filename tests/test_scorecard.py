@@ -219,6 +219,7 @@ UNMEASURED = {
     "evaluation.sets=[xstest] scorecard.gate.min_helpful_rate=0.1": "nothing here measures helpful_rate",
     "scorecard.gate.max_toxic_rate=1.5": "scorecard.gate.max_toxic_rate: 1.5 is out of range",
     "evaluation.sets=[xstests]": "evaluation.sets: there is no set 'xstests'",
+    "evaluation.sets=[none.jsonl]": "evaluation.sets: there is no file none.jsonl",
     "evaluation.sets=[]": "evaluation.sets: the list is empty",
     "evaluation.sets=null": "evaluation.sets: a value is required",
     "scorecard.after=null": "scorecard.after: a value is required",

@@ -6,7 +6,7 @@ The rows keep their columns and their order. The suffix of a file's name says of
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -14,10 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.data.columns import BadRow, Loaded, answer, messages, usable_lines
+from alignment.data.cells import BadRow, no_column
+from alignment.data.columns import Loaded, answer, messages, renamed, usable_lines
 from alignment.data.files import read_file
 from alignment.data.thinking import answer_of
 from alignment.types import Message, UserError
+
+ANSWER_COLUMNS = ("prompt", "response")  # what is read of a file
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,20 @@ class Answer:
     has_thoughts: bool = False
 
 
-def read_answers(key: str, path: str) -> tuple[list[Answer], Loaded]:
-    """The rows that can be judged, and the counts, with the rows that can't."""
-    loaded = usable_lines(path, read_file(key, path), _answer)
+def read_answers(key: str, path: str, columns: Mapping[str, str] | None = None) -> tuple[list[Answer], Loaded]:
+    """The rows that can be judged, and the counts, with the rows that can't. columns: what the file calls the two
+    that are read: {"prompt": "question"}; a row keeps its own names."""
+    loaded = usable_lines(path, read_file(key, path), lambda line, row: _answer(line, row, columns or {}))
     return loaded.rows, loaded
 
 
-def _answer(line: int, row: dict) -> Answer:
-    for column in ("prompt", "response"):
-        if column not in row:
-            raise BadRow(f"there is no {column}")
-    prompt = messages(row["prompt"], "prompt", "user")
-    response = "" if _is_empty(row["response"]) else answer(row["response"], "response", prompt)[0]["content"]
+def _answer(line: int, row: dict, columns: Mapping[str, str]) -> Answer:
+    ours = renamed(row, columns)
+    for column in ANSWER_COLUMNS:
+        if column not in ours:
+            raise no_column(column, row)
+    prompt = messages(ours["prompt"], "prompt", "user")
+    response = "" if _is_empty(ours["response"]) else answer(ours["response"], "response", prompt)[0]["content"]
     try:
         json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -59,11 +64,9 @@ def _is_empty(response: object) -> bool:
     return response is None or response != response or (isinstance(response, str) and not response.strip())
 
 
-def refuse_columns(key: str, path: str, answers: Sequence[Answer], added: Sequence[str]) -> None:
-    """UserError if the file has one of the columns that are to be added."""
-    for column in added:
-        if any(column in answer.row for answer in answers):
-            raise UserError(key, f"{path} has a column {column} already", f"rename it: {column} is what is added")
+def present(answers: Sequence[Answer], columns: Sequence[str]) -> list[str]:
+    """Those of these columns that the file has already."""
+    return [column for column in columns if any(column in answer.row for answer in answers)]
 
 
 def refuse_kind(suffix: str, source: Path, rows: Sequence[dict], added: pa.Schema) -> None:

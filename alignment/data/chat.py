@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from alignment.data.columns import BadRow, text_message
+from alignment.data.cells import BadRow
+from alignment.data.columns import text_message
 from alignment.data.markers import SENTINELS, Markers, markers_of, special_ids
 from alignment.data.template import write
 from alignment.data.thinking import Opening, Tags, markers_in, opening_of, tags_of

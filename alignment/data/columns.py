@@ -5,15 +5,23 @@ they are. `harmful` says whether the prompt asks for something harmful; it and e
 unknown. `confidence` is how sure the preference is, from 0 to 1; `given_margin` is a margin that came with the data.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from math import isfinite, nan
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from alignment.data.cells import (
+    BadRow,
+    as_level,
+    as_name,
+    as_number,
+    as_share,
+    check_characters,
+    no_column,
+    true_or_false,
+)
 from alignment.types import Message
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -49,7 +57,6 @@ CONTRAST_COLUMNS = pa.schema(
 )
 _ROLES = {"user", "assistant", "system"}
 Row, Item = TypeVar("Row"), TypeVar("Item")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -90,8 +97,11 @@ class Loaded:
         return items
 
 
-class BadRow(ValueError):
-    """A row can't be used; the message says why."""
+def renamed(row: dict, columns: Mapping[str, str]) -> dict:
+    """The row under our names; `columns` says which of its columns is which of ours: {"prompt": "question"}."""
+    if missing := [theirs for theirs in columns.values() if theirs not in row]:
+        raise no_column(missing[0], row)
+    return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
 
 
 def readable(
@@ -143,7 +153,7 @@ def messages(value: object, column: str, role: str) -> list[Message]:
         content = message["content"]
         if not isinstance(content, str) or not content.strip():
             raise BadRow(f"{column} is empty")
-        _check_characters(content, column)
+        check_characters(content, column)
     return value
 
 
@@ -154,21 +164,20 @@ def _without_nulls(message: object) -> object:
     return {name: value for name, value in message.items() if value is not None}
 
 
-def _check_characters(text: str, column: str) -> None:
-    if "\0" in text:
-        raise BadRow(f"{column} holds a NUL character")
-    if not text.isascii() and _SURROGATE.search(text):
-        raise BadRow(f"{column} holds half a character (a lone surrogate)")
-
-
 def pair(row: dict, name: str, source: str) -> dict:
     """A raw row with text or messages, as a row of PAIR_COLUMNS; raises BadRow."""
-    for column in ("prompt", "chosen", "rejected"):
+    for column in ("chosen", "rejected"):
         if column not in row:
-            raise BadRow(f"has no column {column}")
+            raise no_column(column, row)
+    if row.get("prompt") is None and isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
+        row = {**row, "prompt": _shared_opening(row["chosen"], row["rejected"])}
+    if "prompt" not in row:
+        raise BadRow(
+            f"{no_column('prompt', row)}, and chosen and rejected are not two conversations (lists of messages)"
+        )
     prompt = messages(row["prompt"], "prompt", "user")
     columns = {
-        "id": _name(row.get("id"), "id") or name,
+        "id": as_name(row.get("id"), "id") or name,
         "source": source,
         "prompt": prompt,
         "chosen": answer(row.get("chosen"), "chosen", prompt),
@@ -176,18 +185,31 @@ def pair(row: dict, name: str, source: str) -> dict:
     }
     if columns["chosen"] == columns["rejected"]:
         raise BadRow("chosen and rejected are the same")
-    columns["category"] = _name(row.get("category"), "category")
+    columns["category"] = as_name(row.get("category"), "category")
     columns["harmful"] = true_or_false(row.get("harmful"), "harmful")
     for column in ("chosen_severity", "rejected_severity", "chosen_helpfulness", "rejected_helpfulness"):
-        columns[column] = _level(row.get(column), column)
+        columns[column] = as_level(row.get(column), column)
     for side in ("chosen", "rejected"):
         safe, severity = true_or_false(row.get(f"{side}_safe"), f"{side}_safe"), columns[f"{side}_severity"]
         if safe is not None and severity is not None and safe != (severity == 0):
             raise BadRow(f"{side}_safe is {safe}, and {side}_severity {severity}")
         columns[f"{side}_safe"] = safe if severity is None else severity == 0
-    columns["confidence"] = _share(row.get("confidence"), "confidence")
-    columns["given_margin"] = _number(row.get("margin"), "margin")
+    columns["confidence"] = as_share(row.get("confidence"), "confidence")
+    columns["given_margin"] = as_number(row.get("margin"), "margin")
     return columns
+
+
+def _shared_opening(chosen: list, rejected: list) -> list:
+    """The prompt of two whole conversations, as TRL's implicit prompts are: the messages that both begin with.
+
+    Texts are not taken apart likewise: "I can" and "I can't" would share a prompt, too.
+    """
+    shared = list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
+    if not shared:
+        raise BadRow("has no column prompt, and chosen and rejected don't begin with the same message")
+    if len(shared) == len(chosen) == len(rejected):
+        raise BadRow("chosen and rejected are the same")
+    return [message for message, _ in shared]
 
 
 def answer(value: object, column: str, prompt: list[Message]) -> list[Message]:
@@ -198,72 +220,3 @@ def answer(value: object, column: str, prompt: list[Message]) -> list[Message]:
     if len(turns) != 1 or turns[0]["role"] != "assistant":
         raise BadRow(f"{column} is not one message of the assistant (after the prompt)")
     return turns
-
-
-def _name(value: object, column: str) -> str | None:
-    if _empty(value):
-        return None
-    if isinstance(value, list | dict):
-        raise BadRow(f"{column} is neither text nor a number")
-    try:
-        text = str(value)
-    except ValueError as error:  # an integer of thousands of digits
-        raise BadRow(f"{column} is {error}") from error
-    _check_characters(text, column)
-    return text
-
-
-def _empty(value: object) -> bool:
-    """Is it null, a csv's empty field, or the NaN that pandas writes for null?"""
-    return value is None or (value != value or value == "")
-
-
-def true_or_false(value: object, column: str) -> bool | None:
-    if _empty(value):
-        return None
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    if not isinstance(value, bool):
-        raise BadRow(f"{column} is {shown(value)}, neither true nor false")
-    return value
-
-
-def _level(value: object, column: str) -> int | None:
-    if _empty(value):
-        return None
-    level = as_float(value)
-    if level not in (0, 1, 2, 3):
-        raise BadRow(f"{column} is {shown(value)}, not 0, 1, 2 or 3")
-    return int(level)
-
-
-def _share(value: object, column: str) -> float | None:
-    if _empty(value):
-        return None
-    share = as_float(value)
-    if not 0 <= share <= 1:
-        raise BadRow(f"{column} is {shown(value)}, not a number from 0 to 1")
-    return share
-
-
-def _number(value: object, column: str) -> float | None:
-    """A finite number. NaN is a bad margin here, not a missing one."""
-    if value is None or value == "":
-        return None
-    number = as_float(value)
-    if not isfinite(number):
-        raise BadRow(f"{column} is {shown(value)}, not a finite number")
-    return number
-
-
-def as_float(value: object) -> float:
-    """The value as a number; NaN if it isn't one, as true and false are not."""
-    try:
-        return nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return nan
-
-
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, answer, messages, text_message, usable_lines
+from alignment.data.cells import BadRow
+from alignment.data.columns import Loaded, answer, messages, text_message, usable_lines
 from alignment.data.files import read_file
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import PROMPT_SETS, advbench_request, prompt_set

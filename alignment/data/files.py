@@ -20,6 +20,7 @@ from alignment.data.packed_files import PACKED, in_one_line, unpacked
 from alignment.types import UserError
 
 Line = tuple[int, dict | str]  # a line's number, and its row or what is wrong with it
+TEXT = ".txt"  # of prompts alone
 BATCH = 1000  # rows of a table that are turned into Python's objects at once
 UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError)  # what broken values in a table raise
 
@@ -32,6 +33,16 @@ def read_file(key: str, path: str, columns: Sequence[str] | None = None) -> Iter
     if columns is not None:
         reader = partial(_csv, columns=columns)
     return _watched(key, file, reader)
+
+
+def read_lines(key: str, file: Path) -> Iterator[Line]:
+    """The lines of a text that aren't blank, as prompts: rows of one column."""
+    with unpacked(key, file) as content:
+        for number, line in _lines(content):
+            try:
+                yield number, {"prompt": line.decode("utf-8-sig").strip()}
+            except UnicodeDecodeError:
+                yield number, "not valid UTF-8"
 
 
 def files_at(key: str, path: str) -> list[Path]:

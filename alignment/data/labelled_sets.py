@@ -8,7 +8,8 @@ a row for each of them.
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, as_float, shown, text_message
+from alignment.data.cells import BadRow, as_float, shown
+from alignment.data.columns import Loaded, text_message
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import rows_of
 from alignment.data.raw_rows import content_id, load, optional_text, text, unfolded, yes_or_no

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tokenizers import NormalizedString, normalizers
 from transformers import PreTrainedTokenizerBase
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
 from alignment.data.template import write
 
 SENTINELS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private-use characters no template contains

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, shown
+from alignment.data.cells import BadRow, shown
+from alignment.data.columns import Loaded
 from alignment.data.files import read_file
 from alignment.data.places import files_of
 from alignment.data.raw_rows import content_id, load, text

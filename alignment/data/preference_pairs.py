@@ -14,12 +14,13 @@ from typing import Any, TextIO, get_args
 
 import numpy as np
 
-from alignment.data.columns import PAIR_COLUMNS, BadRow, intact, pair, shown
+from alignment.data.cells import BadRow, shown
+from alignment.data.columns import PAIR_COLUMNS, intact, pair
 from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file
 from alignment.data.row_table import RowTable, RowWriter
-from alignment.data.same_prompts import prompt_hashes, split_position, text_hash, turn_hashes
+from alignment.data.same_prompts import opening, prompt_hashes, split_position, text_hash, turn_hashes
 from alignment.runs.run_files import QUARANTINE
 from alignment.types import Preference, UserError
 
@@ -37,6 +38,7 @@ class Source:
     split: str | None = None
     preference: Preference | None = None  # for the sets in RANKED; None: safety
     weight: float = 1.0
+    key: str = "data.path"  # the setting that names the path
 
     def raw_pairs(self, lines: Iterator[Line]) -> Iterator[RawPair]:
         """The pairs that are made of a file's lines."""
@@ -49,14 +51,14 @@ class Source:
     def files(self, folder: str) -> list[Path]:
         if self.path is None:
             return files_of(self.name, folder, self.split)
-        return [hub_file("data.path", self.path)] if self.path.startswith("hf://") else files_at("data.path", self.path)
+        return [hub_file(self.key, self.path)] if self.path.startswith("hf://") else files_at(self.key, self.path)
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is to be made of the sources."""
 
-    heldout: float  # the share of prompts that is kept from training
+    heldout: float | Source  # the share of prompts that is kept from training; or the pairs that are, and no others
     seed: int
     rows: int | None = None  # the largest number of training pairs
 
@@ -76,13 +78,20 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / QUARANTINE, "w", encoding="utf-8") as quarantine:
-        readings = [
-            _Reading(source, number, folder, wanted, kept_out, quarantine, out).read(watch)
-            for number, source in enumerate(sources)
-        ]
-        counts = _put_together(readings, wanted, out)
+
+        def read(number: int, source: Source) -> _Reading:
+            return _Reading(source, number, folder, wanted, kept_out, quarantine, out).read(watch)
+
+        own = []
+        if isinstance(wanted.heldout, Source):
+            own = [read(len(sources), wanted.heldout)]
+            kept_out = {**kept_out, wanted.heldout.key: own[0].prompts("heldout")}
+        readings = [read(number, source) for number, source in enumerate(sources)]
+        counts = _put_together({"train": readings, "heldout": own or readings}, wanted, out)
+        for path in out.glob(".*.arrow"):
+            path.unlink()
     kept = {name: len(hashes) for name, hashes in kept_out.items()}
-    all_counts = {"sources": [reading.counts() for reading in readings], "kept_out": kept, **counts}
+    all_counts = {"sources": [reading.counts() for reading in [*readings, *own]], "kept_out": kept, **counts}
     (out / "data.json").write_text(json.dumps(all_counts, indent=2, sort_keys=True) + "\n")
     return all_counts
 
@@ -95,6 +104,9 @@ class _Reading:
         quarantine: TextIO, out: Path,
     ) -> None:  # fmt: skip
         self.source, self.files, self.wanted, self.quarantine = source, source.files(folder), wanted, quarantine
+        self.share = wanted.heldout  # of the prompts in this source that is kept from training
+        if isinstance(self.share, Source):
+            self.share = 1.0 if source is wanted.heldout else 0.0
         self.asked_in: dict[int, list[str]] = {}
         for name, hashes in kept_out.items():
             for prompt_hash in hashes:
@@ -120,7 +132,7 @@ class _Reading:
         offset, used, bad = self.read_lines, _Lines(), _Lines()
 
         def counted() -> Iterator[Line]:
-            for number, row in watch(read_file("data.path", str(path)), f"reading {path.name}"):
+            for number, row in watch(read_file(self.source.key, str(path)), f"reading {path.name}"):
                 self.read_lines += 1
                 yield number, row
 
@@ -133,7 +145,7 @@ class _Reading:
             except BadRow as error:
                 self._quarantine(path, bad.new(lines), str(error))
                 continue
-            part = "heldout" if split_position(row["prompt"], self.wanted.seed) < self.wanted.heldout else "train"
+            part = "heldout" if split_position(row["prompt"], self.wanted.seed) < self.share else "train"
             writers[part].write(row)
             self.used_lines += len(used.new(lines))
 
@@ -153,6 +165,11 @@ class _Reading:
             row = {"source": str(path), "line": line, "reason": reason}
             self.quarantine.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
         self.quarantined += len(lines)
+
+    def prompts(self, part: str) -> set[int]:
+        """The hashes of the prompts of a part, and of what they open with: as in a split, their continuations count."""
+        prompts = [row["prompt"] for row in RowTable.open(self.paths[part])]
+        return prompt_hashes([*prompts, *([opening(prompt)] for prompt in prompts)])
 
     def counts(self) -> dict:
         return {
@@ -185,13 +202,13 @@ class _Lines:
 # ---- from sources to one data set -----------------------------------------------------------------------------------
 
 
-def _put_together(readings: list[_Reading], wanted: Wanted, out: Path) -> dict:
+def _put_together(by_part: Mapping[str, list[_Reading]], wanted: Wanted, out: Path) -> dict:
     """Draws pairs from the sources in the shares that their weights say, as many as the sources have; none twice."""
-    total = sum(reading.source.weight for reading in readings)
-    labels = _labels([reading.source for reading in readings])
     seen: set[int] = set()
     counts: dict[str, Any] = {"not_drawn": {}, "repeated_across_sources": {}}
-    for part in PARTS:
+    for part, readings in by_part.items():
+        total = sum(reading.source.weight for reading in readings)
+        labels = _labels([reading.source for reading in readings])
         most = wanted.rows if part == "train" else None
         sizes = [reading.pairs[part] for reading in readings]
         if len(readings) == 1 and (most is None or sizes[0] <= most):
@@ -205,7 +222,6 @@ def _put_together(readings: list[_Reading], wanted: Wanted, out: Path) -> dict:
             with RowWriter(out / f"{part}.arrow", PAIR_COLUMNS) as writer:
                 for reading, label, count in zip(readings, labels, drawn, strict=True):
                     repeated += _draw(reading, part, count, label, seen, writer)
-                    reading.paths[part].unlink()
         for reading, count in zip(readings, drawn, strict=True):
             reading.drawn[part] = count
         counts["not_drawn"][part] = sum(sizes) - sum(drawn)

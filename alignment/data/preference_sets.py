@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, groupby, permutations
 
-from alignment.data.columns import BadRow, as_float, intact, shown
+from alignment.data.cells import BadRow, as_float, shown
+from alignment.data.columns import intact, renamed
 from alignment.data.files import Line
 from alignment.data.labelled_sets import beavertails_answer, helm_answer
 from alignment.types import Message, Preference
@@ -22,12 +23,10 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 def file(lines: Iterator[Line], columns: Mapping[str, str]) -> Iterator[RawPair]:
     """The rows of a user's file; `columns` says which of its columns is which of ours: {"prompt": "question"}."""
     for number, row in lines:
-        if isinstance(row, str) or not columns:
-            yield (number,), row
-        elif missing := [theirs for theirs in columns.values() if theirs not in row]:
-            yield (number,), f"has no column {missing[0]}"
-        else:
-            yield (number,), {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
+        try:
+            yield (number,), renamed(intact(row), columns)
+        except BadRow as error:
+            yield (number,), str(error)
 
 
 def pku_saferlhf(lines: Iterator[Line], preference: Preference) -> Iterator[RawPair]:

@@ -1,4 +1,4 @@
-"""Prompts to evaluate on, one function per published set, all brought to the same columns.
+"""Prompts to evaluate on, one function per published set and one for a user's file, all brought to the same columns.
 
 `id`, `source`, `prompt` (messages), `category` in the set's own words, and `harmful`: does the prompt ask for something
 harmful? It is None where the set mixes both and doesn't say which is which. Where the prompt holds more than the
@@ -6,30 +6,71 @@ request, `also` has the texts that ask for the same without it: they too are to 
 docs/data.md has a table of the sets.
 """
 
+import json
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, shown, text_message
-from alignment.data.files import read_file
+from alignment.data.cells import BadRow, as_name, no_column, shown, true_or_false
+from alignment.data.columns import Loaded, messages, text_message
+from alignment.data.files import READERS, TEXT, read_file, read_lines
+from alignment.data.packed_files import PACKED
 from alignment.data.places import files_of
 from alignment.data.raw_rows import Read, content_id, load, optional_text, text
 from alignment.types import UserError
 
 
 def prompt_set(name: str, folder: str) -> Loaded:
-    """A set by its name, from a local copy below `folder`, or from the hub."""
+    """A set by its name, from a local copy below `folder`, or from the hub; or the prompts in a user's file."""
+    return prompts_in(name, prompt_files(name, folder))
+
+
+def prompt_files(name: str, folder: str, download: bool = True) -> list[Path]:
+    """The files of a set, or the user's file."""
+    if is_own_file(name):
+        if not Path(name).is_file():
+            problem = f"there is no file {name}"
+            raise UserError(
+                "evaluation.sets", problem, "check the path; relative ones start where the command was given"
+            )
+        return [Path(name)]
     if name not in _ROWS:
         raise UserError(name, "there is no prompt set of that name", f"give one of {', '.join(_ROWS)}")
-    return prompts_in(name, files_of(name, folder))
+    return files_of(name, folder, download=download)
+
+
+def is_own_file(name: str) -> bool:
+    """Whether it is the path of a user's file rather than the name of a set, which has no suffix."""
+    return Path(name).suffix in (*READERS, *PACKED, TEXT)
+
+
+def set_name(name: str) -> str:
+    """What prompts are called by where they come from: of a path, the name of the file alone."""
+    return Path(name).name if is_own_file(name) else name
 
 
 def prompts_in(name: str, files: list[Path]) -> Loaded:
     """The prompts of a set in these files of it."""
-    make, read = _ROWS[name], rows_of(name, files)
-    return load(name, read, lambda row, file: {"source": name, **make(row)}, repeats=False)
+    make, read = _own if is_own_file(name) else _ROWS[name], rows_of(name, files)
+    return load(set_name(name), read, lambda row, file: {"source": set_name(name), **make(row)}, repeats=False)
 
 
 def rows_of(name: str, files: list[Path]) -> Read:
-    return ((file, line, row) for file in files for line, row in read_file(name, str(file)))
+    key = "evaluation.sets" if is_own_file(name) else name
+    for file in files:
+        lines = read_lines(key, file) if file.suffix == TEXT else read_file(key, str(file))
+        yield from ((file, line, row) for line, row in lines)
+
+
+def _own(row: dict) -> dict:
+    """A user's prompt: text, or messages of several turns. Whether it asks for harm is known if the row says so."""
+    if "prompt" not in row:
+        raise no_column("prompt", row)
+    prompt = messages(row["prompt"], "prompt", "user")
+    return {
+        "id": as_name(row.get("id"), "id") or content_id("own", json.dumps(prompt)),
+        "prompt": prompt,
+        "category": as_name(row.get("category"), "category"),
+        "harmful": true_or_false(row.get("harmful"), "harmful"),
+    }
 
 
 def _prompt(name: str, request: str, category: str | None, harmful: bool | None) -> dict:

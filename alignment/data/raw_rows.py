@@ -9,7 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, as_float, intact, messages, readable, true_or_false
+from alignment.data.cells import BadRow, as_float, no_column, true_or_false
+from alignment.data.columns import Loaded, intact, messages, readable
 from alignment.types import UserError
 
 ReadRow = tuple[Path, int, dict | str]  # file, line, and the row or what is wrong with it
@@ -45,7 +46,7 @@ def text(row: dict, *columns: str) -> str:
     """The text of the first of these columns that the row has: the hub names some otherwise than the authors."""
     column = next((column for column in columns if column in row), None)
     if column is None:
-        raise BadRow(f"has no column {' or '.join(columns)}")
+        raise no_column(" or ".join(columns), row)
     if isinstance(row[column], list):
         raise BadRow(f"{column} is not text")
     return messages(row[column], column, "user")[0]["content"]

@@ -6,7 +6,8 @@ Lambert et al. 2024 (arXiv:2403.13787), data set allenai/reward-bench, split `fi
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignment.data.columns import BadRow, Loaded, answer, messages
+from alignment.data.cells import BadRow
+from alignment.data.columns import Loaded, answer, messages
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import rows_of
 from alignment.data.raw_rows import content_id, load, optional_text

@@ -36,8 +36,12 @@ def text_hash(text: str, seed: int = 0) -> int:
 def split_position(prompt: Sequence[Message], seed: int) -> float:
     """A prompt's position in [0, 1): the split holds out prompts below its share. Only the user's first turn counts, so
     that a conversation and its later turns fall into the same part."""
-    opening = next((message for message in prompt if message["role"] == "user"), prompt[0])
-    return text_hash(normal_text(opening["content"]), seed) / 2**64
+    return text_hash(normal_text(opening(prompt)["content"]), seed) / 2**64
+
+
+def opening(prompt: Sequence[Message]) -> Message:
+    """What a conversation opens with: the user's first turn."""
+    return next((message for message in prompt if message["role"] == "user"), prompt[0])
 
 
 def turn_hashes(prompt: Sequence[Message]) -> set[int]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
 from alignment.types import Message
 
 # Some templates write the date. They are told the same one every day, or no run could be repeated; they ask for it

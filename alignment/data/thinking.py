@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
 from alignment.types import Message
 
 Write = Callable[..., str]  # gives the template's text of messages; its second argument: is an answer to follow?

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alignment.data.columns import BadRow, Loaded, readable
+from alignment.data.cells import BadRow
+from alignment.data.columns import Loaded, readable
 from alignment.data.mmlu import questions
 from alignment.data.rewardbench import file_pairs, pairs
 from alignment.evaluation.answers import Asked

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from alignment.data.columns import BadRow, messages
+from alignment.data.cells import BadRow
+from alignment.data.columns import messages
 from alignment.evaluation.vocabulary import WORLD_RATES, Metric
 from alignment.judges.world_oracle import OracleJudge
 from alignment.models.hybrid_reward import HybridReward

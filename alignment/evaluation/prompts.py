@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 from alignment.data.columns import Loaded
-from alignment.data.prompt_sets import prompt_set
+from alignment.data.prompt_sets import prompt_set, set_name
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import Asked
 
@@ -14,7 +14,7 @@ DATA = "data"  # in evaluation.sets it stands for the world's evaluation sets, o
 def prompts_of(name: str, folder: str, count: int, *, seed: int) -> tuple[list[Asked], Loaded]:
     """At most `count` prompts of a set, drawn by `seed` and in the set's own order; and the set as it was read."""
     loaded = prompt_set(name, folder)
-    return _drawn([_asked(name, row) for row in loaded.rows], count, seed), loaded
+    return _drawn([_asked(set_name(name), row) for row in loaded.rows], count, seed), loaded
 
 
 def heldout_prompts(rows: Iterable[dict], count: int, *, seed: int) -> list[Asked]:

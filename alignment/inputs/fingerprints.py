@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from alignment.data import contrast as contrast_data
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
+from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source, source_at
@@ -74,7 +75,9 @@ def _questions(cfg: DictConfig) -> str:
 def _evaluation_sets(cfg: DictConfig) -> str:
     """The files of all that is evaluated on beside the data's own prompts; sets on the hub are downloaded for it."""
     card = cfg.scorecard
-    files = [file for name in cfg.evaluation.sets if name != "data" for file in files_of(name, cfg.evaluation.folder)]
+    files = [
+        file for name in cfg.evaluation.sets if name != "data" for file in prompt_files(name, cfg.evaluation.folder)
+    ]
     if card.mmlu.questions:
         files += [file for split in ("dev", "test") for file in files_of("mmlu", cfg.evaluation.folder, split)]
     files += files_of("rewardbench", cfg.evaluation.folder) if "rewardbench" in card.rankings else []

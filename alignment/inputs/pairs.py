@@ -6,7 +6,7 @@ Evaluation prompts never reach a training: the prompts of every evaluation set a
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
 from alignment.data.places import files_of
 from alignment.data.preference_pairs import Source, Wanted, check_sources, kept_out_of, prepare
-from alignment.data.prompt_sets import PROMPT_SETS, prompts_in
+from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, prompts_in
 from alignment.data.row_table import RowTable
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
@@ -27,6 +27,7 @@ from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Message, UserError
 
 ENOUGH = 10  # training pairs at least
+HELDOUT_PATH = "data.heldout_path"
 KEPT_OUT = (*PROMPT_SETS, "mmlu", "rewardbench")
 
 
@@ -54,7 +55,7 @@ def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
 
 
 def _prompt_sets(cfg: DictConfig) -> list[str]:
-    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS]
+    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS or is_own_file(name)]
 
 
 def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded) -> None:
@@ -83,6 +84,13 @@ def sources(data: DictConfig) -> list[Source]:
     return named
 
 
+def heldout_source(data: DictConfig) -> Source | None:
+    """The user's own held-out pairs, in the columns of the training pairs."""
+    if data.get("heldout_path") is None:
+        return None
+    return Source("file", data.heldout_path, dict(data.columns or {}), key=HELDOUT_PATH)
+
+
 def _fields(part: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(part, resolve=True)
     names = ("path", "columns", "split", "preference", "weight")
@@ -92,7 +100,9 @@ def _fields(part: DictConfig) -> dict[str, Any]:
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of the files outside the run folder that shape the pairs: their own, and those of sets kept out."""
     evaluation = _evaluation_files(cfg)
-    named = [(file.name, file) for source in sources(cfg.data) for file in source.files(cfg.data.folder)]
+    own = heldout_source(cfg.data)
+    read = [*sources(cfg.data), *([own] if own else [])]
+    named = [(file.name, file) for source in read for file in source.files(cfg.data.folder)]
     named += [(name, file) for name, files in evaluation.items() for file in files]
     lines = [f"{name} {_hash(file, file.stat().st_mtime_ns)}\n" for name, file in named]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -126,7 +136,9 @@ def _evaluation_files(cfg: DictConfig) -> dict[str, list[Path]]:
 
 
 def _files(name: str, folder: str, download: bool = True) -> list[Path]:
-    return files_of(name, folder, "test" if name == "mmlu" else None, download)
+    if name in ("mmlu", "rewardbench"):
+        return files_of(name, folder, "test" if name == "mmlu" else None, download)
+    return prompt_files(name, folder, download)
 
 
 def why_read(cfg: DictConfig, run: RunDir) -> str | None:
@@ -147,8 +159,9 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
         return run.data
     work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
-    prompts = {name: _prompts_in(name, files) for name, files in _evaluation_files(cfg).items()}
-    wanted = Wanted(data.heldout, data.seed, data.rows)
+    ranked = list(cfg.scorecard.rankings or [])
+    prompts = {name: _prompts_in(name, files, ranked) for name, files in _evaluation_files(cfg).items()}
+    wanted = Wanted(heldout_source(data) or data.heldout, data.seed, data.rows)
     watch = partial(ranks.progress, total=None, unit="line")
     counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
     _require_pairs(data, counts, work)
@@ -158,23 +171,34 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
 
 
 def _require_pairs(data: DictConfig, counts: Mapping[str, Any], folder: Path) -> None:
-    """Refuses data without a usable row, with the reason of the first."""
-    if counts["train"] + counts["heldout"]:
+    """Refuses data without a usable row, with the reason of the first; and held-out pairs of one's own likewise."""
+    if heldout_source(data) is None:
+        _require_some("data.path", data, counts["train"] + counts["heldout"], counts["sources"], folder)
+    else:
+        _require_some("data.path", data, counts["train"], counts["sources"][:-1], folder)
+        _require_some(HELDOUT_PATH, data, counts["heldout"], counts["sources"][-1:], folder)
+
+
+def _require_some(key: str, data: DictConfig, pairs: int, sources: list[dict], folder: Path) -> None:
+    if pairs:
         return
+    files = {file for source in sources for file in source["files"]}
     with open(folder / QUARANTINE, encoding="utf-8") as lines:
-        first = next(lines, None)
-    read = sum(source["read"] for source in counts["sources"])
+        bad = (row for row in map(json.loads, lines) if Path(row["source"]).name in files)
+        first = next(bad, None)
+    read = sum(source["read"] for source in sources)
     problem = f"no pair can be made of its {read} lines" if read else "it has no rows"
-    why = "" if first is None else "; line {line}: {reason}".format(**json.loads(first))
-    name = data.get("path") or data.name
-    raise UserError("data.path", f"{name}: {problem}{why}", "it needs prompt, chosen and rejected; or map data.columns")
+    why = "" if first is None else "; line {line}: {reason}".format(**first)
+    name = data.get(key.removeprefix("data.")) or data.name
+    needs = "it needs prompt, chosen and rejected (or two conversations without prompt); or map data.columns"
+    raise UserError(key, f"{name}: {problem}{why}", needs)
 
 
-def _prompts_in(name: str, files: list[Path]) -> list[list[Message]]:
-    """The prompts in the files of a set of prompts, of MMLU, or of pairs as RewardBench has them."""
+def _prompts_in(name: str, files: list[Path], ranked: Sequence[str] = ()) -> list[list[Message]]:
+    """The prompts in the files of a set of prompts, of MMLU, or of pairs (`ranked`) as RewardBench has them."""
     if name == "mmlu":
         return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows]
-    if name in PROMPT_SETS:
+    if name in PROMPT_SETS or (is_own_file(name) and name not in ranked):
         rows = prompts_in(name, files).rows
         also = [text_message("user", text) for row in rows for text in row.get("also", ())]
         return [row["prompt"] for row in rows] + also

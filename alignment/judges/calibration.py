@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignment.data.columns import BadRow, Loaded, answer, messages, usable_lines
+from alignment.data.cells import BadRow
+from alignment.data.columns import Loaded, answer, messages, usable_lines
 from alignment.data.files import read_file
 from alignment.data.labelled_sets import labelled_set
 from alignment.judges.verdicts import REFUSAL_WORDS

@@ -42,13 +42,15 @@ class Start(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A head, how it was fitted, and the gap R_c - R_r of every training pair by the fit to the other folds."""
+    """A head, how it was fitted; and of every training pair, by the fit to the other folds, the gap R_c - R_r and its
+    confidence gamma, with the alpha of the other folds."""
 
     head: Head
     cost: float
     steps: int
     temperature: Temperature
     heldout_gaps: Float[Tensor, " pair"]
+    heldout_confidences: Float[Tensor, " pair"]
 
 
 def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) -> Start:
@@ -102,8 +104,19 @@ def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
     ]
     heads, steps, heldout = _stop_early(trainings, start.x, start.folds)
     scale = _scale(heldout, margin)
-    temperature = fit_temperature(scale * heldout)
-    return Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, scale * heldout)
+    heldout = scale * heldout
+    temperature, confidences = fit_temperature(heldout), _confidences(heldout, start.folds)
+    return Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, heldout, confidences)
+
+
+def _confidences(heldout: Float[Tensor, " pair"], folds: list[Tensor]) -> Float[Tensor, " pair"]:
+    """gamma of every pair; no pair has a part in the alpha of its own."""
+    confidences = torch.empty_like(heldout)
+    for fold in folds:
+        others = torch.ones(len(heldout), dtype=torch.bool)
+        others[fold] = False
+        confidences[fold] = torch.sigmoid(fit_temperature(heldout[others]).alpha * heldout[fold])
+    return confidences
 
 
 def _with_votes(

@@ -17,8 +17,9 @@ from alignment.data import contrast as contrast_data
 from alignment.data.chat import ChatFormat, chat_format
 from alignment.data.columns import pair, readable
 from alignment.data.files import read_file
+from alignment.data.preference_pairs import Source
 from alignment.data.world_pairs import drawing, world_pairs
-from alignment.inputs.pairs import sources
+from alignment.inputs.pairs import heldout_source, sources
 from alignment.models.packing import Item
 from alignment.models.source import model_source, ready_path
 from alignment.runs import artifacts
@@ -77,12 +78,14 @@ def pairs(cfg: DictConfig) -> tuple[Texts, Texts]:
         parts = world_pairs(min(data.pairs, SAMPLE), min(data.heldout, SAMPLE), drawing(data))
         train, heldout = (_items(part.rows, format) for part in parts)
         return Texts(train, data.pairs), Texts(heldout, data.heldout)
-    rows, count = _drawn(data)
-    heldout = round(count * data.heldout)
+    rows, count = _drawn(sources(data), data)
+    count = count if data.rows is None else min(count, data.rows)
+    own = heldout_source(data)
+    heldout = round(count * data.heldout) if own is None else _drawn([own], data)[1]
     items = [] if format is None else _items(rows, format)
     known = bool(items)
     items = items or [_longest(cfg)]
-    return Texts(items, count - heldout, known), Texts(items, max(1, heldout), known)
+    return Texts(items, count - (heldout if own is None else 0), known), Texts(items, max(1, heldout), known)
 
 
 def built(cfg: DictConfig, run: RunDir, train: Texts) -> Texts:
@@ -138,14 +141,14 @@ def _format(cfg: DictConfig) -> ChatFormat | None:
         return None
 
 
-def _drawn(data: DictConfig) -> tuple[list[dict], int]:
+def _drawn(read: Sequence[Source], data: DictConfig) -> tuple[list[dict], int]:
     """A random sample of the pairs (reservoir sampling), and how many there are in all."""
     generator = random.Random(0)
     rows: list[dict] = []
     count = 0
-    for source in sources(data):
+    for source in read:
         for file in source.files(data.folder):
-            for _, row in source.raw_pairs(read_file("data.path", str(file))):
+            for _, row in source.raw_pairs(read_file(source.key, str(file))):
                 if isinstance(row, str):
                     continue
                 count += 1
@@ -153,8 +156,7 @@ def _drawn(data: DictConfig) -> tuple[list[dict], int]:
                 if place < SAMPLE:
                     rows[place : place + 1] = [{"id": str(count), **row}]
     usable = [columns for _, columns in readable(rows, lambda row: pair(row, str(row["id"]), data.name))]
-    count = round(count * len(usable) / max(1, len(rows)))
-    return usable, count if data.rows is None else min(count, data.rows)
+    return usable, round(count * len(usable) / max(1, len(rows)))
 
 
 def _items(rows: Sequence[dict], format: ChatFormat) -> list[Item]:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from alignment.data.cells import BadRow
 from alignment.data.chat import Rendered
-from alignment.data.columns import BadRow
 from alignment.maths.direction import StandardMarginVector, random_direction, separation
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout

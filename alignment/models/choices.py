@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
 from alignment.models.completions import add_completion_head, answer_log_probs
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded

@@ -2,6 +2,7 @@
 
 reward = HybridReward.fit(chosen, rejected)      # states (pair, layer, width), as models/activations.py reads them
 reward.score(states)                             # (n,) of states (n, layer, width)
+reward.judge(model, tokenizer, conversations)    # states and scores of conversations
 reward.save(folder); HybridReward.load(folder)
 """
 
@@ -10,26 +11,43 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from alignment.maths.cross_fitting import FOLDS, fit_gate, fit_start
+from alignment.maths.cross_fitting import fit_gate, fit_start
 from alignment.maths.hybrid import GATES, Head, gate_weights, hybrid_score, vote_shape
 from alignment.maths.probes import Standard, span, standard
+from alignment.models.fitting_states import require_pairs, require_tensor
 from alignment.runs.artifacts import atomic_file, write_json
-from alignment.types import Gate, Pooling, UserError
+from alignment.types import Gate, Message, Pooling, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FORMAT = 1
 POOLINGS = get_args(Pooling)
 TENSORS, SETTINGS = "reward.safetensors", "reward.json"
 DEFAULT_GATE: Gate = "sigmoid_scores"
-FEWEST_PAIRS = 2 * FOLDS
 CAPPED = ", the largest allowed: held-out pairs are all ordered right"
 CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
+
+
+class CrossFitted(NamedTuple):
+    """What a reward that was fitted on other pairs says of each training pair."""
+
+    gaps: Tensor
+    confidences: Tensor
+
+
+class JudgedConversations(NamedTuple):
+    """states: (conversation, layer, width) at the end of the last answer. scores: R of each."""
+
+    states: Tensor
+    scores: Tensor
 
 
 @contextmanager
@@ -54,7 +72,10 @@ class HybridReward(nn.Module):
     picks. pooling: where in an answer the states were read, and must be read to be scored. alpha: the slope at which
     sigma(alpha (R_c - R_r)) is a probability on held-out training pairs, None if never calibrated.
     meaning: what it was fitted on and how, for people to read.
+    cross_fitted: of each pair it was just fitted on, gap and gamma by fits without that pair; a loaded one has none.
     """
+
+    cross_fitted: CrossFitted | None = None
 
     def __init__(
         self,
@@ -102,9 +123,36 @@ class HybridReward(nn.Module):
         """R of every row."""
         return self(states)
 
+    def judge(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        conversations: Sequence[list[Message]],
+        batch_tokens: int = 16384,
+    ) -> JudgedConversations:
+        """States and R of the last answer of every conversation, a list of messages. model: the one whose states this
+        reward was fitted on, with its head or without."""
+        from alignment.models.conversations import conversation_states  # here: states alone need no transformers
+
+        config = model.config.get_text_config()
+        if (config.num_hidden_layers, config.hidden_size) != (wanted := tuple(self.weight.shape)):
+            problem = f"it has {config.num_hidden_layers} layers of width {config.hidden_size}"
+            raise UserError("model", problem, f"give the one it was fitted on, with {wanted[0]} of width {wanted[1]}")
+        states = conversation_states(model, tokenizer, conversations, self.pooling, batch_tokens)
+        return JudgedConversations(states, self.score(states))
+
+    def __repr__(self) -> str:
+        layers, width = self.weight.shape
+        alpha = "none" if self.alpha is None else f"{self.alpha:.4g}"
+        at = "" if self.layer is None else f" (layer {self.layer + 1})"
+        return (
+            f"HybridReward(gate={self.gate}{at}, layers={layers}, width={width}, "
+            f"fitted on {self.meaning.get('pairs', '?')} pairs, pooling={self.pooling}, alpha={alpha})"
+        )
+
     def _check(self, states: Tensor) -> None:
         wanted = tuple(self.weight.shape)
-        _require_tensor("states", states)
+        require_tensor("states", states)
         if states.ndim != 3 or tuple(states.shape[1:]) != wanted or not states.is_floating_point():
             problem = f"they are {states.dtype} of shape {tuple(states.shape)}"
             raise UserError("states", problem, f"give floats of shape (n, {wanted[0]}, {wanted[1]})")
@@ -138,7 +186,7 @@ class HybridReward(nn.Module):
         pooling: Pooling = "endpoint",
     ) -> dict[Gate, "HybridReward"]:
         """One reward per gate, from the same probes and folds: what they have in common is computed once."""
-        _check_pairs(chosen, rejected)
+        require_pairs(chosen, rejected)
         for name, value, choices in (*(("gate", gate, GATES) for gate in gates), ("pooling", pooling, POOLINGS)):
             if value not in choices:
                 raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
@@ -171,6 +219,7 @@ class HybridReward(nn.Module):
                 "steps": str(fitted.steps), "alpha": f"{alpha:.4g}{CAPPED if capped else ''}",
             }  # fmt: skip
             rewards[gate] = cls(mean, scale, fitted.head._replace(weight=weight), pooling, alpha, meaning)
+            rewards[gate].cross_fitted = CrossFitted(fitted.heldout_gaps, fitted.heldout_confidences)
         return rewards
 
     # ---- files ------------------------------------------------------------------------------------------------------
@@ -217,32 +266,6 @@ def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
 
 def _standardised(states: Tensor, by: Standard) -> Tensor:
     return (states - by.mean) / by.scale
-
-
-def _require_tensor(name: str, states: Any) -> None:
-    if not isinstance(states, Tensor):
-        what = f"{type(states).__module__}.{type(states).__name__}".removeprefix("builtins.")
-        raise UserError(name, f"it is a {what}", "give a tensor, as torch.as_tensor makes one")
-
-
-def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
-    sides = {"chosen": chosen, "rejected": rejected}
-    for name, states in sides.items():
-        _require_tensor(name, states)
-        if not states.is_floating_point():
-            raise UserError(name, f"its numbers are {states.dtype}", "give states in float32, bfloat16 or float16")
-    if chosen.ndim != 3 or chosen.shape != rejected.shape:
-        shapes = f"their shapes are {tuple(chosen.shape)} and {tuple(rejected.shape)}"
-        raise UserError("chosen and rejected", shapes, "give two tensors (pair, layer, width)")
-    if len(chosen) < FEWEST_PAIRS:
-        raise UserError("chosen and rejected", f"{len(chosen)} pairs are too few", f"give {FEWEST_PAIRS} or more")
-    for name, states in sides.items():
-        bad = ~states.flatten(1).isfinite().all(dim=1)
-        if bad.any():
-            which = f"pair {int(bad.nonzero()[0])} holds numbers that are not finite"
-            raise UserError(f"{name} states", which, "leave it out, or read the states in float32")
-    if torch.equal(chosen, rejected):
-        raise UserError("chosen and rejected", "they are the same states", "give those of two answers to a prompt")
 
 
 def _read(folder: Path, name: str, parse: Callable[[bytes], Any]) -> Any:

@@ -69,6 +69,14 @@ def ready_path(source: ModelSource) -> str:
     return str(LANGUAGE_MODEL) if source.path == "world" else source.path
 
 
+def layers_of(source: ModelSource) -> int:
+    """How many layers a model has, by its configuration alone."""
+    from transformers import AutoConfig  # here, since this module is imported before anything is loaded
+
+    config = AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
+    return config.get_text_config().num_hidden_layers
+
+
 def require_weights(source: ModelSource, key: str) -> None:
     """UserError if the weights are neither here nor on the hub. It looks at names of files and loads nothing."""
     if source.path == "world":

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig
 
-from alignment.data.columns import BadRow, readable
+from alignment.data.cells import BadRow
+from alignment.data.columns import readable
 from alignment.models.load import Loaded, load_trainable, saved_dtype
 from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource

@@ -15,19 +15,18 @@ import numpy as np
 import alignment
 from alignment.data.licences import described, hub_name
 from alignment.maths.metrics import ordered_right
-from alignment.maths.paired import wilson_interval
+from alignment.maths.statistics import wilson_interval
 from alignment.models.model_card import Origin, reward_model_card
 from alignment.models.source import ModelSource, known_as
 from alignment.reports.card import compared_markdown
 from alignment.reports.policy_card import NOT_EVALUATED, policy_card
-from alignment.reports.tables import with_interval
+from alignment.reports.tables import FEW, with_interval
 from alignment.runs import artifacts
 from alignment.runs.manifest import MANIFEST
 from alignment.runs.run_files import RunDir
 from alignment.world.identity import generator_hash
 
 CARD = "README.md"
-FEW = 30
 WORLD = "the embedded world of repalign (generator `{hash}`), made by a program; Apache-2.0"
 
 
@@ -67,10 +66,8 @@ def _ranked_right(rows: list[dict]) -> str:
 
 
 def _rate(hits: float, count: int) -> str:
-    if count < 2:
-        return f"{100 * hits / count:.1f}"
-    few = "; fewer than 30 pairs say little" if count < FEW else ""
-    return with_interval(hits / count, wilson_interval(round(hits), count)[1:], ".1f", scale=100, apart=" ") + few
+    few = f"; fewer than {FEW} pairs say little" if count < FEW else ""
+    return with_interval(hits / count, wilson_interval(hits, count)[1:], ".1f", scale=100, apart=" ") + few
 
 
 def _policies(run: RunDir, origin: Origin, trainings: Path, policy: Mapping[str, Any]) -> None:

@@ -14,6 +14,10 @@ KINDS = {
         ("build_pairs/pairs.parquet", "annotate/pairs.parquet"),
         'load_dataset("parquet", data_files="{path}")',
     ),
+    "fitted_pairs.parquet": (
+        ("fit_reward/pairs.parquet",),
+        'load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
+    ),
 }
 ADAPTERS = "adapters"  # in the folder of a model: what was merged into it
 LOADED_ON_BASE = 'PeftModel.from_pretrained(<the base model>, "{path}")'

@@ -45,6 +45,7 @@ class RunDir:
 
     # fit_reward
     hybrid_reward = _at("fit_reward/reward")  # as HybridReward.load reads it
+    fitted_pairs = _at("fit_reward/pairs.parquet")  # the pairs it was fitted on; gap and gamma by fits without each
     hybrid_report = _at("fit_reward/hybrid.json")  # gates, layers and confidences on pairs kept from training
 
     # build_pairs

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from alignment.data.cells import BadRow
 from alignment.data.chat import Rendered
-from alignment.data.columns import BadRow, text_message
+from alignment.data.columns import text_message
 from alignment.judges.world_oracle import OracleJudge
 from alignment.maths.noise import row_key
 from alignment.models.activations import states_layout

@@ -1,8 +1,9 @@
 """Which settings of an evaluation and its scorecard go together. This module imports no torch."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
-from alignment.data.prompt_sets import PROMPT_SETS
+from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, set_name
 from alignment.evaluation.gates import require_measured
 from alignment.evaluation.judging import asked_judges
 from alignment.evaluation.vocabulary import measurable
@@ -27,9 +28,7 @@ def check_scorecard(cfg: Config) -> None:
     if sets is None:
         raise UserError("evaluation.sets", "a value is required", f"name what is asked: {', '.join(SETS)}")
     check_list("evaluation.sets", sets)
-    for name in sets:
-        if name not in SETS:
-            raise UserError("evaluation.sets", f"there is no set {name!r}", f"the sets are {', '.join(SETS)}")
+    _check_sets(sets)
     if card.rankings and card.reward_model is None:
         raise UserError("scorecard.rankings", "there is no reward model to rank them", "set scorecard.reward_model")
     if (card.lm_eval.include_path is None) != (not card.lm_eval.tasks):
@@ -38,6 +37,21 @@ def check_scorecard(cfg: Config) -> None:
         raise UserError("scorecard.lm_eval", "lm_eval is not installed", "pip install 'repalign[lm_eval]'")
     judges = {name: JUDGES[name].says for name in asked_judges(cfg)}
     require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
+
+
+def _check_sets(sets: Sequence[str]) -> None:
+    """Refuses what is neither a set's name nor a file, and two files that tables would call alike."""
+    for name in sets:
+        if is_own_file(name):
+            prompt_files(name, "")
+        elif name not in SETS:
+            remedy = f"the sets are {', '.join(SETS)}; or give a file of prompts, as prompts.jsonl"
+            raise UserError("evaluation.sets", f"there is no set {name!r}", remedy)
+    names = [set_name(name) for name in sets]
+    if alike := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            "evaluation.sets", f"{alike[0]} is there twice", "name each once; files need names of their own"
+        )
 
 
 def _oracle_unasked(cfg: Config) -> bool:

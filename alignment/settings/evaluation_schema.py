@@ -98,6 +98,7 @@ class Judge:
     """The keys of every judging, and a block for each judge that is chosen."""
 
     input: str | None
+    columns: Any
     output: str | None
     calibration: str | None
     calibration_rows: int | None = at_least(10)

@@ -1,8 +1,13 @@
 """Which settings of judges go together. This module imports no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from omegaconf import DictConfig
+
+from alignment.data.answer_files import ANSWER_COLUMNS
 from alignment.judges.choice import JUDGES, chosen
 from alignment.settings.evaluation_schema import ApiJudge
 from alignment.settings.schema import Config
@@ -20,6 +25,7 @@ def check_judges(cfg: Config) -> None:
         for key, file in (("input", "the file of answers"), ("output", "the file to write")):
             if not judge[key]:
                 raise UserError(f"judge.{key}", "a value is required", f"name {file}: judge.{key}=...")
+        _check_columns(judge.columns)
         if Path(judge.output).suffix not in JUDGED_FILES:
             choose = f"give one of {', '.join(JUDGED_FILES)}"
             raise UserError("judge.output", f"{judge.output} is of an unknown kind", choose)
@@ -27,6 +33,14 @@ def check_judges(cfg: Config) -> None:
             raise UserError("judge.output", "it is the input", "name another file")
     if "api" in chosen(judge):
         _check_api(judge.api)
+
+
+def _check_columns(columns: Any) -> None:
+    wanted = f"give judge.columns={{{','.join(f'{name}:...' for name in ANSWER_COLUMNS)}}}"
+    if columns is not None and not isinstance(columns, Mapping | DictConfig):
+        raise UserError("judge.columns", f"{columns!r} is no mapping of our names to yours", wanted)
+    if unknown := [name for name in columns or () if name not in ANSWER_COLUMNS]:
+        raise UserError("judge.columns", f"{unknown[0]!r} is no column of ours", wanted)
 
 
 def _check_api(api: ApiJudge) -> None:

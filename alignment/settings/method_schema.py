@@ -46,6 +46,7 @@ class PairsData:
 @dataclass
 class FileData(PairsData):
     path: str
+    heldout_path: str | None
     columns: Any
 
 
@@ -227,7 +228,7 @@ class BuildPairs:
     reward_model: str = one_of(types.Margins)
     pairing: str = one_of(types.Pairing)
     prompts: int | None = at_least(1)
-    unfinished: bool
+    unfinished: Any
 
 
 @dataclass

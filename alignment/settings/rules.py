@@ -18,7 +18,7 @@ from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
 from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
-from alignment.types import Scorer, UserError
+from alignment.types import Scorer, Unfinished, UserError
 from alignment.world.preferences import NOISE
 
 
@@ -127,6 +127,11 @@ def _check_samples(cfg: Config) -> None:
             raise UserError("stages", "best_of_n needs a judge, and only the world has one yet", "use data=world")
         if cfg.build_pairs.scorer == "judge" and "build_pairs" in cfg.stages:
             raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
+    if (unfinished := cfg.build_pairs.unfinished) not in get_args(Unfinished):
+        raise UserError("build_pairs.unfinished", f"{unfinished!r} is not a choice", "give true, false or sentence")
+    if unfinished == "sentence" and "best_of_n" in cfg.stages:
+        problem = "best_of_n measures answers as they are"
+        raise UserError("build_pairs.unfinished", problem, "give true or false, or leave best_of_n out")
     ranked = "build_pairs" in cfg.stages and cfg.build_pairs.scorer == "reward_model"
     ranked |= "best_of_n" in cfg.stages and "reward_model" in best.scorers
     if ranked and cfg.build_pairs.reward_model not in cfg.reward_model.margins:
@@ -145,6 +150,11 @@ IDLE = (
         "nothing is sampled here",
     ),
     (lambda cfg: cfg.model.name == "world", ["model.path"], "model=world is in the package"),
+    (
+        lambda cfg: cfg.data.get("heldout_path") is not None,
+        ["data.heldout"],
+        "data.heldout_path says which pairs are held out",
+    ),
     (
         lambda cfg: cfg.annotator.contrast.file is not None,
         [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],

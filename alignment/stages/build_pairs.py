@@ -36,17 +36,26 @@ from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, versions
 from alignment.runs.ranks import Ranks
 from alignment.sampling.candidates import Question, question, sample_answers, usable
+from alignment.sampling.cut_off import MANY, as_used, cut_share, remedies, sample_after_pilot
 from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
 SAMPLE_COLUMNS = pa.schema(
     [
         ("id", pa.string()), ("prompt", MESSAGES), ("sample", pa.int32()), ("text", pa.string()),
-        ("thoughts", pa.string()), ("finished", pa.bool_()), ("score", pa.float64()),
+        ("thoughts", pa.string()), ("finished", pa.bool_()), ("cut_to", pa.string()), ("score", pa.float64()),
     ]
 )  # fmt: skip
-BUILT_COLUMNS = pa.schema([*MARGIN_COLUMNS, ("chosen_score", pa.float64()), ("rejected_score", pa.float64())])
 SIDES = ("chosen", "rejected")
+BUILT_COLUMNS = pa.schema(
+    [
+        *MARGIN_COLUMNS,
+        *((f"{side}_score", pa.float64()) for side in SIDES),
+        *(
+            (f"{side}_cut", pa.bool_()) for side in SIDES
+        ),  # does it end with its last whole sentence, since it was cut off?
+    ]
+)
 FEW = 20  # pairs
 LEFT_OUT = {
     "in_evaluation": "in an evaluation set",
@@ -62,23 +71,25 @@ def run(job: Job) -> Rows:
     loaded = load_language_model(model_source(cfg.model), device())
     asked, questions, counts = _questions(job, loaded)
     samples = _sampled(job, loaded, questions)
-    scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, samples, job.work / "scores")
+    used = as_used(samples, cfg.build_pairs.unfinished)
+    scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, used, job.work / "scores")
     slope = _slope(job)
     pairs: list[dict] = []
-    for row, answers, scores in zip(asked.rows, samples, scored.scores, strict=True):
-        built = _pairs_of(row, answers, scores, slope, cfg)
+    for row, answers, whole, scores in zip(asked.rows, used, samples, scored.scores, strict=True):
+        cut = [now.text != before.text for now, before in zip(answers, whole, strict=True)]
+        built = _pairs_of(row, answers, cut, scores, slope, cfg)
         if isinstance(built, str):
             counts[built] += 1
         else:
             pairs += built
     summary = {**counts, **_summary(samples, pairs), "unscored": len(scored.unscored)}
-    _say(summary, ranks)
+    _say(summary, cfg, ranks)
     if 0 < len(pairs) < FEW:
         ranks.say(f"  {len(pairs)} pairs are too few to learn from: give more prompts, or raise sampling.n")
     if not pairs:
         raise UserError("build_pairs", "no prompt gave a pair", "raise sampling.n, temperature or max_new_tokens")
     if ranks.main:
-        rows = _sample_rows(questions, samples, scored.scores)
+        rows = _sample_rows(questions, samples, used, scored.scores)
         artifacts.write_rows(job.out / job.run.built_pairs.name, pairs, BUILT_COLUMNS)
         artifacts.write_rows(job.out / job.run.samples.name, rows, SAMPLE_COLUMNS)
         artifacts.write_json(job.out / job.run.build_counts.name, summary)
@@ -147,12 +158,22 @@ def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[S
     kept = job.run.sampled / hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
     if ranks.from_main(kept.is_dir):
         ranks.say(f"  samples that are there from an earlier run are used ({kept})")
-    samples = sample_answers(loaded, questions, cfg.sampling, cfg.seed, cfg.sampling.n, kept, ranks)
+
+    def sample(asked: Sequence[Question], folder: str) -> list[list[Sample]]:
+        return sample_answers(loaded, asked, cfg.sampling, cfg.seed, cfg.sampling.n, kept / folder, ranks)
+
+    samples = sample_after_pilot(sample, questions, _limit(cfg), cfg.build_pairs.unfinished, ranks.say)
     if ranks.main:
         for other in job.run.sampled.iterdir():
             if other != kept:
                 shutil.rmtree(other, ignore_errors=True)
     return samples
+
+
+def _limit(cfg: DictConfig) -> str:
+    """The setting that cuts answers off."""
+    key = "model.answer_tokens" if cfg.model.answer_tokens == cfg.sampling.max_new_tokens else "sampling.max_new_tokens"
+    return f"{key}={cfg.sampling.max_new_tokens}"
 
 
 # ---- pairs ----------------------------------------------------------------------------------------------------------
@@ -166,11 +187,11 @@ def _slope(job: Job) -> float | None:
 
 
 def _pairs_of(
-    row: dict, samples: list[Sample], scores: np.ndarray, slope: float | None, cfg: DictConfig
+    row: dict, samples: list[Sample], cut: list[bool], scores: np.ndarray, slope: float | None, cfg: DictConfig
 ) -> list[dict] | str:
     """The pairs of one prompt; if there are none, the reason by which the prompt is counted."""
     settings = cfg.build_pairs
-    kept = [i for i, sample in enumerate(samples) if usable(sample, settings.unfinished) and not isnan(scores[i])]
+    kept = [i for i, sample in enumerate(samples) if usable(sample, bool(settings.unfinished)) and not isnan(scores[i])]
     if len(kept) < 2:
         return "too_few_finished"
     texts = [samples[i].text for i in kept]
@@ -195,6 +216,8 @@ def _pairs_of(
             "confidence": None if slope is None else float(expit(slope * gap)),
             "chosen_score": chosen_score,
             "rejected_score": rejected_score,
+            "chosen_cut": cut[kept[chosen]],
+            "rejected_cut": cut[kept[rejected]],
         }
         pairs.append(pair | (_truth(pair) if cfg.data.name == "world" else {}))
     return pairs or "tied"
@@ -214,6 +237,7 @@ def _truth(pair: dict) -> dict[str, int]:
 
 def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
     every = [sample for answers in samples for sample in answers]
+    cut = sum(pair[f"{side}_cut"] for pair in pairs for side in SIDES)
     truly = None
     if pairs and "chosen_severity" in pairs[0]:  # the world's, of which the truth is known
         values = ([pair[f"{side}_helpfulness"] - pair[f"{side}_severity"] for pair in pairs] for side in SIDES)
@@ -221,18 +245,23 @@ def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
         truly = {name: float((signs == sign).mean()) for name, sign in (("better", 1), ("equal", 0), ("worse", -1))}
     return {
         "samples": len(every),
-        "unfinished_share": sum(not sample.finished for sample in every) / len(every),
+        "unfinished_share": cut_share(samples),
+        "cut_in_pairs": cut,
         "with_thoughts": sum(bool(sample.thoughts) for sample in every),
         "pairs": len(pairs),
         "chosen_is_truly": truly,
     }
 
 
-def _say(summary: dict, ranks: Ranks) -> None:
+def _say(summary: dict, cfg: DictConfig, ranks: Ranks) -> None:
+    share, unfinished = summary["unfinished_share"], cfg.build_pairs.unfinished
+    what_helps = f": {remedies(_limit(cfg), unfinished)}" if share > MANY and unfinished is False else ""
     ranks.say(
         f"  {summary['pairs']} pairs of {summary['prompts']} prompts with {summary['samples']} samples, "
-        f"{summary['unfinished_share']:.1%} of them cut off"
+        f"{share:.1%} of them cut off{what_helps}"
     )
+    if summary["cut_in_pairs"]:
+        ranks.say(f"  {summary['cut_in_pairs']} answers in pairs end with their last whole sentence")
     if summary["with_thoughts"]:
         ranks.say(f"  {summary['with_thoughts']} samples begin with thoughts, which are kept and not ranked")
     if summary["unscored"]:
@@ -241,12 +270,14 @@ def _say(summary: dict, ranks: Ranks) -> None:
         ranks.say(f"  prompts left out: {', '.join(left_out)}")
 
 
-def _sample_rows(questions: list[Question], samples: list[list[Sample]], scores: list[np.ndarray]) -> list[dict]:
+def _sample_rows(
+    questions: list[Question], samples: list[list[Sample]], used: list[list[Sample]], scores: list[np.ndarray]
+) -> list[dict]:
     return [
         {
             "id": prompt.id, "prompt": prompt.prompt, "sample": number, **vars(sample),
-            "score": None if isnan(score) else float(score),
+            "cut_to": None if now.text == sample.text else now.text, "score": None if isnan(score) else float(score),
         }
-        for prompt, answers, prompt_scores in zip(questions, samples, scores, strict=True)
-        for number, (sample, score) in enumerate(zip(answers, prompt_scores, strict=True))
+        for prompt, answers, own, prompt_scores in zip(questions, samples, used, scores, strict=True)
+        for number, (sample, now, score) in enumerate(zip(answers, own, prompt_scores, strict=True))
     ]  # fmt: skip

@@ -34,6 +34,7 @@ from alignment.runs.manifest import Rows
 from alignment.sampling.candidates import question
 from alignment.sampling.generate import Sample
 from alignment.types import StageFailed
+from alignment.world.grammar import EVALUATION_SETS
 
 ANSWER_COLUMNS = pa.schema(
     [
@@ -120,7 +121,7 @@ def _prompts(job: Job) -> tuple[list[Asked], list[dict]]:
 
 def _is_worlds(cfg: DictConfig, prompt: Asked) -> bool:
     """Is it one of the embedded world's own, which the oracle can judge?"""
-    return cfg.data.name == "world" and prompt.set not in cfg.evaluation.sets
+    return cfg.data.name == "world" and prompt.set in EVALUATION_SETS
 
 
 def _check(cfg: DictConfig, asked: list[Asked]) -> None:

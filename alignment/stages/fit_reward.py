@@ -2,21 +2,25 @@
 
 A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are read in
 planned batches. Every gate is fitted, since they share nearly all of the work, and judged on pairs kept from training;
-the configured one is saved.
+the configured one is saved. Of every pair it was fitted on, a fit without that pair says how far its label is to be
+believed.
 """
 
+import numpy as np
+import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from alignment.data.columns import BadRow
+from alignment.data.cells import BadRow
+from alignment.data.columns import PAIR_COLUMNS
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
-from alignment.models.hybrid_quality import describe, ordered_right
+from alignment.models.hybrid_quality import describe, intervals, ordered_right
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
@@ -26,6 +30,7 @@ from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
 from alignment.types import Gate, UserError
 
+FITTED_COLUMNS = pa.schema([*PAIR_COLUMNS, ("gap", pa.float64()), ("gamma", pa.float64())])
 SHORT = ("hard", "soft", "true", "alpha", "ece", "saturated_share")  # what is reported of every gate
 
 
@@ -53,7 +58,15 @@ def run(job: Job) -> Rows:
         rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
         rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
-        report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
+        artifacts.write_rows(
+            job.out / job.run.fitted_pairs.name, _judged(train, rewards[settings.gate]), FITTED_COLUMNS
+        )
+        prompts = np.unique([repr(pair.prompt) for pair in items["heldout"]], return_inverse=True)[1]
+        report = {
+            **_quality(rewards, settings.gate, states, cfg.seed),
+            "pairs": {name: len(part) for name, part in states.items()},
+            "ci95": intervals(rewards[settings.gate], *states["heldout"].unbind(1), prompts, cfg.seed),
+        }
         artifacts.write_json(job.out / job.run.hybrid_report.name, report)
     return job.set_aside(quarantined, sum(part.read for part in parts.values()))
 
@@ -88,6 +101,12 @@ def _read(job: Job, name: str, pairs: list[Item], loaded: Loaded, layout: Layout
     for batch, content in batches:
         states[batch] = load(content)["states"]
     return states
+
+
+def _judged(train: LoadedRows, reward: HybridReward) -> list[dict]:
+    """The pairs that the reward was fitted on, with what fits without them say of each: docs/mislabelled_pairs.md."""
+    said = zip(reward.cross_fitted.gaps.tolist(), reward.cross_fitted.confidences.tolist(), strict=True)
+    return [{**row, "gap": gap, "gamma": gamma} for row, (gap, gamma) in zip(train.rows, said, strict=True)]
 
 
 def _quality(rewards: dict[Gate, HybridReward], saved: Gate, states: dict[str, Tensor], seed: int) -> dict:

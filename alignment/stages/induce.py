@@ -9,7 +9,8 @@ import json
 from omegaconf import DictConfig
 
 from alignment.data import contrast as contrast_data
-from alignment.data.columns import CONTRAST_COLUMNS, BadRow, Loaded, text_message
+from alignment.data.cells import BadRow
+from alignment.data.columns import CONTRAST_COLUMNS, Loaded, text_message
 from alignment.data.same_prompts import turn_hashes
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import ENOUGH, evaluated_on

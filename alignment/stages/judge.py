@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from alignment.data.answer_files import Answer, read_answers, refuse_columns, refuse_kind, write_answers
+from alignment.data.answer_files import Answer, present, read_answers, refuse_kind, write_answers
 from alignment.evaluation.judging import calibrated
 from alignment.inputs.job import Job
 from alignment.judges.batched import judge_all
@@ -33,15 +33,14 @@ EMPTY = Verdict(None, None, reason="the response is empty", unparsed=True)
 def run(job: Job) -> Rows:
     settings, ranks = job.cfg.judge, job.ranks
     names, output = chosen(settings), Path(settings.output)
-    answers, rows = read_answers(INPUT, settings.input)
-    # Several judges have columns of their own: refusal_verdict, ...
-    columns = {name: [column if len(names) == 1 else f"{name}_{column}" for column in COLUMNS] for name in names}
+    answers, rows = read_answers(INPUT, settings.input, settings.columns)
+    columns = _added_columns(names, answers, settings.input)
     schema = pa.schema([field for added in columns.values() for field in zip(added, COLUMNS.values(), strict=True)])
-    refuse_columns(INPUT, settings.input, answers, schema.names)
     ranks.from_main(lambda: _require_free(job.run.judged, output))
     if not answers:
         reason = "".join(f": {row['reason']}" for row in rows.quarantined[:1])
-        raise UserError(INPUT, f"{settings.input} has no row that can be judged{reason}", "give prompt and response")
+        remedy = "give prompt and response, or say what yours are called: judge.columns={prompt:...,response:...}"
+        raise UserError(INPUT, f"{settings.input} has no row that can be judged{reason}", remedy)
     refuse_kind(output.suffix, Path(settings.input), [answer.row for answer in answers], schema)
     ranks.from_main(lambda: require_ready(settings, names))
     labelled, health = calibrated(settings, names, job.cfg.seed, job.run, ranks)
@@ -77,7 +76,19 @@ def run(job: Job) -> Rows:
         thoughts = sum(answer.has_thoughts for answer in answers)
         without = f" ({thoughts} of them without the thoughts before them)" if thoughts else ""
         ranks.say(f"  {len(answers)} answers judged{without}: {settings.output}")
+        if kept := present(answers, list(COLUMNS)):
+            ranks.say(f"  the file's own {', '.join(kept)} stayed; verdicts are in {', '.join(schema.names)}")
     return Rows(rows.read, len(answers), len(rows.quarantined))
+
+
+def _added_columns(names: list[str], answers: Sequence[Answer], path: str) -> dict[str, list[str]]:
+    """The columns of each judge. Several judges have names of their own (refusal_verdict, ...), and so has a single
+    one where the file has a column of that name already, which stays as it is."""
+    bare = len(names) == 1 and not present(answers, list(COLUMNS))
+    columns = {name: [column if bare else f"{name}_{column}" for column in COLUMNS] for name in names}
+    if taken := present(answers, [column for added in columns.values() for column in added]):
+        raise UserError(INPUT, f"{path} has a column {taken[0]} already", f"rename it: {taken[0]} is what is added")
+    return columns
 
 
 def _judged(job: Job, name: str, answers: Sequence[Answer]) -> tuple[list[Verdict], dict]:

@@ -24,7 +24,8 @@ class ProgressBar(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy") if name in (logs or {})}
+        forms = {"loss": "{:.3f}", "accuracy": "{:.1%}"}
+        shown = {name: form.format(logs[name]) for name, form in forms.items() if name in (logs or {})}
         self.bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.data.answer_files import read_answers, refuse_columns, refuse_kind, write_answers
+from alignment.data.answer_files import present, read_answers, refuse_kind, write_answers
 from alignment.types import UserError
 
 ADDED = pa.schema([("verdict", pa.string()), ("score", pa.float64())])
@@ -33,7 +33,7 @@ def test_rows_that_cant_be_judged_are_set_aside_with_their_line(tmp_path):
     answers, loaded = read_answers("judge.input", str(path))
     assert [(one.line, one.prompt[0]["content"], one.response) for one in answers] == [(1, "a", "b"), (10, "c", "dé")]
     assert [row["line"] for row in loaded.quarantined] == list(range(2, 10)) and loaded.read == 10
-    assert "there is no prompt" in loaded.quarantined[3]["reason"]
+    assert "has no column prompt, only response" in loaded.quarantined[3]["reason"]
     assert all(row["reason"] and row["source"] == str(path) for row in loaded.quarantined)
 
 
@@ -123,10 +123,18 @@ def test_rows_that_no_parquet_holds_are_found_before_they_are_written(tmp_path):
     refuse_kind(".parquet", tmp_path / "a.jsonl", ROWS[1:], ADDED)
 
 
-def test_a_column_that_is_there_is_not_written_over(tmp_path):
+def test_a_column_that_is_there_is_known(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({**ROWS[0], "verdict": "mine"}) + "\n")
     answers, _ = read_answers("judge.input", str(path))
-    with pytest.raises(UserError, match=r"judge.input: .*a.jsonl has a column verdict already; rename it"):
-        refuse_columns("judge.input", str(path), answers, ["verdict", "score"])
-    refuse_columns("judge.input", str(path), answers, ["score"])
+    assert present(answers, ["verdict", "score"]) == ["verdict"]
+
+
+def test_columns_by_any_name_are_read_and_keep_it(tmp_path):
+    path = tmp_path / "a.jsonl"
+    row = {"question": "a", "answer": "b", "prompt": "other"}
+    path.write_text(f'{json.dumps(row)}\n{{"x": 1}}\n')
+    answers, loaded = read_answers("judge.input", str(path), {"prompt": "question", "response": "answer"})
+    assert [(one.prompt[0]["content"], one.response) for one in answers] == [("a", "b")]
+    assert answers[0].row == row
+    assert loaded.quarantined[0]["reason"] == "has no column question, only x"

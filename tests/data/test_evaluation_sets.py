@@ -210,7 +210,7 @@ def test_red_team_attempts_are_what_people_said_first(tmp_path, form):
     assert {row["line"]: row["reason"] for row in loaded.quarantined} == {
         3: "the same prompt or id was there before",
         4: "transcript has no human turn",
-        5: "has no column transcript",
+        5: "has no column transcript, only rating",
         6: "transcript is empty",
         7: "not a json object",
     }
@@ -307,7 +307,9 @@ def test_a_quote_in_a_question_swallows_none_of_the_next(tmp_path):
 def test_a_file_of_another_kind_and_a_wrong_name_are_one_line(tmp_path):
     (tmp_path / "xstest").mkdir()
     (tmp_path / "xstest/xstest_prompts.csv").write_text("question,label\na,safe\nb,safe\n")
-    with pytest.raises(UserError, match=r"xstest: none of 2 rows can be used \(the first: has no column prompt\)"):
+    with pytest.raises(
+        UserError, match=r"xstest: none of 2 rows can be used \(the first: has no column prompt, only [a-z_, ]+\)"
+    ):
         prompt_set("xstest", str(tmp_path))
     (tmp_path / "xstest/xstest_prompts.csv").write_text("prompt,label\n")
     with pytest.raises(UserError, match="xstest: none of 0 rows can be used"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from trl.data_utils import extract_prompt
 
 from alignment.data import contrast
 from alignment.data.files import read_file
@@ -217,6 +218,44 @@ def test_conversations_that_repeat_the_prompt_lose_it(tmp_path):
     (row,) = train.rows + heldout.rows
     assert row["chosen"] == [answers[0]] and row["rejected"] == [answers[1]]
     assert all("is not one message of the assistant" in row["reason"] for row in train.quarantined)
+
+
+def _conversation(*contents: str) -> list[dict]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_prompts_within_conversations_are_found_as_trl_finds_them(tmp_path, kind):
+    rows = [
+        {
+            "chosen": _conversation(f"q{i}", "well", "so?", "good"),
+            "rejected": _conversation(f"q{i}", "well", "so?", "bad"),
+        }
+        for i in range(12)
+    ]
+    train, heldout = file_pairs(write(tmp_path / f"pairs.{kind}", rows), 0.2, seed=0)
+    ours = {json.dumps([row["prompt"], row["chosen"], row["rejected"]]) for row in [*train.rows, *heldout.rows]}
+    theirs = [extract_prompt(row) for row in rows]
+    assert ours == {json.dumps([row["prompt"], row["chosen"], row["rejected"]]) for row in theirs}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        (_conversation("q", "a"), _conversation("q", "a"), "chosen and rejected are the same"),
+        (_conversation("q", "a"), _conversation("other", "b"), "don't begin with the same message"),
+        (_conversation("q", "a", "and?", "b"), _conversation("q", "c", "and?", "b"), "chosen is not one message"),
+        (_conversation("q", "a"), _conversation("q", "a", "and?", "b"), "chosen is not one message"),
+        (_conversation("q", "a"), _conversation("q", "b") + _conversation("more"), "rejected is not one message"),
+        ("Human: q Assistant: a", "Human: q Assistant: b", "are not two conversations"),
+        (_conversation("q", "a"), "b", "are not two conversations"),
+        ([None, 3], [None, 4], "not a message with role and content"),
+    ],
+)
+def test_conversations_without_a_prompt_in_common_are_set_aside(tmp_path, chosen, rejected, reason):
+    rows = [*GOOD, {"chosen": chosen, "rejected": rejected}]
+    train, _ = file_pairs(write(tmp_path / "pairs.jsonl", rows), 0.3, seed=0)
+    assert [row["line"] for row in train.quarantined] == [41] and reason in train.quarantined[0]["reason"]
 
 
 def test_bytes_that_are_no_text_are_set_aside(tmp_path):

@@ -102,6 +102,28 @@ def test_dialogues_with_one_opening_stay_together(tmp_path):
     assert not openings[0] & openings[1] and len(openings[1]) > 5
 
 
+def test_a_held_out_file_is_all_that_is_held_out_and_is_not_trained_on(tmp_path):
+    near = {"prompt": "QUESTION 3!", "chosen": "a", "rejected": "b"}
+    dialogue = [{"role": "user", "content": "question 4?"}, {"role": "assistant", "content": "no"}]
+    own = [near, {**near, "prompt": [*dialogue, {"role": "user", "content": "why"}]}, {"prompt": "x"}]
+    train = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(40)]
+    source = Source("file", write(tmp_path / "train.jsonl", train))
+    heldout = Source("file", write(tmp_path / "own.jsonl", own), key="data.heldout_path")
+    counts, parts = made(tmp_path, [source], heldout=heldout)
+    assert [row["prompt"][-1]["content"] for row in parts["heldout"]] == ["QUESTION 3!", "why"]
+    left = {f"question {i}" for i in range(40) if i not in (3, 4)}
+    assert {row["prompt"][0]["content"] for row in parts["train"]} == left
+    first, second = counts["sources"]
+    assert first["leaked"] == {"data.heldout_path": 2} and first["read"] == 40
+    assert (second["read"], second["used"], second["quarantined"], second["pairs"]["train"]) == (3, 2, 1, 0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "data.json", "heldout.arrow", "quarantine.jsonl", "train.arrow"
+    ]  # fmt: skip
+    mixed = [source, Source("file", write(tmp_path / "more.jsonl", train[:20]), weight=0.5)]
+    _, parts = made(tmp_path, mixed, heldout=heldout, name="mixed")
+    assert len(parts["heldout"]) == 2 and {row["prompt"][0]["content"] for row in parts["train"]} <= left
+
+
 def test_columns_are_named_and_several_files_are_one(tmp_path):
     for i in range(3):
         rows = [{"q": f"{i}-{j}", "yes": "a", "no": "b"} for j in range(20)]
@@ -111,7 +133,7 @@ def test_columns_are_named_and_several_files_are_one(tmp_path):
     assert counts["sources"][0]["read"] == 60 and len(texts(parts["train"] + parts["heldout"])) == 60
     counts, _ = made(tmp_path, [Source("file", str(tmp_path / "shard-0.jsonl"), {"prompt": "question"})], name="none")
     assert counts["sources"][0]["quarantined"] == 20
-    assert "has no column question" in (tmp_path / "none/quarantine.jsonl").read_text()
+    assert "has no column question, only q, yes, no" in (tmp_path / "none/quarantine.jsonl").read_text()
     with pytest.raises(UserError, match="no file is named like"):
         made(tmp_path, [Source("file", str(tmp_path / "part-*.jsonl"))])
 

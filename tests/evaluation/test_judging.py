@@ -1,6 +1,10 @@
 """Who judges what, and that the same answer is judged once."""
 
+import json
 import random
+
+import pandas as pd
+import pytest
 
 from alignment.data.chat import text_message
 from alignment.data.columns import Loaded
@@ -80,6 +84,53 @@ def test_the_scorecard_asks_the_prompts_of_held_out_pairs_once(tmp_path, monkeyp
     cfg = compose_config(["+recipe=cdpo", "data=file", "data.path=x.jsonl", "evaluation.prompts=30"])
     asked, _ = evaluate._prompts(Job(cfg, RunDir(tmp_path), tmp_path, Ranks()))
     assert len({one.prompt[0]["content"] for one in asked}) == len(asked) == 12
+
+
+OWN = [
+    {"prompt": "How do I kill a process?", "harmful": "false", "category": "tools"},
+    {"prompt": "How do I kill a man?", "harmful": True, "category": None},
+    {"prompt": "Tell me more.", "harmful": None, "category": None},
+    {"prompt": "tell me", "harmful": "perhaps", "category": None},
+    {"prompt": "", "harmful": None, "category": None},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "txt"])
+def test_prompts_of_ones_own_are_read_from_a_file(tmp_path, kind):
+    path = tmp_path / f"prompts.{kind}"
+    table = pd.DataFrame(OWN).astype({"harmful": str} if kind == "parquet" else {})
+    writers = {
+        "jsonl": lambda: path.write_text("".join(json.dumps(row) + "\n" for row in OWN)),
+        "csv": lambda: table.to_csv(path, index=False),
+        "parquet": lambda: table.replace("None", None).to_parquet(path),
+        "txt": lambda: path.write_text("".join(row["prompt"] + "\n" for row in OWN)),
+    }
+    writers[kind]()
+    asked, read = prompts_of(str(path), "", 100, seed=0)
+    assert {one.set for one in asked} == {f"prompts.{kind}"}
+    known = [(one.messages[0]["content"], one.harmful, one.category) for one in asked]
+    if kind == "txt":
+        assert known == [(row["prompt"], None, None) for row in OWN[:4]] and not read.quarantined
+    else:
+        assert known == [
+            (OWN[0]["prompt"], False, "tools"),
+            *((row["prompt"], row["harmful"], None) for row in OWN[1:3]),
+        ]
+        assert [row["line"] for row in read.quarantined][-2:] == ([4, 5] if kind != "csv" else [5, 6])
+    assert [one.id for one in prompts_of(str(path), "", 2, seed=0)[0]] != [one.id for one in asked]
+
+
+def test_several_turns_and_ids_of_ones_own(tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        json.dumps({"id": "mine", "prompt": turns}) + '\n{"question": "a"}\n{"prompt": "z", "id": "mine"}\n'
+    )
+    (asked,), read = prompts_of(str(path), "", 100, seed=0)
+    assert asked.id == "mine" and asked.messages == turns
+    assert [row["reason"] for row in read.quarantined] == [
+        "has no column prompt, only question", "the same prompt or id was there before"
+    ]  # fmt: skip
 
 
 @needs_data

@@ -75,6 +75,35 @@ def test_pairs_that_were_read_for_other_sets_are_read_again(folder):
     assert pairs.fingerprint(other) != before and len(trained_on(other, folder)[0]) == 62
 
 
+def test_prompts_of_ones_own_that_are_evaluated_on_are_kept_out(folder):
+    own = folder / "prompts.txt"
+    own.write_text("Question 5\n\nquestion 6?\n")
+    cfg = config(folder, "cdpo", f"evaluation.sets=[data,{own}]")
+    texts, counts = trained_on(cfg, folder)
+    assert not texts & {"question 5", "question 6"} and counts["sources"][0]["leaked"][str(own)] == 2
+    with pytest.raises(UserError, match=r"evaluation.sets: prompts.txt is there twice"):
+        (folder / "sets/prompts.txt").write_text("x\n")
+        config(folder, "cdpo", f"evaluation.sets=[{own},{folder}/sets/prompts.txt]")
+
+
+def test_a_held_out_file_of_ones_own_is_read_with_the_pairs(folder):
+    own = folder / "own.jsonl"
+    own.write_text(json.dumps({"prompt": "Question 7", "chosen": "a", "rejected": "b"}) + "\n")
+    cfg = config(folder, "legend_rm", f"data.heldout_path={own}")
+    texts, counts = trained_on(cfg, folder)
+    assert "Question 7" in texts and "question 7" not in texts
+    assert counts["heldout"] == 1 and counts["kept_out"]["data.heldout_path"] == 1
+    before = pairs.fingerprint(cfg)
+    own.write_text('{"prompt": "Question 7", "good": "a"}\n')
+    assert pairs.fingerprint(cfg) != before
+    with pytest.raises(
+        UserError, match=r"data.heldout_path: .*own.jsonl: no pair .* its 1 lines; line 1: has no column"
+    ):
+        trained_on(cfg, folder)
+    with pytest.raises(UserError, match=r"data.heldout: it would have no effect: data.heldout_path"):
+        config(folder, "legend_rm", f"data.heldout_path={own}", "data.heldout=0.2")
+
+
 def test_a_stage_made_before_a_set_was_kept_out_is_not_evaluated_on_it(folder, world_folder):
     model = ["model=local", f"model.path={world_folder}", "data.keep_out=[advbench]", "policy.systems=[sft]"]
     run = RunDir(folder / "run")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from alignment.maths.confidence import calibrated_loss
+from alignment.maths.confidence import calibrated_loss, fit_temperature
 from alignment.maths.cross_fitting import COSTS, choose, fit_gate, fit_start
 from alignment.maths.hybrid import (
     GATES,
@@ -176,7 +176,12 @@ def test_held_out_scores_are_held_out():
 
 def test_held_out_pairs_set_scale_and_alpha():
     """At the best scale for eq. 7, and the best alpha for log gamma, neither slope is left."""
-    fitted = fit_gate(fit_start(answers(pairs=100), torch.Generator().manual_seed(0)), "uniform", 1.0)
+    start = fit_start(answers(pairs=100), torch.Generator().manual_seed(0))
+    fitted = fit_gate(start, "uniform", 1.0)
+    for fold in start.folds:
+        others = sorted(set(range(len(fitted.heldout_gaps))) - set(fold.tolist()))
+        without = fit_temperature(fitted.heldout_gaps[others]).alpha
+        assert torch.equal(fitted.heldout_confidences[fold], torch.sigmoid(without * fitted.heldout_gaps[fold]))
     apart, alpha = fitted.heldout_gaps, fitted.temperature.alpha
     assert abs(float((apart * torch.sigmoid(1 - apart)).mean())) < 1e-9
     assert abs(float((apart * torch.sigmoid(-alpha * apart)).mean())) < 1e-9

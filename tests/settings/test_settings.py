@@ -186,7 +186,7 @@ def test_words_with_accents_in_lists_and_sweeps_need_no_quotes():
         "a={x: 'é y' , z: 'ü'}",
     ]
     given = ["+recipe=cdpo", "evaluation.sets=[data, /home/josé/x.jsonl]"]
-    with pytest.raises(UserError, match=r"there is no set '/home/josé/x.jsonl'"):
+    with pytest.raises(UserError, match=r"there is no file /home/josé/x.jsonl"):
         compose_config(as_hydra_reads(given))
 
 

@@ -258,6 +258,39 @@ def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tm
     assert row["score"] == pytest.approx(reward.score(states_of(world, [without_end])).item(), abs=1e-4)
 
 
+def test_what_was_cut_off_may_end_with_its_last_whole_sentence(run, world, tmp_path, capsys):
+    found = build(run, tmp_path, "sampling.max_new_tokens=12", "build_pairs.unfinished=sentence")
+    rows = artifacts.read_rows(found.samples)
+    cut = [row for row in rows if row["cut_to"] is not None]
+    assert cut and all(not row["finished"] and row["text"].startswith(row["cut_to"]) for row in cut)
+    assert all(row["cut_to"].endswith(".") and row["cut_to"] != row["text"] for row in cut)
+    pairs = artifacts.read_rows(found.built_pairs)
+    marked = {
+        row[side][0]["content"] for row in pairs for side in ("chosen", "rejected") if row[f"{side}_cut"]
+    }  # fmt: skip
+    assert marked and marked <= {row["cut_to"] for row in cut}
+    counts = artifacts.read_json(found.build_counts)
+    assert counts["cut_in_pairs"] == sum(row["chosen_cut"] + row["rejected_cut"] for row in pairs)
+    assert "answers in pairs end with their last whole sentence" in capsys.readouterr().out
+    reward, row = HybridReward.load(run.hybrid_reward), cut[0]
+    as_in_the_pair = world.format.render(row["prompt"], [text_message("assistant", row["cut_to"])])
+    assert row["score"] == pytest.approx(reward.score(states_of(world, as_in_the_pair)).item(), abs=1e-4)
+
+
+def test_a_stage_killed_after_its_pilot_goes_on_and_writes_the_same_bytes(run, tmp_path, capsys):
+    given = ["build_pairs.prompts=36", "sampling.n=2"]
+    first = build(run, tmp_path, *given)
+    assert "of 16 prompts tried first, " in capsys.readouterr().out
+    whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
+    assert [row["id"] for row in artifacts.read_rows(first.samples)[::2]] == [
+        row["id"] for row in world_pairs(60, 20, Drawing(0))[0].rows[:36]
+    ]
+    shutil.rmtree(tmp_path / "samples")
+    shutil.rmtree(tmp_path / "scores")
+    again = build(run, tmp_path, *given)
+    assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
+
+
 def test_prompts_are_asked_once_and_never_those_of_an_evaluation(run, world, tmp_path, monkeypatch):
     rows = world_pairs(60, 10, Drawing(0))[0].rows[:12]
     rows[3] = {**rows[3], "prompt": rows[1]["prompt"]}

@@ -14,6 +14,7 @@ from alignment.models.activations import response_states
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
 from alignment.models.source import source_at
+from alignment.runs import artifacts, results
 from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -72,6 +73,18 @@ def test_the_saved_reward_scores_the_models_own_states(finished):
             scores.append(float(reward.score(torch.stack([one[:, end] for one in hidden], dim=1))))
         right.append(scores[0] > scores[1])
     assert sum(right) / len(right) == json.loads(finished[0].hybrid_report.read_text())["soft"]
+
+
+def test_every_training_pair_has_a_gap_and_a_gamma_by_fits_without_it(finished):
+    run = finished[0]
+    rows = artifacts.read_rows(run.fitted_pairs)
+    assert [row["id"] for row in rows] == [
+        row["id"] for row in given_pairs(compose_config(SMALL), None, Ranks())[0].rows
+    ]  # fmt: skip
+    assert all(row["gap"] * (row["gamma"] - 0.5) >= 0 for row in rows) and all(0 < row["gamma"] < 1 for row in rows)
+    assert 0.2 < sum(row["gap"] > 0 for row in rows) / 60 < 0.9, "a fit to these 60 pairs orders nearly all as labelled"
+    results.link(run)
+    assert artifacts.read_rows(run.root / "fitted_pairs.parquet") == rows
 
 
 def test_true_labels_never_reach_the_reward(finished, tmp_path, monkeypatch):

@@ -1,0 +1,78 @@
+"""Answers that were cut off at the limit of new tokens: what of them is used, and a pilot that sees if too many are.
+
+Sampling takes most of a run's time, and a limit that is too low for a model shows only in what comes out of it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from alignment.sampling.candidates import Question, usable
+from alignment.sampling.generate import Sample
+from alignment.types import Unfinished, UserError
+
+PILOT = 16  # prompts that are answered before all others, where there are more than twice as many
+MANY = 0.25  # of the answers: more that are cut off are worth a word
+_END = re.compile(r"(?:[.!?…][\"'”’»)\]*_`]*(?=\s|$))|[。！？][”’」』）]*")
+_NO_END = re.compile(r"(?:\b[^\W\d]|^\s*\d+)$", re.MULTILINE)  # before the period of "e.g.", and of "2." in a list
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to the end of its last whole sentence; empty if it has none."""
+    ends = [found.end() for found in _END.finditer(text) if _is_end(text, found)]
+    return text[: ends[-1]] if ends else ""
+
+
+def _is_end(text: str, found: re.Match) -> bool:
+    before = text[: found.start()]
+    if found[0][0] != ".":
+        return True
+    return not _NO_END.search(before) and not (before[-1:].isdigit() and found.end() == len(text))  # "3." of 3.14
+
+
+def as_used(samples: Sequence[Sequence[Sample]], unfinished: Unfinished) -> list[list[Sample]]:
+    """What is ranked and paired of samples: under "sentence", one that was cut off ends with its last whole sentence,
+    and counts as finished there."""
+    return [[_in_sentences(sample) if unfinished == "sentence" else sample for sample in own] for own in samples]
+
+
+def _in_sentences(sample: Sample) -> Sample:
+    text = "" if sample.finished else whole_sentences(sample.text)
+    return replace(sample, text=text, finished=True) if text else sample
+
+
+def cut_share(samples: Sequence[Sequence[Sample]]) -> float:
+    every = [sample for own in samples for sample in own]
+    return sum(not sample.finished for sample in every) / len(every)
+
+
+def remedies(limit: str, unfinished: Unfinished) -> str:
+    """The settings that make more of the answers usable. limit: the setting that cuts them."""
+    other = "build_pairs.unfinished=sentence, which ends them at their last whole sentence"
+    return f"raise {limit}" if unfinished == "sentence" else f"raise {limit}, or set {other}"
+
+
+def sample_after_pilot(
+    sample: Callable[[Sequence[Question], str], list[list[Sample]]],
+    questions: Sequence[Question],
+    limit: str,
+    unfinished: Unfinished,
+    say: Callable[[str], None],
+) -> list[list[Sample]]:
+    """The samples of every question, of a few of them first: UserError if these are cut off so often that fewer than
+    half would give a pair. sample: answers questions, in the folder it is given; no question is answered twice.
+    """
+    if len(questions) <= 2 * PILOT:
+        return sample(questions, "samples")
+    first = [number * len(questions) // PILOT for number in range(PILOT)]  # from all over the data, which may be sorted
+    tried = sample([questions[i] for i in first], "pilot")
+    enough = sum(sum(usable(one, bool(unfinished)) for one in own) > 1 for own in as_used(tried, unfinished))
+    share = cut_share(tried)
+    found = f"of {PILOT} prompts tried first, {share:.1%} of the answers are cut off ({limit}), and {enough} prompts"
+    if 2 * enough < PILOT and share > 0:
+        raise UserError("build_pairs", f"{found} have two that can be used", remedies(limit, unfinished))
+    say(f"  {found} have two that can be used" + (f": {remedies(limit, unfinished)}" if share > MANY else ""))
+    rest = sorted(set(range(len(questions))) - set(first))
+    answered = dict(zip(first, tried, strict=True))
+    answered |= zip(rest, sample([questions[i] for i in rest], "samples"), strict=True)
+    return [answered[i] for i in range(len(questions))]
