@@ -10,7 +10,7 @@ from alignment.inputs.fingerprints import device_of, fingerprint
 from alignment.models.source import layers_of, model_source
 from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
-from alignment.runs.manifest import Manifest, difference, hash_file, unusable, versions, why_made
+from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
 from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -141,7 +141,14 @@ def _flat(config: dict, prefix: str = "") -> dict:
 
 
 def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
-    lines = [(step.stage, "cached" if step.cached else "run", step.why + _kept(cfg, run, step)) for step in steps]
+    all_fresh = all(step.why == FRESH for step in steps)  # then there is nothing to tell apart
+    lines = [
+        (
+            step.stage, "cached" if step.cached else "run",
+            (STAGES[step.stage].does if all_fresh else step.why) + _kept(cfg, run, step),
+        )
+        for step in steps
+    ]  # fmt: skip
     if reads_pairs(cfg, steps) and (why := pairs.why_read(cfg, run)):
         lines.insert(0, ("data", "read", why))
     width = max(len(name) for name, *_ in lines)

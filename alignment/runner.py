@@ -20,7 +20,8 @@ from alignment.launching import lost
 from alignment.models.source import model_source
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
-from alignment.runs.manifest import files_in, git_commit
+from alignment.runs.manifest import FRESH, files_in, git_commit
+from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
@@ -29,6 +30,7 @@ from alignment.types import GatesMissed, StageFailed
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
+    once.begin()
     with locked(run) if ranks.main else nullcontext(lambda: True) as held:
         if ranks.main:
             artifacts.clear_replaced(run)
@@ -42,7 +44,8 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
             if step.cached:
                 ranks.say(f"{step.stage}: up to date")
             else:
-                ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
+                why = "" if step.why == FRESH else f" ({step.why})"
+                ranks.say(f"{step.stage}: {STAGES[step.stage].does}{why}")
                 _run_or_name_the_lost(cfg, run, step, ranks, held)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))

@@ -11,6 +11,10 @@ from alignment.reports.answer_samples import samples_markdown
 from alignment.reports.markdown import escaped, markdown_table
 from alignment.reports.tables import FEW_MARK, counted, share, with_interval
 
+INTERVALS = (
+    "Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
+    "bootstrap over prompts; of means, Student's t over prompts"
+)
 SMALL_P = 0.001
 SHOWN = 10  # answers that a category must have to be in a table
 UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
@@ -183,8 +187,7 @@ def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
         lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
     lines += [f"- set {escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
     lines += [
-        "- Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
-        "bootstrap over prompts; of means, Student's t over prompts. p: McNemar's exact test.",
+        f"- {INTERVALS}. p: McNemar's exact test.",
         "- A difference pairs the answers of both models to the same prompt, drawn with the same noise.",
         "- Of twenty differences that are none, one has an interval that leaves 0 out: there are many categories.",
     ]
@@ -200,7 +203,7 @@ def compared_markdown(card: dict, system: str) -> list[str]:
     )
     seeds = "; all seeds together" if any(len(one.get("seeds", [])) > 1 for one in card["decoding"].values()) else ""
     few = [f"{FEW_MARK}."] if any("* |" in line for line in table) else []
-    how = f"Intervals are 95%: Wilson's of rates, of differences a bootstrap over prompts{seeds}."
+    how = f"{INTERVALS}{seeds}."
     return [*table, "", *(escaped(line) for line in few), how]
 
 

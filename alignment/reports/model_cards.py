@@ -15,12 +15,13 @@ import numpy as np
 import alignment
 from alignment.data.licences import described, hub_name
 from alignment.maths.metrics import ordered_right
-from alignment.maths.statistics import wilson_interval
+from alignment.maths.statistics import rate_interval
 from alignment.models.model_card import Origin, reward_model_card
 from alignment.models.source import ModelSource, known_as
 from alignment.reports.card import compared_markdown
+from alignment.reports.markdown import escaped
 from alignment.reports.policy_card import NOT_EVALUATED, policy_card
-from alignment.reports.tables import FEW, with_interval
+from alignment.reports.tables import FEW, FEW_MARK, counted, percent
 from alignment.runs import artifacts
 from alignment.runs.manifest import MANIFEST
 from alignment.runs.run_files import RunDir
@@ -56,18 +57,19 @@ def _reward_models(run: RunDir, origin: Origin) -> None:
 
 
 def _ranked_right(rows: list[dict]) -> str:
-    """A table of the sets, with the number of their pairs and Wilson's interval."""
+    """A table of the sets, with the number of their pairs and an interval."""
     lines = ["| set | pairs | % |", "|---|---|---|"]
+    few = False
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
         right = ordered_right(*(np.array([row[f"{side}_score"] for row in own]) for side in ("chosen", "rejected")))
-        lines.append(f"| {name} | {len(own):,} | {_rate(float(right.sum()), len(own))} |")
-    return "\n".join([*lines, "", "Intervals are Wilson's, 95%. The labels of the pairs are taken for right."])
-
-
-def _rate(hits: float, count: int) -> str:
-    few = f"; fewer than {FEW} pairs say little" if count < FEW else ""
-    return with_interval(hits / count, wilson_interval(hits, count)[1:], ".1f", scale=100, apart=" ") + few
+        prompts = np.unique([row["prompt_hash"] for row in own], return_inverse=True)[1]
+        interval = rate_interval(right, prompts, np.random.default_rng(0))
+        lines.append(f"| {name} | {escaped(counted(len(own)))} | {percent(interval.summary)} |")
+        few |= len(own) < FEW
+    kind = "Intervals are 95%, Wilson's, or over prompts where some have several pairs."
+    notes = [f"{kind} The labels of the pairs are taken for right.", *([f"{escaped(FEW_MARK)}."] if few else [])]
+    return "\n".join([*lines, "", " ".join(notes)])
 
 
 def _policies(run: RunDir, origin: Origin, trainings: Path, policy: Mapping[str, Any]) -> None:
@@ -90,8 +92,10 @@ def _reward_figure(run: RunDir) -> list[str]:
     if not report:
         return []
     count = report["pairs"]["heldout"]
-    right = _rate(report["soft"] * count, count)
-    return ["", f"The hybrid reward that it began with ranks {right}% of {count:,} held-out pairs right."]
+    right = percent({"mean": report["soft"], "ci95": report["ci95"]["pair_accuracy"]})
+    few = f" ({escaped(FEW_MARK)})" if count < FEW else ""
+    n = escaped(counted(count))
+    return ["", f"The hybrid reward that it began with ranks {right} percent of {n} held-out pairs right{few}."]
 
 
 def _day(stage: Path) -> str:

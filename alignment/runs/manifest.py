@@ -18,6 +18,7 @@ from typing import Any
 from alignment.runs.run_files import RunDir
 
 MANIFEST = "manifest.json"
+FRESH = "not there yet"  # why a stage is made that nobody made before
 VERSIONED = (
     "repalign", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy",
     "scipy", "scikit-learn", "matplotlib",
@@ -96,7 +97,7 @@ def damage(folder: Path) -> str | None:
 def why_made(folder: Path, wanted: Manifest) -> str | None:
     """Why a folder has to be made, in words; None when it is there, whole, and made as the wanted manifest says."""
     if not folder.exists():
-        return "not there yet"
+        return FRESH
     if problem := damage(folder):
         return f"rebuilding: {problem}"
     published = Manifest.read(folder)

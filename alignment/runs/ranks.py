@@ -7,7 +7,6 @@ the first one fixes settings that are the trainers' to choose.
 import itertools
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -171,10 +170,9 @@ class Ranks:
         return iter(self._bar(items, what, total, unit))
 
     def _bar(self, items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm":
-        from tqdm import tqdm
+        from alignment.runs.bars import bar
 
-        every = 0.1 if sys.stderr.isatty() else 30
-        return tqdm(items, what, total, unit=unit, disable=not self.main or self.beside, mininterval=every, leave=False)
+        return bar(items, what, total, unit, disable=not self.main or self.beside)
 
     def say(self, line: str) -> None:
         """One line on the terminal, from the main process alone."""

@@ -150,8 +150,8 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             alpha = self.live.reward.alpha
             self.say(f"  a reward was fitted on training pairs; its alpha on held-out ones is {alpha:.3g}")
         z = f"z = {self.beta:g} (log-ratio of y_c - of y_r)"
-        self.say(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
-        self.say(f"  {self.confidence.describe()}")
+        self.say_once(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
+        self.say_once(f"  {self.confidence.describe()}")
         self.check()
 
     def check(self) -> None:

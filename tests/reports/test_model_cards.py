@@ -15,7 +15,7 @@ from alignment.runs.run_files import RunDir
 from tests.conftest import REPOSITORY
 
 SCORES = pa.schema([
-    ("set", pa.string()), ("margins", pa.string()), ("seed", pa.int32()),
+    ("set", pa.string()), ("prompt_hash", pa.uint64()), ("margins", pa.string()), ("seed", pa.int32()),
     ("chosen_score", pa.float64()), ("rejected_score", pa.float64()),
 ])  # fmt: skip
 
@@ -38,12 +38,15 @@ def run(tmp_path) -> RunDir:
     systems = [{"name": name, "model": "/home/me/secret"} for name in ("base", "cdpo_star")]
     card = {"systems": systems, "numbers": numbers, "differences": [], "decoding": {}, "judges": {}, "gates": []}
     artifacts.write_json(run.scorecard, card)
-    artifacts.write_json(run.hybrid_report, {"soft": 0.75, "pairs": {"heldout": 40}})
+    artifacts.write_json(
+        run.hybrid_report, {"soft": 0.75, "pairs": {"heldout": 40}, "ci95": {"pair_accuracy": [0.5, 0.875]}}
+    )
     run.reward_model("legend", 0).mkdir(parents=True)
     parity = {"loaded": 1e-6, "one_by_one": 0.0, "pipeline": 0.0, "left_padding": 0.0, "bfloat16": 0.01}
     artifacts.write_json(run.reward_summary, {"legend/seed-0": {"parity": parity, "conversation": "A B"}})
     rows = [
-        {"set": "heldout", "margins": margins, "seed": 0, "chosen_score": float(i < 30), "rejected_score": 0.5}
+        {"set": "heldout", "prompt_hash": i, "margins": margins, "seed": 0,
+         "chosen_score": float(i < 30), "rejected_score": 0.5}
         for margins in ("legend", "none") for i in range(40)
     ]  # fmt: skip
     artifacts.write_rows(run.reward_scores, rows, SCORES)
@@ -70,8 +73,8 @@ def test_cards_name_base_data_licence_figures_and_day_and_no_local_path(run, tmp
         assert "/home" not in card and str(tmp_path) not in card
     assert "| toxic answers, % | heldout | refusal | 40 | 50.0 [40.0, 60.0] | 20.0 [10.0, 30.0] |" in policy
     assert "1,234 pairs in 50 steps of 16; beta 0.3, peak learning rate 1e-06" in policy and "in `adapters`" in policy
-    assert "ranks 75.0 [59.8, 85.8]% of 40 held-out pairs right" in policy
-    assert "| heldout | 40 | 75.0 [59.8, 85.8] |" in reward
+    assert "ranks 75.0  [50.0, 87.5] percent of 40 held-out pairs right" in policy
+    assert "| heldout | 40 | 75.0  [59.8, 85.8] |" in reward
     assert not (run.policy("train_cdpo", "cdpo_star", 1)).exists(), "off the best point there is none"
 
 
