@@ -57,6 +57,10 @@ class StageFailed(UserError):
     exit_code = 1
 
 
+class Diverged(StageFailed):
+    """A training whose numbers are no longer finite. All ranks raise it at once, so that a grid can go on."""
+
+
 class GatesMissed(Exception):
     """Everything is published, but limits of the scorecard were missed; it has a line for each."""
 

@@ -8,6 +8,7 @@ them.
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.data.hub import unreachable
 from alignment.types import UserError
 
 
@@ -193,6 +194,7 @@ def _download(place: Place, patterns: list[str], allowed: bool) -> Path | str:
         RepositoryNotFoundError,
     )
 
+    why = unreachable() if allowed else None
     try:
         return Path(
             snapshot_download(
@@ -211,6 +213,8 @@ def _download(place: Place, patterns: list[str], allowed: bool) -> Path | str:
     except HfHubHTTPError as error:
         return f"the hub answered {error.response.status_code}"
     except LocalEntryNotFoundError as error:
+        if why is not None:
+            return why
         if HF_HUB_OFFLINE or isinstance(error.__cause__, OfflineModeIsEnabled):
             return "offline, and not all of it in the cache"
         if isinstance(error.__cause__, HfHubHTTPError):

@@ -36,9 +36,11 @@ def device_of(cfg: DictConfig, trains: str | None) -> str:
     For Slurm's jobs it is what most of them are given: some have no device, and the login node has another one. Their
     GPUs are taken for ones that have bfloat16, as in a plan of memory.
     """
-    jobs = "GPU" if cfg.launch.name == "slurm" and cfg.launch.gpus else os.environ.get(JOBS_DEVICE)
-    if jobs is None and cfg.launch.name == "slurm":
-        jobs = "CPU"
+    jobs = os.environ.get(JOBS_DEVICE)
+    if cfg.launch.name == "slurm":
+        jobs = "GPU" if cfg.launch.gpus else "CPU"
+    elif cfg.launch.gpu_memory_gb is not None:  # a plan for another machine
+        jobs = "GPU"
     device = jobs or ("GPU" if has_accelerator() else "CPU")
     if trains is None:
         return device

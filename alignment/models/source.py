@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from alignment.data.hub import unreachable
 from alignment.runs.manifest import hash_file
 from alignment.types import Dtype, UserError
 from alignment.world.identity import LANGUAGE_MODEL, model_hash
@@ -91,10 +92,11 @@ def require_weights(source: ModelSource, key: str) -> None:
     cached = try_to_load_from_cache(source.path, "config.json", revision=source.revision)
     if isinstance(cached, str) and not _missing_weights(Path(cached).parent):
         return
+    why = unreachable() or "the hub can't be reached"
     try:
         names = HfApi().list_repo_files(source.path, revision=source.revision)
     except (OSError, HTTPError) as error:
-        problem = f"the weights of {source.path} are not in the cache, and the hub can't be reached"
+        problem = f"the weights of {source.path} are not in the cache, and {why}"
         raise UserError(key, problem, "give a folder, or download it first") from error
     if not any(name.endswith(WEIGHTS) for name in names):
         raise UserError(key, f"{source.path} holds no weights", "name a model in transformers' format")
@@ -133,12 +135,13 @@ def _hub_commit(name: str, key: str) -> str:
         RepositoryNotFoundError,
     )
 
+    why = unreachable() or "the hub can't be reached"
     try:
         return Path(hf_hub_download(name, "config.json")).parent.name
     except GatedRepoError as error:
         raise UserError(key, f"{name} asks for permission", "accept its terms and set HF_TOKEN") from error
     except LocalEntryNotFoundError as error:
-        problem = f"{name} is not a folder, and the hub can't be reached"
+        problem = f"{name} is not a folder, and {why}"
         raise UserError(key, problem, "give a folder, or download it first") from error
     except EntryNotFoundError as error:
         raise UserError(key, f"{name} holds no config.json", "name a model in transformers' format") from error

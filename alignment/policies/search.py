@@ -107,6 +107,10 @@ def _search(
     if others:
         base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", settings.seeds[0])
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
+        if all(record["diverged"] for record in records.values()):
+            raise StageFailed(
+                system, f"all {len(records)} trainings of its grid diverged", "lower policy.learning_rate"
+            )
         best = min((best, *others), key=lambda point: preference(rates_of(point), base))
     chosen = [replace(best, seed=seed) for seed in settings.seeds]
     for candidate in chosen:

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PrinterCallback
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer
 from trl import SFTConfig
 
 from alignment.data.cells import BadRow
@@ -26,7 +26,7 @@ from alignment.trainers.progress import ProgressBar
 from alignment.trainers.resuming import train
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.side_by_side import Progress
-from alignment.types import UserError
+from alignment.types import Diverged, UserError
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def train_policy(
 ) -> dict[str, Any]:
     """Trains a candidate into folder/policy; its checkpoints stay until the caller removes them.
 
-    Returns the number of pairs, those left out, the log by step, and whether it diverged: its weights aren't finite.
+    Returns the number of pairs, those left out, the log by step, and whether it diverged: its weights aren't finite, or
+    it was given up since what it computes isn't; then there is no policy.
     """
     loaded = load_trainable(training.source, quantized_on(training.lora))
     if training.tracking:
@@ -62,8 +63,12 @@ def train_policy(
     trainer = make(training, candidate, loaded, rows, folder)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress)
+    given_up = False
     try:
         train(trainer, candidate.name, training.ranks)
+    except Diverged as error:
+        training.ranks.say(f"  {candidate.name} diverged: {error}")
+        given_up = True
     finally:
         progress.close()
         close_trackers(training.tracking)
@@ -72,16 +77,22 @@ def train_policy(
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
+    if not given_up:
+        _save(training, trainer, loaded, folder)
+    release(trainer)
+    training.ranks.wait()
+    diverged = given_up or training.ranks.from_main(lambda: not _finite(folder / "policy"))
+    return {"pairs": len(rows), "left_out": left_out, "history": history, "diverged": diverged}
+
+
+def _save(training: Training, trainer: Trainer, loaded: Loaded, folder: Path) -> None:
+    """Writes the policy, and the reward that followed it."""
     source, dtype = training.source, saved_dtype(training.source, training.settings["save_dtype"])
     save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, source.revision, dtype)
     if training.ranks.main:
         loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:
         trainer.live.reward.save(folder / "reward")
-    release(trainer)
-    training.ranks.wait()
-    diverged = training.ranks.from_main(lambda: not _finite(folder / "policy"))
-    return {"pairs": len(rows), "left_out": left_out, "history": history, "diverged": diverged}
 
 
 def checkpoints(folder: Path) -> Path:

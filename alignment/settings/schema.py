@@ -39,6 +39,7 @@ class Run:
 class InlineLaunch:
     name: str
     timeout_seconds: int = at_least(5)
+    gpu_memory_gb: float | None = at_least(1)
 
 
 @dataclass
@@ -52,7 +53,6 @@ class SlurmLaunch(LocalLaunch):
     nodes: int = at_least(1)
     gpus: int = at_least(0)
     cpus: int | None = at_least(1)
-    gpu_memory_gb: float | None = at_least(1)
     time: str | None
     partition: str | None
     account: str | None

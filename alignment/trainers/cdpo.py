@@ -48,6 +48,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
 
     reward: a HybridReward, or its folder; with None a reward is fitted at start on `args.reward_pairs` training pairs.
     revision: the commit on the hub that `model` was loaded from, where it is a model; the reference is loaded from it.
+    Without it that of `args.model_init_kwargs` is taken; transformers doesn't note which one a model came from.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         args = settled(args, model)
         if self.starts_at_reference:
             peft_config = kwargs.get("peft_config")
+            revision = revision or (args.model_init_kwargs or {}).get("revision")
             kwargs["ref_model"] = reference_of(model, args.precompute_ref_log_probs, peft_config, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         restore_adapters(self.model)

@@ -21,7 +21,7 @@ from alignment.models.activations import Reader
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.live_reward import LiveReward
-from alignment.types import StageFailed, UserError
+from alignment.types import Diverged, StageFailed, UserError
 
 PINNED = 1e-6  # a confidence this near to 0 or 1 can't be seen to move
 
@@ -138,9 +138,13 @@ class LiveConfidence(Confidence):
 
     def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader, real: int | None) -> Judged:
         states = reader.states
-        if not bool(states.isfinite().all()):
-            raise StageFailed("policy", "its activations are no longer finite numbers", "lower the learning rate")
-        rewards, gate_weights = self.live.rewards(states)
+        if bool(self._sum_over_ranks((~states.isfinite().all()).float())):  # of any rank: the others would wait for it
+            raise Diverged("policy", "its activations are no longer finite numbers", "lower the learning rate")
+        try:
+            rewards, gate_weights = self.live.rewards(states)
+        except UserError as error:  # of finite states, by a reward that is the same on all ranks
+            problem = "its scores are no longer finite numbers"
+            raise Diverged("reward", problem, "lower the learning rate, or refit_learning_rate") from error
         return Judged(difference, self.gamma(rewards, real).to(difference.dtype), states, rewards, gate_weights)
 
     def gamma(self, rewards: Tensor, real: int | None = None) -> Tensor:

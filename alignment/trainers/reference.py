@@ -26,8 +26,7 @@ TOKENS, REFERENCES = ["prompt_ids", "chosen_ids", "rejected_ids"], ("ref_chosen_
 
 
 def reference_of(model: Any, precomputed: bool, peft_config: Any, revision: str | None) -> PreTrainedModel | None:
-    """The model loaded once more from where it came from, on one device. revision: its commit on the hub; None: the one
-    that transformers noted when it loaded the model, or the newest.
+    """The model loaded once more from where it came from, on one device. revision: its commit on the hub.
 
     None where TRL provides the reference: by log-probabilities computed before, by switching adapters off, or by
     loading a name twice.
@@ -35,7 +34,6 @@ def reference_of(model: Any, precomputed: bool, peft_config: Any, revision: str 
     if not isinstance(model, PreTrainedModel) or peft_config is not None or precomputed:
         return None
     config = model.config
-    revision = revision or getattr(config, "_commit_hash", None)
     return type(model).from_pretrained(
         config._name_or_path, revision=revision, dtype=model.dtype, attn_implementation=config._attn_implementation
     )

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -172,4 +173,13 @@ def test_a_hub_that_is_down(ask, hub):
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
     assert ask(nobody, "alpaca_eval").stdout.split() == [file]
-    assert "the hub can't be reached" in one_line(ask(nobody, "hh_harmless", "test"))
+    assert f"the hub can't be reached at {nobody}" in one_line(ask(nobody, "hh_harmless", "test"))
+
+
+def test_a_hub_that_never_answers_is_waited_for_a_few_seconds_only(ask):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        line = one_line(ask(url, "hh_harmless", "test"))
+        assert time.monotonic() - started < 20, "with the start of Python"
+        assert f"(the hub can't be reached: {url} gives no answer within 4 s)" in line

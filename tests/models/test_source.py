@@ -6,7 +6,8 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from alignment.models.source import ModelSource, require_weights
+from alignment.data import hub
+from alignment.models.source import ModelSource, require_weights, source_at
 from alignment.types import UserError
 
 
@@ -17,6 +18,21 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's own tries
-    problem = "judge.path: the weights of some/model are not in the cache, and the hub can't be reached; give a folder"
+    problem = "judge.path: the weights of some/model are not in the cache, and the hub can't be reached at http"
     with pytest.raises(UserError, match=problem):
         require_weights(ModelSource("some/model", "a" * 40), "judge.path")
+
+
+def test_a_hub_that_never_answers_is_one_line_within_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        problem = (
+            r"model.path: some/silent is not a folder, and the hub can't be reached: .* no answer within 0.5 s; give"
+        )
+        with pytest.raises(UserError, match=problem):
+            source_at("some/silent")
+        assert time.monotonic() - started < 5 and constants.HF_HUB_OFFLINE, "nothing after it waits again"

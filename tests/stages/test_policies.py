@@ -333,3 +333,16 @@ def test_a_point_of_the_grid_that_diverges_comes_last_and_a_lone_one_is_named(tm
     assert not sound["diverged"] and sound["validation"] and sound["chosen"]
     with pytest.raises(StageFailed, match=r"dpo/beta-0.1-lr-1e\+30/seed-0: its weights are no finite numbers; lower"):
         run_recipe(compose_config([*small, *more, "policy.learning_rate=[1e30]"]))
+    with pytest.raises(StageFailed, match=r"dpo: all 2 trainings of its grid diverged; lower policy.learning_rate"):
+        run_recipe(compose_config([*small, *more, "policy.learning_rate=[1e30,1e29]"]))
+
+
+def test_a_live_training_that_diverges_comes_last_in_its_grid(tmp_path, world_folder, capsys):
+    """Its reward can read nothing more, so that it is given up before its end."""
+    given = ["+recipe=cdpo", *SMALL, "stages=[fit_reward,train_cdpo]", "policy.systems=[cdpo]", "policy.beta=[0.1]"]
+    given += ["policy.max_steps=4", "policy.learning_rate=[1e30,1e-3]", "confidence=paper", f"run.dir={tmp_path}"]
+    run_recipe(compose_config(given))
+    broken, sound = artifacts.read_json(RunDir(tmp_path).trainings("train_cdpo"))
+    assert broken["diverged"] and broken["validation"] is None and not broken["chosen"]
+    assert not sound["diverged"] and sound["validation"] and sound["chosen"]
+    assert "cdpo/beta-0.1-lr-1e+30/seed-0 diverged: " in capsys.readouterr().out

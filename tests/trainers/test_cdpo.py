@@ -15,7 +15,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.resuming import newest_intact
-from alignment.types import StageFailed, UserError
+from alignment.types import Diverged, StageFailed, UserError
 from tests.conftest import byte_tokenizer, tiny_model
 
 LAYERS, WIDTH = 3, 32
@@ -570,7 +570,15 @@ def test_a_policy_that_diverged_is_said_to_have(folder, tmp_path):
     trainer, _ = new_trainer(folder, tmp_path, reward=a_reward())
     next(trainer.model.parameters()).data[:] = torch.nan
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
-    with pytest.raises(StageFailed, match="no longer finite numbers; lower the learning rate"):
+    with pytest.raises(Diverged, match="policy: its activations are no longer finite numbers; lower the learning rate"):
+        trainer.compute_loss(trainer.model, batch)
+
+
+def test_a_reward_that_diverged_is_said_to_have(folder, tmp_path):
+    trainer, _ = new_trainer(folder, tmp_path, reward=a_reward())
+    trainer.live.reward.weight.data[:] = torch.nan
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    with pytest.raises(Diverged, match="reward: its scores are no longer finite numbers"):
         trainer.compute_loss(trainer.model, batch)
 
 

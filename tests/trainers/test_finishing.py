@@ -13,7 +13,6 @@ from alignment.models.load import saved_dtype
 from alignment.models.source import ModelSource
 from alignment.runs.ranks import Ranks
 from alignment.trainers.finishing import save_whole
-from alignment.trainers.reference import reference_of
 from alignment.trainers.saved_weights import INDEX, round_saved, tied_weights
 from alignment.types import StageFailed
 from tests.conftest import tiny_model
@@ -51,15 +50,6 @@ def test_adapters_are_merged_into_the_revision_that_was_trained(hub, tmp_path):
     )
     assert again.peft_config["default"].r == 8, "they stay beside what they were merged into"
     assert not (tmp_path / "policy/adapters/README.md").exists(), "peft's form names a local path"
-
-
-def test_the_reference_is_the_revision_that_the_model_was_loaded_from(hub):
-    """Nobody has to say it twice: `main` is another one by now."""
-    model = AutoModelForCausalLM.from_pretrained("some/model", revision=TRAINED, dtype=torch.float32)
-    found = reference_of(model, False, None, None).state_dict()
-    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
-    newer = reference_of(model, False, None, NEWER).state_dict()
-    assert not torch.equal(newer["lm_head.weight"], found["lm_head.weight"])
 
 
 def test_a_model_is_saved_as_its_base_lies_on_disk(tmp_path):
