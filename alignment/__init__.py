@@ -22,6 +22,7 @@ def __getattr__(name: str) -> Any:
         return importlib.metadata.version("repalign")
     if name not in _HOMES:
         raise AttributeError(f"module 'alignment' has no attribute {name!r}")
+    importlib.import_module("alignment.trainers.quiet").quiet_imports()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

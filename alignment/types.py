@@ -6,7 +6,7 @@ Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content":
 
 # ---- choices: the schema of conf/ and the code that distinguishes them read the same words ---------------------------
 
-Tracking = Literal["none", "wandb", "tensorboard", "trackio"]
+Tracking = Literal["wandb", "tensorboard", "trackio"]
 Layout = Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"]
 Precision = Literal["auto", "float32", "bfloat16"]  # of a training
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]  # of a model that is read, or saved

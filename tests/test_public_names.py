@@ -1,5 +1,6 @@
 """`import alignment` is cheap, and its names are there."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,13 @@ import pytest
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, alignment; assert not {'torch', 'trl', 'hydra'} & set(sys.modules); assert dir(alignment)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_a_trainer_warns_of_nothing():
+    code = "from alignment import ConfidenceDPOTrainer"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout + done.stderr == ""
 
 
 def test_public_names_resolve():

@@ -1,6 +1,6 @@
 """Trains one policy and saves it in the form that from_pretrained loads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -39,7 +39,7 @@ class Training:
     lora: Mapping[str, Any]
     packing: Packing
     reward: Path | None
-    tracking: str
+    tracking: Sequence[str]
     logs: Path
     ranks: Ranks
 
@@ -53,7 +53,7 @@ def train_policy(
     it was given up since what it computes isn't; then there is no policy.
     """
     loaded = load_trainable(training.source, quantized_on(training.lora))
-    if training.tracking != "none":
+    if training.tracking:
         log_to(training.logs, candidate.name.replace("/", "-"))
     rows, left_out = tokenize(loaded, pairs, *loaded.token_limit("policy.max_length", training.settings["max_length"]))
     if not rows:

@@ -18,7 +18,7 @@ from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
 from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
-from alignment.types import Scorer, Unfinished, UserError
+from alignment.types import Scorer, Tracking, Unfinished, UserError
 from alignment.world.preferences import NOISE
 
 
@@ -48,9 +48,11 @@ def check(cfg: Config) -> None:
 
 
 def _check_tracking(cfg: Config) -> None:
-    if cfg.run.tracking != "none" and find_spec(cfg.run.tracking) is None:
-        name = cfg.run.tracking
-        raise UserError("run.tracking", f"{name} is not installed", f"pip install {name}")
+    for name in cfg.run.tracking:
+        if name not in (known := get_args(Tracking)):
+            raise UserError("run.tracking", f"{name!r} is not a choice", f"list some of {', '.join(known)}, or give []")
+        if find_spec(name) is None:
+            raise UserError("run.tracking", f"{name} is not installed", f"pip install {name}")
 
 
 def _check_quantized(cfg: Config) -> None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from alignment.settings import evaluation_schema, method_schema
 from alignment.settings.value_rules import at_least, one_of
-from alignment.types import Layout, Tracking
+from alignment.types import Layout
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -31,8 +31,8 @@ class Run:
     plan: bool
     stage: str | None
     replace: bool
+    tracking: list[str]
     workers: int | None = at_least(1)
-    tracking: str = one_of(Tracking)
 
 
 @dataclass

@@ -136,7 +136,7 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
     cfg, ranks, margins, seed = job.cfg, job.ranks, variant.margins, variant.seed
     done = trainings.done(variant)
     loaded = load_reward_base(model_source(cfg.model), seed, quantized_on(cfg.lora))
-    if cfg.run.tracking != "none":
+    if cfg.run.tracking:
         log_to(job.run.logs, f"{margins}-seed-{seed}")
     columns = _tokenized(loaded, pairs)
     lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]

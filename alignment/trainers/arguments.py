@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -20,6 +20,7 @@ from alignment.trainers.one_device import on_one_device
 from alignment.trainers.own_data import model_location
 from alignment.types import UserError
 
+PROJECT = "repalign"  # of a tracker, unless the environment names another
 # Our settings that go into TRL's configuration under the same names.
 PASSED_ON = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay",
@@ -28,7 +29,7 @@ PASSED_ON = (
 
 
 def shared_arguments(
-    settings: Mapping[str, Any], group: str, ranks: int, tracking: str, run_name: str
+    settings: Mapping[str, Any], group: str, ranks: int, tracking: Sequence[str], run_name: str
 ) -> dict[str, Any]:
     """Keyword arguments for the configuration of any of TRL's trainers. group: of conf/, where the settings are."""
     micro_batch, accumulation = batch_shape(settings["batch_size"], settings["per_device_batch_size"], ranks, group)
@@ -43,7 +44,8 @@ def shared_arguments(
         # what was added up since the last log is in no checkpoint: a resumed run would log other means
         "save_steps": ceil(settings["save_steps"] / settings["logging_steps"]) * settings["logging_steps"],
         "save_total_limit": 2,  # a checkpoint must stay until the next one is sealed
-        "report_to": tracking,
+        "report_to": list(tracking),
+        "project": PROJECT,
         "run_name": run_name,
         "disable_tqdm": True,
         "log_level": "error",
@@ -116,7 +118,7 @@ def log_to(folder: Path, run_name: str) -> None:
     """Sets where trackers write, by their environment variables. W&B is offline unless it has a key."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard" / run_name)
     os.environ["WANDB_DIR"] = os.environ["TRACKIO_DIR"] = str(folder)
-    os.environ.setdefault("WANDB_PROJECT", "repalign")
+    os.environ.setdefault("WANDB_PROJECT", PROJECT)
     if not _has_wandb_key():
         os.environ.setdefault("WANDB_MODE", "offline")
     if os.environ.get("WANDB_MODE") == "offline":
@@ -134,9 +136,9 @@ def _has_wandb_key() -> bool:
         return False
 
 
-def close_trackers(tracking: str) -> None:
+def close_trackers(tracking: Sequence[str]) -> None:
     """Ends the tracked run, so that the next training gets one of its own."""
-    if tracking == "wandb":
+    if "wandb" in tracking:
         import wandb
 
         wandb.finish()

@@ -5,6 +5,11 @@ import os
 import warnings
 
 
+def quiet_imports() -> None:
+    """No warning of a kernel for 4 bits on a CPU, which is missed at import by everyone who trains without it."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 def quiet_libraries() -> None:
     """No telemetry, and no warnings about what this package settles itself; called before the libraries are imported.
 
@@ -21,5 +26,5 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "this process sees .* GPUs")  # a run says so itself
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)
     warnings.filterwarnings("ignore", r"`is_gradient_checkpointing`", FutureWarning)  # TRL's own call of it
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel
+    quiet_imports()
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

@@ -91,6 +91,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} run.workers=0": "run.workers: 0 is out of range",
     f"{BASE} trainer.per_device_batch_size=5": "trainer.per_device_batch_size: 5 does not divide batch_size=32",
     f"{BASE} run.tracking=paper": "run.tracking: 'paper' is not a choice",
+    f"{BASE} run.tracking=[tensorboard,paper]": "run.tracking: 'paper' is not a choice; list some of wandb, tensor",
     f"{BASE} seed=1,2": "seed: 1,2 is ambiguous",
     f"{BASE} seed": "seed: cannot be read; write key=value",
     f"{BEST} best_of_n.counts=[]": "best_of_n.counts: the list is empty or names something twice",

@@ -199,12 +199,12 @@ def test_trainer_keys_are_trls_but_for_ours():
 def test_arguments_carry_every_setting(tmp_path):
     trainer = yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text())
     trainer |= {"batch_size": 12, "per_device_batch_size": 3, "learning_rate": 0.123, "precision": "float32"}
-    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, "trainer", 1, "none", "name"))
+    made = RewardConfig(output_dir=str(tmp_path), **shared_arguments(trainer, "trainer", 1, (), "name"))
     assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 4)
     assert {name: getattr(made, name) for name in PASSED_ON} == {name: trainer[name] for name in PASSED_ON}
     for save_steps, rounded in ((200, 200), (15, 20), (1, 10)):  # a checkpoint stands where a log does
         trainer |= {"logging_steps": 10, "save_steps": save_steps}
-        assert shared_arguments(trainer, "trainer", 1, "none", "name")["save_steps"] == rounded
+        assert shared_arguments(trainer, "trainer", 1, (), "name")["save_steps"] == rounded
 
 
 def test_batch_shape_keeps_the_step():
@@ -219,6 +219,6 @@ def test_a_batch_that_cannot_be_dealt_names_the_key_that_is_wrong(group):
     """Under torchrun, where nobody knows the number of ranks before."""
     settings = yaml.safe_load((REPOSITORY / "conf/trainer/reward_model.yaml").read_text())
     with pytest.raises(UserError, match=rf"^{group}.batch_size: 7 pairs can't be dealt to 2 ranks"):
-        shared_arguments({**settings, "batch_size": 7}, group, 2, "none", "name")
+        shared_arguments({**settings, "batch_size": 7}, group, 2, (), "name")
     with pytest.raises(UserError, match=rf"^{group}.per_device_batch_size: 3 on 2 ranks doesn't divide 8"):
-        shared_arguments({**settings, "batch_size": 8, "per_device_batch_size": 3}, group, 2, "none", "name")
+        shared_arguments({**settings, "batch_size": 8, "per_device_batch_size": 3}, group, 2, (), "name")
