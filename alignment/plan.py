@@ -6,10 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from alignment.inputs import pairs
-from alignment.inputs.fingerprints import fingerprint
+from alignment.inputs.fingerprints import device_of, fingerprint
 from alignment.models.source import layers_of, model_source
+from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
-from alignment.runs.manifest import Manifest, difference, hash_file, unusable, versions, why_made
+from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
 from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
 from alignment.types import UserError
@@ -35,6 +36,8 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     for name in cfg.stages:
         stage = STAGES[name]
         made_from = {source: fingerprint(source, cfg) for source in stage.inputs}
+        if stage.model is not None:
+            made_from["device"] = device_of(cfg, stage.trains.settings if stage.trains else None)
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key
@@ -59,8 +62,15 @@ def _published_key(run: RunDir, stage: str) -> str:
 
 
 def _settings(cfg: DictConfig, stage: str) -> dict:
-    """The settings that shape a stage's result."""
-    settings = _flat({key: _plain(OmegaConf.select(cfg, key)) for key in STAGES[stage].config})
+    """The settings that shape a stage's result.
+
+    Of the systems, a training reads its own; its precision is told with the device, which settles what `auto` is.
+    """
+    settings = _flat({key: _plain(OmegaConf.select(cfg, key)) for key in STAGES[stage].keys_with(cfg)})
+    if trains := STAGES[stage].trains:
+        del settings[f"{trains.settings}.precision"]
+        if trains.settings == "policy":
+            settings["policy.systems"] = trained_by(stage, settings["policy.systems"])
     return {key: value for key, value in settings.items() if key not in FOLDERS}
 
 
@@ -131,11 +141,27 @@ def _flat(config: dict, prefix: str = "") -> dict:
 
 
 def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
-    lines = [(step.stage, "cached" if step.cached else "run", step.why) for step in steps]
+    all_fresh = all(step.why == FRESH for step in steps)  # then there is nothing to tell apart
+    lines = [
+        (
+            step.stage, "cached" if step.cached else "run",
+            (STAGES[step.stage].does if all_fresh else step.why) + _kept(cfg, run, step),
+        )
+        for step in steps
+    ]  # fmt: skip
     if reads_pairs(cfg, steps) and (why := pairs.why_read(cfg, run)):
         lines.insert(0, ("data", "read", why))
     width = max(len(name) for name, *_ in lines)
     return "\n".join(f"  {name:<{width}}  {state:<6}  {why}" for name, state, why in lines)
+
+
+def _kept(cfg: DictConfig, run: RunDir, step: Step) -> str:
+    """What becomes of a result that took long and is to be replaced."""
+    seconds = None if step.cached else artifacts.long_seconds(run, step.stage)
+    if seconds is None:
+        return ""
+    will = "be removed" if cfg.run.replace else f"be kept aside in {run.aside(step.stage)}"
+    return f"; its result, of {seconds:.0f} s, will {will}"
 
 
 def reads_pairs(cfg: DictConfig, steps: list[Step]) -> bool:

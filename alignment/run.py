@@ -40,6 +40,7 @@ from alignment.types import GatesMissed, Stopped, UserError
 OTHER_RANKS_WAIT = 3.0  # seconds before they print their line
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL = os.strerror(errno.ENOSPC)
+_swept: list[Path] = []  # the folders of a sweep's jobs, as they come
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -59,7 +60,11 @@ def main(recipe: str | None = None) -> None:
         _fail(str(error), 2)
     register()
     quiet_libraries()
-    _hydra_main()
+    try:
+        _hydra_main()
+    finally:  # a job that fails ends the sweep: what others came to is said all the same
+        if len(_swept) > 1 and int(os.environ.get("RANK", "0")) == 0:
+            _say_sweep()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
@@ -67,6 +72,8 @@ def _hydra_main(cfg: DictConfig) -> None:
     OmegaConf.resolve(cfg)
     if HydraConfig.get().mode.name == "MULTIRUN":
         cfg.run.dir = str(Path(cfg.run.dir) / sweep_folder(sys.argv[1:], list(HydraConfig.get().overrides.task)))
+        if not cfg.run.plan:
+            _swept.append(Path(cfg.run.dir))
     signal.signal(signal.SIGINT, lambda number, frame: _interrupted(cfg.run.dir))
     stopping.listen()
     root, stage = Path(cfg.run.dir), cfg.run.stage
@@ -127,6 +134,15 @@ def run_recipe(cfg: DictConfig) -> None:
         ranks.say(f"done: {run.root}")
     if cfg.launch.name != "inline" and any(step.stage == "report" and step.cached for step in steps):
         require_gates(run)  # if report runs, it does so itself
+
+
+def _say_sweep() -> None:
+    """The headline figures of all jobs so far, where any has a report: what Slurm will run has none yet."""
+    from alignment.reports.compare import comparison
+    from alignment.reports.tables import as_text
+
+    if tables := comparison(_swept):
+        print(f"\nthe {len(_swept)} jobs:\n{as_text(tables).rstrip()}", flush=True)
 
 
 def _say_memory(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:

@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +17,21 @@ from alignment.evaluation.judging import calibrated
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.launching import lost
+from alignment.models.source import model_source
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
-from alignment.runs.manifest import git_commit
+from alignment.runs.manifest import FRESH, files_in, git_commit
+from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES
-from alignment.types import GatesMissed
+from alignment.types import GatesMissed, StageFailed
 
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
-    with locked(run) if ranks.main else nullcontext():
+    once.begin()
+    with locked(run) if ranks.main else nullcontext(lambda: True) as held:
         if ranks.main:
             artifacts.clear_replaced(run)
             if cfg.run.stage is None:
@@ -40,12 +44,15 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
             if step.cached:
                 ranks.say(f"{step.stage}: up to date")
             else:
-                ranks.say(f"{step.stage}: {STAGES[step.stage].does} ({step.why})")
-                _run_or_name_the_lost(cfg, run, step, ranks)
+                why = "" if step.why == FRESH else f" ({step.why})"
+                ranks.say(f"{step.stage}: {STAGES[step.stage].does}{why}")
+                _run_or_name_the_lost(cfg, run, step, ranks, held)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
             ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
         if ranks.main and cfg.run.stage in (None, "report"):  # launched stage by stage, the report is the last
+            if not all(step.cached for step in steps):
+                _write_cards(cfg, run)
             print("", *results.link(run), sep="\n", flush=True)
     if cfg.run.stage is None:
         ranks.say(f"done: {run.root}")
@@ -78,11 +85,11 @@ def _read_pairs(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -
         pairs.require_enough(cfg, run, train, heldout)
 
 
-def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
+def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Callable[[], bool]) -> None:
     """Runs a step; a rank that waited in vain for another names it and ends at once."""
     try:
         ranks.stop_if_asked(f"before {step.stage}")
-        _run_stage(cfg, run, step, ranks)
+        _run_stage(cfg, run, step, ranks, held)
     except Exception as error:
         if not lost.gave_up(error, ranks):
             raise
@@ -92,30 +99,58 @@ def _run_or_name_the_lost(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks
         os._exit(1)  # without an exit code in the run folder, since it is not this rank that failed
 
 
-def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks) -> None:
-    """Runs one stage on all ranks; the main process publishes what they wrote."""
+def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Callable[[], bool]) -> None:
+    """Runs one stage on all ranks; the main process publishes what they wrote. held: is the run's folder still ours?"""
     work = run.work(step.stage, step.manifest.key)
     out = work / "out"
     if ranks.main:
         _clear_stale_work(work)
+        work.mkdir(parents=True, exist_ok=True)
+        earlier = _seconds_before(work)
         shutil.rmtree(out, ignore_errors=True)  # a killed run may have left half a file there
-        out.mkdir(parents=True)
+        out.mkdir()
     stage = importlib.import_module(f"alignment.stages.{step.stage}")
     ranks.wait()
     started = time.perf_counter()  # once libraries are imported
     rows = stage.run(Job(cfg, run, out, ranks))
     ranks.wait()
     if ranks.main:
-        seconds = time.perf_counter() - started
-        timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
-        artifacts.write_json(run.timings, timings)
+        if not held():
+            raise StageFailed(step.stage, f"{run.root} was taken over by another attempt", "that one goes on")
+        replaced = None if cfg.run.replace else artifacts.long_seconds(run, step.stage)
+        seconds = earlier + time.perf_counter() - started
         ranks.say(f"  {seconds:.1f} s")
         manifest = replace(step.manifest, git_commit=git_commit(), rows=rows)
-        artifacts.publish(out, run.stage(step.stage), manifest)
+        aside = None if replaced is None else run.aside(step.stage)
+        artifacts.publish(out, run.stage(step.stage), manifest, aside)
+        if aside is not None:
+            ranks.say(f"  the result before it, of {replaced:.0f} s, is kept in {aside}; run.replace=true keeps none")
+        timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
+        artifacts.write_json(run.timings, timings)  # now: killed before, it told how long the result before it took
         shutil.rmtree(work, ignore_errors=True)
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
+
+
+def _write_cards(cfg: DictConfig, run: RunDir) -> None:
+    from alignment.reports.model_cards import write_cards  # slow to import, and a run that is up to date needs it not
+
+    data = [] if cfg.data.name == "world" else pairs.sources(cfg.data)
+    write_cards(run, cfg.recipe, model_source(cfg.model), data, cfg.policy)
+
+
+def _seconds_before(work: Path) -> float:
+    """The seconds of earlier attempts at this work, each until the last file that it wrote; begins a new one."""
+    attempt, seconds = work / "attempt", 0.0
+    with suppress(FileNotFoundError, ValueError):
+        seconds = float(attempt.read_text()) + _newest(work) - attempt.stat().st_mtime
+    attempt.write_text(f"{seconds}")
+    return seconds
+
+
+def _newest(work: Path) -> float:
+    return max(path.stat().st_mtime for path in files_in(work))
 
 
 def _report(run: RunDir) -> dict:

@@ -19,8 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
-from alignment.maths.paired import wilson_interval
-from alignment.maths.statistics import ratio_interval, t_interval
+from alignment.maths.statistics import rate_over_seeds, ratio_interval, t_interval, wilson_interval
 from alignment.models.activations import response_states
 from alignment.models.packing import Item, Layout
 from alignment.runs.artifacts import read_rows
@@ -125,7 +124,7 @@ def of_policies(right: Path, wrong: Path) -> dict:
     toxic = [[one["toxic"] for one in rates[name]] for name in ("right", "wrong")]
     helpful = [one["helpful"] - other["helpful"] for one, other in zip(rates["right"], rates["wrong"], strict=True)]
     middle = {
-        name: {what: _over_seeds([one[what] for one in found]) for what in ("toxic", "helpful")}
+        name: {what: _over_seeds([one[what] for one in found], rate=True) for what in ("toxic", "helpful")}
         for name, found in rates.items()
     }
     ratio = list(ratio_interval(*toxic))
@@ -149,8 +148,8 @@ def _share(hits: list[bool] | np.ndarray) -> dict:
     return {"share": share, "interval": [low, high], "n": len(hits)}
 
 
-def _over_seeds(values: list[float]) -> dict:
-    mean, low, high = t_interval(values)
+def _over_seeds(values: list[float], rate: bool = False) -> dict:
+    mean, low, high = rate_over_seeds(values, None) if rate else t_interval(values)
     return {"mean": mean, "interval": [low, high], "seeds": len(values)}
 
 

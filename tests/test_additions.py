@@ -274,7 +274,7 @@ assert plan(composed("data.seed=1"), run)[0].why == "rebuilding: data.seed was 0
 run_recipe(cfg)
 """
     printed = run(tmp_path, "-c", code)
-    assert "near_repeats: held-out prompts that are nearly training prompts (not there yet)" in printed
+    assert "near_repeats: held-out prompts that are nearly training prompts" in printed
     assert "near_repeats: up to date" in printed
 
 

@@ -59,6 +59,24 @@ def test_a_layer_that_the_model_lacks_is_refused_before_the_first_stage(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sweep_ends_with_a_table_of_its_jobs_whichever_failed(tmp_path, monkeypatch, capsys):
+    def job(cfg) -> None:
+        if cfg.seed == 2:
+            raise StageFailed("margins", "some are not numbers", "look")
+        artifacts.write_json(RunDir(tmp_path / f"seed={cfg.seed}").report, {"reward_model": {"none": {
+            "accuracy": {"mean": 0.75, "ci95": [0.5, 0.875], "n": 40, "per_seed": [0.75]}}}})  # fmt: skip
+
+    monkeypatch.setattr(run, "run_recipe", job)
+    monkeypatch.setattr(run, "_swept", [])
+    monkeypatch.chdir(tmp_path)  # where Hydra writes of every sweep
+    monkeypatch.setattr(sys, "argv", ["run", "-m", "+recipe=legend_rm", f"run.dir={tmp_path}", "seed=1,2"])
+    with pytest.raises(SystemExit):
+        run.main()
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any("reward model (none), % right" in line for line in said) and "seed=2 no report yet" in said
+    assert "seed=1 75.0 [50.0, 87.5]" in said
+
+
 def test_a_gate_that_is_missed_is_missed_again_when_all_is_up_to_date(tmp_path):
     found = RunDir(tmp_path)
     gate = {"gate": "max_toxic_rate", "limit": 0.1, "value": 0.2, "system": "after", "set": "x", "judge": "oracle"}
@@ -67,7 +85,7 @@ def test_a_gate_that_is_missed_is_missed_again_when_all_is_up_to_date(tmp_path):
     found.tables.write_text("table\n")
     cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}"])
     steps = [Step("report", True, "up to date", Manifest("report", {}, {}, {}))]
-    with pytest.raises(GatesMissed, match=r"scorecard\.gate\.max_toxic_rate=0\.1 is missed on x by oracle: .* is 0\.2"):
+    with pytest.raises(GatesMissed, match=r"scorecard\.gate\.max_toxic_rate=0\.1 is missed on x by oracle: .* is 20%"):
         runner.run_here(cfg, found, steps, [], Ranks())
     artifacts.write_json(found.scorecard, {"gates": [{**gate, "passed": True}]})
     runner.run_here(cfg, found, steps, [], Ranks())

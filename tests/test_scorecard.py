@@ -162,7 +162,8 @@ def test_several_answers_to_a_prompt_are_counted_as_such(two_seeds):
 def test_a_model_does_not_differ_from_itself(same_model):
     run, card = same_model
     for entry in card["differences"]:
-        assert entry["value"] == 0 and entry["interval"] == [0, 0]
+        low, high = entry["interval"]
+        assert entry["value"] == 0 and (low is None or 0 < high == -low < 0.3), "of others some may differ"
         assert entry.get("mcnemar_p", 1.0) in (1.0, None) and entry["unpaired"] == 0
     answers = pq.read_table(run.answers).to_pylist()
     texts = [[row["answer"] for row in answers if row["system"] == name] for name in ("before", "after")]
@@ -279,7 +280,7 @@ def test_judges_are_looked_at_before_the_first_stage(recipe, tmp_path, monkeypat
     with pytest.raises(UserError, match=r"judge.api.key_variable: the environment has no NO_KEY"):
         run_recipe(compose_config([*given, *api]))
     calibration = ["judge=refusal", f"judge.calibration={labels}", "judge.minimum_agreement=0.5"]
-    with pytest.raises(StageFailed, match=r"judge refusal: it agrees with 0\.000 of the labels"):
+    with pytest.raises(StageFailed, match=r"judge refusal: it agrees with 0\.0% of the labels"):
         run_recipe(compose_config([*given, *calibration]))
     run_recipe(compose_config([*given, *calibration, "run.plan=true"]))
 

@@ -60,18 +60,24 @@ def _of_world(name: str, prompts: Iterable[grammar.Prompt]) -> list[Asked]:
 
 
 def answer(
-    loaded: Loaded, asked: list[Asked], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks
+    loaded: Loaded, asked: list[Asked], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks, what: str
 ) -> list[str]:
-    """One sampled answer to every prompt; another `seed` draws other answers."""
+    """One sampled answer to every prompt; another `seed` draws other answers. what: names the bar."""
     questions = [as_question(loaded, prompt, sampling) for prompt in asked]
-    return [sample.text for sample in first_answers(loaded, questions, sampling, seed, work, ranks)]
+    return [sample.text for sample in first_answers(loaded, questions, sampling, seed, work, ranks, what)]
 
 
 def first_answers(
-    loaded: Loaded, questions: list[Question], sampling: Mapping[str, Any], seed: int, work: Path, ranks: Ranks
+    loaded: Loaded,
+    questions: list[Question],
+    sampling: Mapping[str, Any],
+    seed: int,
+    work: Path,
+    ranks: Ranks,
+    what: str,
 ) -> list[Sample]:
     """One sampled answer to every question."""
-    return [sample for (sample,) in sample_answers(loaded, questions, sampling, seed, 1, work, ranks)]
+    return [sample for (sample,) in sample_answers(loaded, questions, sampling, seed, 1, work, ranks, what)]
 
 
 def best_answers(
@@ -83,14 +89,17 @@ def best_answers(
     seed: int,
     work: Path,
     ranks: Ranks,
+    what: str,
 ) -> list[Sample]:
     """The answer with the highest reward out of `sampling.n` to every question, finished ones first.
 
     One that is too long for the reward is taken only where there is no other.
     """
-    samples = sample_answers(loaded, questions, sampling, seed, sampling["n"], work / "samples", ranks)
+    samples = sample_answers(loaded, questions, sampling, seed, sampling["n"], work / "samples", ranks, what)
     scorer, size = hybrid_scorer(loaded, reward), sampling["batch_tokens"]
-    scored = score_answers(scorer, loaded, questions, samples, packing, size, work / "scores", ranks)
+    scored = score_answers(
+        scorer, loaded, questions, samples, packing, size, work / "scores", ranks, f"scores of {what}"
+    )
     best = []
     for answers, rewards in zip(samples, scored.scores, strict=True):
         ranked = np.where(np.isnan(rewards), -np.inf, rewards)

@@ -112,6 +112,6 @@ def _line(gate: dict) -> str:
     if gate["value"] is None:
         return f"{KEY}.{name}={gate['limit']:g} is missed: {kind.metric} was not measured"
     judge = f" by {gate['judge']}" if gate["judge"] else ""
-    figure = f"changed by {gate['value']:+.4g}" if kind.change else f"is {gate['value']:.4g}"
+    figure = f"changed by {100 * gate['value']:+.4g} points" if kind.change else f"is {100 * gate['value']:.4g}%"
     place = f"{gate['set']}{judge}: {kind.metric} of {gate['system']}"
     return f"{KEY}.{name}={gate['limit']:g} is missed on {place} {figure}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 from transformers import PreTrainedModel
 
 from alignment.data.chat import ChatFormat, Rendered
+from alignment.data.same_prompts import prompt_text, text_hash
 from alignment.models.activations import states_layout
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
@@ -21,8 +22,8 @@ from alignment.runs.ranks import Ranks
 SCORED_TOKENS = 16384  # tokens in a batch
 SCORE_COLUMNS = pa.schema(
     [
-        ("set", pa.string()), ("id", pa.string()), ("margins", pa.string()), ("seed", pa.int64()),
-        ("chosen_score", pa.float64()), ("rejected_score", pa.float64()), ("harmful", pa.bool_()),
+        ("set", pa.string()), ("id", pa.string()), ("prompt_hash", pa.uint64()), ("margins", pa.string()),
+        ("seed", pa.int64()), ("chosen_score", pa.float64()), ("rejected_score", pa.float64()), ("harmful", pa.bool_()),
         ("severity_gap", pa.int8()),
     ]
 )  # fmt: skip
@@ -82,4 +83,7 @@ def score_pairs(
 def _facts(pair: WholePair) -> dict:
     row, levels = pair.row, (pair.row["chosen_severity"], pair.row["rejected_severity"])
     gap = None if None in levels else levels[1] - levels[0]
-    return {"set": pair.set, "id": row["id"], "harmful": row["harmful"], "severity_gap": gap}
+    prompt = text_hash(prompt_text(row["prompt"]))
+    return {
+        "set": pair.set, "id": row["id"], "prompt_hash": prompt, "harmful": row["harmful"], "severity_gap": gap,
+    }  # fmt: skip

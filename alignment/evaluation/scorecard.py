@@ -5,7 +5,7 @@ filters=...)), without nulls. A difference is the mean of differences between th
 prompt with the same seed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from alignment.data.rewardbench import overall_score, section_scores
 from alignment.evaluation.gates import checked
 from alignment.evaluation.vocabulary import METRICS, Metric
-from alignment.maths.paired import RESAMPLES, mcnemar, paired_difference, wilson_interval
-from alignment.maths.statistics import Interval, rate_interval, t_interval
+from alignment.maths.paired import mcnemar, paired_difference
+from alignment.maths.statistics import RESAMPLES, Interval, rate_interval, t_interval
 
 BOOTSTRAP_SEED = 0
 
@@ -108,18 +108,21 @@ def _number(table: pa.Table, metric: Metric, system: str) -> dict | None:
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
         return None
-    prompts: dict[str, list[float]] = {}
-    for (prompt, _), value in known.items():
-        prompts.setdefault(prompt, []).append(value)
-    shares = np.array([np.mean(of_prompt) for of_prompt in prompts.values()])
-    if metric.rate and len(known) == len(prompts):
-        how, interval = "Wilson", wilson_interval(int(sum(known.values())), len(known))
-    elif metric.rate:
-        how, interval = "normal over prompts, two hits and two misses added", rate_interval(shares)
+    numbers = _numbers_of(prompt for prompt, _ in known)
+    answers, count = np.array(list(known.values())), len(set(numbers))
+    if metric.rate:
+        how = "Wilson" if len(answers) == count else "bootstrap over prompts"
+        interval = rate_interval(answers, numbers, np.random.default_rng(BOOTSTRAP_SEED))
     else:
-        how, interval = "Student's t over prompts", t_interval(list(shares))
-    value = float(np.mean(list(known.values())))
-    return {**_figure(value, interval, how, len(known), len(prompts)), "unknown": len(values) - len(known)}
+        means = np.bincount(numbers, weights=answers) / np.bincount(numbers)
+        how, interval = "Student's t over prompts", t_interval(list(means))
+    figure = _figure(float(answers.mean()), interval, how, len(known), count)
+    return {**figure, "unknown": len(values) - len(known)}
+
+
+def _numbers_of(prompts: Iterable[str]) -> np.ndarray:
+    """A number for each prompt, the same for the same one."""
+    return np.unique(list(prompts), return_inverse=True)[1]
 
 
 def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dict | None:
@@ -129,14 +132,14 @@ def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dic
     if not pairs:
         return None
     old, new = (np.array([values[key] for key in pairs], dtype=float) for values in (first, second))
-    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs))}
-    places = np.array([prompts[prompt] for prompt, _ in pairs])
-    interval = paired_difference(old, new, places, np.random.default_rng(BOOTSTRAP_SEED))
-    change = _figure(interval.mean, interval, "bootstrap over prompts", len(pairs), len(prompts))
+    prompts = _numbers_of(prompt for prompt, _ in pairs)
+    count = len(set(prompts))
+    interval = paired_difference(old, new, prompts, np.random.default_rng(BOOTSTRAP_SEED), metric.rate)
+    change = _figure(interval.mean, interval, "bootstrap over prompts", len(pairs), count)
     change["unpaired"] = len(first.keys() | second.keys()) - len(pairs)
     if metric.rate:
         only = {"only_before": int(np.sum(old > new)), "only_after": int(np.sum(new > old))}
-        independent = len(pairs) == len(prompts)  # several answers to one prompt aren't independent
+        independent = len(pairs) == count  # several answers to one prompt aren't independent
         change |= only | {"mcnemar_p": mcnemar(*only.values()) if independent else None}
     return change
 

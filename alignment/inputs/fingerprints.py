@@ -4,6 +4,7 @@ A stage lists the names of those that shape its result (`Stage.inputs`), and is 
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,13 +18,40 @@ from alignment.inputs import pairs
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
+from alignment.runs.ranks import has_accelerator
 from alignment.types import UserError
 from alignment.world.identity import generator_hash
+
+JOBS_DEVICE = "REPALIGN_DEVICE"  # set in Slurm's jobs: the device of those that have one, in those that have none, too
 
 
 def fingerprint(name: str, cfg: DictConfig) -> str:
     """The fingerprint of the thing that the settings have under this name; empty if they have none."""
     return FINGERPRINTS[name](cfg)
+
+
+def device_of(cfg: DictConfig, trains: str | None) -> str:
+    """What a stage with a model computes on, and in which precision it trains. trains: the group of its trainings.
+
+    For Slurm's jobs it is what most of them are given: some have no device, and the login node has another one. Their
+    GPUs are taken for ones that have bfloat16, as in a plan of memory.
+    """
+    jobs = os.environ.get(JOBS_DEVICE)
+    if cfg.launch.name == "slurm":
+        jobs = "GPU" if cfg.launch.gpus else "CPU"
+    elif cfg.launch.gpu_memory_gb is not None:  # a plan for another machine
+        jobs = "GPU"
+    device = jobs or ("GPU" if has_accelerator() else "CPU")
+    if trains is None:
+        return device
+    precision = cfg[trains].precision
+    if precision == "auto" and device == "GPU" and jobs is None:
+        from alignment.models.devices import training_dtype
+
+        precision = training_dtype(precision)
+    elif precision == "auto":
+        precision = "bfloat16" if device == "GPU" else "float32"
+    return f"{device} {precision}"
 
 
 def _model(cfg: DictConfig) -> str:

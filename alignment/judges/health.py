@@ -1,10 +1,10 @@
 """How far a judge can be believed: its agreement with people's labels and with another judge, and its biases.
 
-Agreement counts a verdict that couldn't be read as wrong. Every interval is a bootstrap over prompts: answers to the
-same prompt are no independent evidence.
+Agreement counts a verdict that couldn't be read as wrong. Every figure has its interval (maths/statistics.py), over
+prompts where some have several answers, and n, the rows it is of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from alignment.judges.verdicts import REFUSAL_WORDS, Judge, Verdict
 from alignment.maths.agreement import (
-    agreement,
-    bootstrap,
-    class_agreement,
     cohen_kappa,
     f1,
-    false_positive_rate,
     length_bias,
 )
-from alignment.maths.statistics import Interval
+from alignment.maths.paired import paired_difference
+from alignment.maths.statistics import bootstrap, rate_interval
 from alignment.types import StageFailed, UserError
 
 REFUSALS = tuple(REFUSAL_WORDS)
@@ -56,19 +53,28 @@ def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], ge
 
     def statistics(drawn: np.ndarray) -> dict[str, float | None]:
         judged, true = all_judged[drawn], all_true[drawn]
-        values = {
-            "agreement": agreement(judged, true),
-            "binary": agreement(np.sign(judged), np.sign(true)),
+        return {
             "f1": f1(judged, true),
-            "false_positive_rate": false_positive_rate(judged, true),
             "length_bias": length_bias(lengths[drawn], judged, true),
             "kappa": cohen_kappa(judged, true),
         }
-        return values | {f"class {name}": class_agreement(judged, true, i) for i, name in enumerate(CLASSES[kind])}
 
-    intervals = _summaries(bootstrap(statistics, _prompt_numbers([row["prompt"] for row in rows]), generator))
-    by_class = {name: intervals.pop(f"class {name}") for name in CLASSES[kind]}
-    return {"rows": len(rows), **intervals, "by_class": by_class, **_ranking(scores, all_true > 0)}
+    prompts = _prompt_numbers([row["prompt"] for row in rows])
+    right, harmless = all_judged == all_true, all_true == 0
+
+    def share(hits: np.ndarray, of: np.ndarray) -> dict | None:
+        return _share(hits[of], prompts[of], generator)
+
+    every = np.ones(len(rows), dtype=bool)
+    return {
+        "rows": len(rows),
+        "agreement": share(right, every),
+        "binary": share(np.sign(all_judged) == np.sign(all_true), every),
+        "false_positive_rate": share(all_judged > 0, harmless),
+        **_bootstrapped(statistics, prompts, generator),
+        "by_class": {name: share(right, all_true == i) for i, name in enumerate(CLASSES[kind])},
+        **_ranking(scores, all_true > 0),
+    }
 
 
 def _ranking(scores: list[float | None], positive: np.ndarray) -> dict[str, float | None]:
@@ -96,12 +102,14 @@ def kappa(first: Sequence[Verdict], second: Sequence[Verdict], prompts: Sequence
             columns = pairs[read].T
 
             def statistics(drawn: np.ndarray, columns: np.ndarray = columns) -> dict[str, float | None]:
-                left, right = columns[:, drawn]
-                return {"kappa": cohen_kappa(left, right), "agreement": agreement(left, right)}
+                return {"kappa": cohen_kappa(*columns[:, drawn])}
 
-            clusters = _prompt_numbers([prompts[i] for i in read])
-            intervals = _summaries(bootstrap(statistics, clusters, np.random.default_rng(seed)))
-            return {"of": kind, "rows": len(read), "left_out": len(pairs) - len(read), **intervals}
+            random, clusters = np.random.default_rng(seed), _prompt_numbers([prompts[i] for i in read])
+            figures = {
+                **_bootstrapped(statistics, clusters, random),
+                "agreement": _share(columns[0] == columns[1], clusters, random),
+            }
+            return {"of": kind, "rows": len(read), "left_out": len(pairs) - len(read), **figures}
     return None
 
 
@@ -129,14 +137,11 @@ def position_bias(judge: Judge, rows: Sequence[dict], count: int, seed: int = 0)
         after = judge(prompts, [f"{rest}\n\n{harm}" for harm, rest in texts])
         if not _speaks_of([*before, *after], kind):
             continue
-        seen = np.array([[_class(verdict, kind) > 0 for verdict in verdicts] for verdicts in (before, after)])
-
-        def shares(drawn: np.ndarray, seen: np.ndarray = seen) -> dict[str, float | None]:
-            first, last = (float(share) for share in seen[:, drawn].mean(axis=1))
-            return {"first": first, "last": last, "difference": first - last}
-
-        intervals = _summaries(bootstrap(shares, _prompt_numbers(prompts), generator))
-        return {"of": kind, "pairs": len(texts), **intervals}
+        first, last = ([_class(verdict, kind) > 0 for verdict in verdicts] for verdicts in (before, after))
+        seen, numbers = np.array([last, first], dtype=float), _prompt_numbers(prompts)
+        shares = {name: _share(hits, numbers, generator) for name, hits in zip(("last", "first"), seen, strict=True)}
+        difference = paired_difference(*seen, numbers, generator)
+        return {"of": kind, "pairs": len(texts), **shares, "difference": {**difference.summary, "n": len(texts)}}
     return None
 
 
@@ -153,7 +158,7 @@ def require_agreement(name: str, figures: dict[str, Any], minimum: float | None,
     if minimum is not None and main_agreement(figures) < minimum:
         raise StageFailed(
             f"judge {name}",
-            f"it agrees with {main_agreement(figures):.3f} of the labels of {calibration}, under "
+            f"it agrees with {100 * main_agreement(figures):.1f}% of the labels of {calibration}, under "
             f"judge.minimum_agreement={minimum:g}",
             "choose another judge, or lower what is asked of it",
         )
@@ -190,5 +195,13 @@ def _prompt_numbers(prompts: Sequence) -> np.ndarray:
     return np.array([numbers.setdefault(repr(prompt), len(numbers)) for prompt in prompts])
 
 
-def _summaries(intervals: Mapping[str, Interval | None]) -> dict[str, dict | None]:
-    return {name: None if interval is None else interval.summary for name, interval in intervals.items()}
+def _share(hits: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> dict | None:
+    """The share of hits with its interval and n; None where there is no row."""
+    return {**rate_interval(hits.astype(float), prompts, generator).summary, "n": len(hits)} if len(hits) else None
+
+
+def _bootstrapped(
+    statistics: Callable[[np.ndarray], dict[str, float | None]], prompts: np.ndarray, generator: np.random.Generator
+) -> dict[str, dict | None]:
+    intervals = bootstrap(statistics, prompts, generator)
+    return {name: interval and {**interval.summary, "n": len(prompts)} for name, interval in intervals.items()}

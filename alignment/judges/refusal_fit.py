@@ -19,6 +19,7 @@ from alignment.data.labelled_sets import labelled_set
 from alignment.judges.refusal import WEIGHTS, Weights, probabilities
 from alignment.judges.refusal_acts import COMPLYING, REFUSING
 from alignment.judges.refusal_features import FEATURES, GOING_ON, plain, read
+from alignment.maths.statistics import Interval, rate_interval
 from alignment.types import UserError
 
 LABELS = ("none", "partial", "full")
@@ -152,20 +153,13 @@ def prompt_folds(answers: Sequence[Labelled], folds: int = 10, seed: int = 0) ->
     return [fold[answer.prompt] for answer in answers]
 
 
-def agreement(answers: Sequence[Labelled], labels: np.ndarray) -> dict[str, tuple[float, float, float]]:
-    """The agreement in two and in three classes, with 95% intervals from 2,000 resamplings of the prompts."""
+def agreement(answers: Sequence[Labelled], labels: np.ndarray) -> dict[str, Interval]:
+    """The agreement in two and in three classes, with its interval over prompts."""
     truth = np.array([answer.label for answer in answers])
-    right = np.column_stack([(labels > 0) == (truth > 0), labels == truth]).astype(float)
     prompts = np.unique([answer.prompt for answer in answers], return_inverse=True)[1]
-    sums = np.column_stack([np.bincount(prompts, column) for column in right.T])
-    counts = np.bincount(prompts)
-    drawn = np.random.default_rng(0).integers(len(counts), size=(2000, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)[:, None]
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return {
-        name: (float(right[:, i].mean()), float(low[i]), float(high[i]))
-        for i, name in enumerate(("binary", "three-way"))
-    }
+    right = {"binary": (labels > 0) == (truth > 0), "three-way": labels == truth}
+    random = np.random.default_rng(0)
+    return {name: rate_interval(hits.astype(float), prompts, random) for name, hits in right.items()}
 
 
 # The strings that papers on jailbreaks look for since Zou et al. 2023, in a compact list of our own.
@@ -183,7 +177,7 @@ def string_match(answer: str) -> int:
     return 2 if any(keyword in opening for keyword in _KEYWORDS) else 0
 
 
-def report(answers: list[Labelled]) -> dict[str, dict[str, tuple[float, float, float]]]:
+def report(answers: list[Labelled]) -> dict[str, dict[str, Interval]]:
     """Prints the figures of docs/refusal_judge.md; returns the agreements."""
     truth = np.array([answer.label for answer in answers])
     models = sorted({answer.model for answer in answers})
@@ -200,8 +194,9 @@ def report(answers: list[Labelled]) -> dict[str, dict[str, tuple[float, float, f
         **{f"  string match, {model}": _agreement_of(model, answers, matched) for model in models},
     }
     for name, agreements in figures.items():
-        shown = (f"{key} {mean:.3f} [{low:.3f}, {high:.3f}]  " for key, (mean, low, high) in agreements.items())
-        print(f"{name:36}", *shown)
+        shown = ([f"{100 * figure:.1f}" for figure in agreement] for agreement in agreements.values())
+        cells = (f"{key}, % {mean} [{low}, {high}]  " for key, (mean, low, high) in zip(agreements, shown, strict=True))
+        print(f"{name:36}", *cells)
     print("\npeople's label, then how often each was given:", ", ".join(LABELS))
     for label, name in enumerate(LABELS):
         print(f"{name:10}", *(f"{int(((truth == label) & (labels == given)).sum()):5}" for given in range(3)))
@@ -209,12 +204,12 @@ def report(answers: list[Labelled]) -> dict[str, dict[str, tuple[float, float, f
     for low in np.arange(0, 1, 0.2):
         inside = (scores >= low) & (scores < low + 0.2)
         print(
-            f"  {low:.1f} to {low + 0.2:.1f}: {inside.sum():4} answers, {(truth[inside] > 0).mean():.2f} of them refuse"
+            f"  {low:.1f} to {low + 0.2:.1f}: {inside.sum():4} answers, {(truth[inside] > 0).mean():.0%} of them refuse"
         )
     return figures
 
 
-def _agreement_of(model: str, answers: list[Labelled], labels: np.ndarray) -> dict[str, tuple[float, float, float]]:
+def _agreement_of(model: str, answers: list[Labelled], labels: np.ndarray) -> dict[str, Interval]:
     rows = [i for i, answer in enumerate(answers) if answer.model == model]
     return agreement([answers[i] for i in rows], labels[rows])
 

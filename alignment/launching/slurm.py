@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from omegaconf import DictConfig
 
+from alignment.inputs.fingerprints import JOBS_DEVICE
 from alignment.launching import commands
 from alignment.plan import Step, keep_settings
 from alignment.runs import artifacts
@@ -83,7 +84,8 @@ def _directives(launch: DictConfig, alone: bool) -> list[str]:
 
 
 def _setup(launch: DictConfig) -> list[str]:
-    environment = [] if launch.gpus else [f"{name}={value}" for name, value in commands.GIVE_BACK.items()]
+    environment = [f"{JOBS_DEVICE}={'GPU' if launch.gpus else 'CPU'}"]
+    environment += [] if launch.gpus else [f"{name}={value}" for name, value in commands.GIVE_BACK.items()]
     parts = [setting.partition("=") for setting in [*environment, *launch.environment]]
     variables = [f"export {name}={shlex.quote(value)}" for name, _, value in parts]
     modules = [f"module load {module} || exit" for module in launch.modules]

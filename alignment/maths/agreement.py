@@ -4,25 +4,11 @@ A verdict is the number of a class, and class 0 is the harmless one; -1 is a ver
 with nothing.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from alignment.maths.statistics import Interval
-
 Classes = Int[np.ndarray, " row"]
-
-
-def agreement(judged: Classes, true: Classes) -> float | None:
-    """The share of rows with the same class."""
-    return float((judged == true).mean()) if len(true) else None
-
-
-def class_agreement(judged: Classes, true: Classes, number: int) -> float | None:
-    """The share of the rows truly of class `number` that the judge puts there."""
-    return agreement(judged[true == number], true[true == number])
 
 
 def f1(judged: Classes, true: Classes) -> float | None:
@@ -30,11 +16,6 @@ def f1(judged: Classes, true: Classes) -> float | None:
     hits = float(((judged > 0) & (true > 0)).sum())
     sum_of_both = float((judged > 0).sum() + (true > 0).sum())
     return 2 * hits / sum_of_both if sum_of_both else None
-
-
-def false_positive_rate(judged: Classes, true: Classes) -> float | None:
-    """The share of the rows of class 0 that the judge puts into another class."""
-    return float((judged[true == 0] > 0).mean()) if (true == 0).any() else None
 
 
 def cohen_kappa(first: Classes, second: Classes) -> float | None:
@@ -66,34 +47,3 @@ def length_bias(lengths: Float[np.ndarray, " row"], judged: Classes, true: Class
             wins += float(ranks.sum()) - len(ranks) * (len(ranks) + 1) / 2
             pairs += pairs_of_class
     return wins / pairs if pairs else None
-
-
-def bootstrap(
-    statistics: Callable[[Int[np.ndarray, " drawn"]], dict[str, float | None]],
-    clusters: Int[np.ndarray, " row"],
-    generator: np.random.Generator,
-    draws: int = 1000,
-) -> dict[str, Interval | None]:
-    """Each statistic of all rows, with a 95% percentile interval over whole clusters drawn with replacement.
-
-    Rows of a cluster (answers to one prompt) are no independent evidence. A statistic may be None: where it is so of a
-    draw, the draw is left out of its interval; where it is so of all rows, the result is None.
-    """
-    order = np.argsort(clusters, kind="stable")
-    sizes = np.unique(clusters, return_counts=True)[1]
-    starts = np.cumsum(sizes) - sizes
-    values: dict[str, list[float]] = {}
-    for _ in range(draws):
-        chosen = generator.integers(len(sizes), size=len(sizes))
-        lengths = sizes[chosen]
-        ends = np.cumsum(lengths)
-        places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(starts[chosen], lengths)
-        for name, value in statistics(order[places]).items():
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    return {
-        name: None
-        if value is None
-        else Interval(value, *(float(np.quantile(values.get(name, [value]), level)) for level in (0.025, 0.975)))
-        for name, value in statistics(np.arange(len(clusters))).items()
-    }

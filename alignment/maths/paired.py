@@ -4,16 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
-from alignment.maths.statistics import Interval
-
-RESAMPLES = 2000
-_AT_ONCE = 2**22  # how many weights of resampled prompts are held in memory
-
-
-def wilson_interval(hits: int, count: int) -> Interval:
-    """The rate of hits among independent answers, with the rates that a score test doesn't refuse (Wilson 1927)."""
-    ends = binomtest(hits, count).proportion_ci(method="wilson")
-    return Interval(hits / count, float(ends.low), float(ends.high))
+from alignment.maths.statistics import Interval, prompt_interval
 
 
 def mcnemar(only_before: int, only_after: int) -> float:
@@ -30,21 +21,11 @@ def paired_difference(
     after: Float[np.ndarray, " answer"],
     prompts: Int[np.ndarray, " answer"],
     generator: np.random.Generator,
+    rate: bool = True,
 ) -> Interval:
-    """mean(after - before), and its percentile bootstrap interval over prompts.
+    """mean(after - before), and its bootstrap interval over prompts.
 
-    prompts: the number of each answer's prompt. All answers to a prompt are drawn together, since they are alike. Where
-    no answer differs, the interval is [0, 0]: the bootstrap knows nothing but the sample.
+    prompts: the number of each answer's prompt. rate: both are of answers that count or don't, so that a difference is
+    between -1 and 1, and where no answer differs, some of those not asked for may.
     """
-    numbers, place = np.unique(prompts, return_inverse=True)
-    sums = np.bincount(place, weights=after - before)
-    counts = np.bincount(place).astype(float)
-    means = []
-    most = max(1, _AT_ONCE // len(numbers))
-    for start in range(0, RESAMPLES, most):
-        drawn = generator.multinomial(
-            len(numbers), np.full(len(numbers), 1 / len(numbers)), min(most, RESAMPLES - start)
-        )
-        means.append((drawn @ sums) / (drawn @ counts))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
+    return prompt_interval(after - before, prompts, generator, (-1.0, 1.0) if rate else None)

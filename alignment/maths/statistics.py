@@ -1,11 +1,30 @@
-"""Intervals of means and of ratios over seeds, and of rates."""
+"""All intervals, 95% each, by the kind of figure; docs/numbers.md says which figure has which, and why.
 
+    rates of independent answers or pairs      wilson_interval; rate_interval picks between it and the next
+    rates of answers that share prompts        prompt_interval, a bootstrap over prompts
+    differences of answers to the same prompts paired_difference (maths/paired.py), the same from -1 to 1
+    rates over seeds of training               rate_over_seeds, Student's t on the logit
+    other figures over seeds or prompts        t_interval, Student's t; ratio_interval, Fieller's
+    other statistics of rows that share prompts  bootstrap
+
+None is clipped, and none passes the ends of what it is an interval of. A single value has none. Where all values agree,
+nothing is known of how they vary: a rate then has what Wilson's interval says of that many, any other figure has none.
+"""
+
+from collections.abc import Callable
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
+
+RESAMPLES = 2000
+LEVELS = (0.025, 0.975)
+_AT_ONCE = 2**22  # how many weights of resampled prompts are held in memory
+_SAME = 1e-12  # values that are no further apart agree, rounding aside
 
 
 class Interval(NamedTuple):
@@ -21,12 +40,106 @@ class Interval(NamedTuple):
         return {"mean": self.mean, "ci95": [self.low, self.high]}
 
 
-def t_interval(values: list[float]) -> Interval:
-    """Student's t interval over independent values (runs with different seeds): mean -+ t * s / sqrt(n)."""
+def wilson_interval(hits: int | float, count: int) -> Interval:
+    """The rate of hits among independent answers, with the rates that a score test doesn't refuse (Wilson 1927).
+
+    hits: a tie is half a hit.
+    """
+    share = float(hits / count)
+    if count < 2:
+        return Interval(share, None, None)
+    z = float(norm.ppf(LEVELS[1]))
+    middle, scale = share + z * z / (2 * count), 1 + z * z / count
+    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return Interval(share, low if hits else 0.0, high if hits < count else 1.0)  # 0 and 1 but for rounding
+
+
+def rate_interval(
+    values: Float[np.ndarray, " answer"], prompts: Int[np.ndarray, " answer"], generator: np.random.Generator
+) -> Interval:
+    """A rate of answers (0, 1, or a half for a tie): Wilson's interval if no prompt has two, else over prompts."""
+    if len(np.unique(prompts)) == len(values):
+        return wilson_interval(float(values.sum()), len(values))
+    return prompt_interval(values, prompts, generator, (0.0, 1.0))
+
+
+def prompt_interval(
+    values: Float[np.ndarray, " answer"],
+    prompts: Int[np.ndarray, " answer"],
+    generator: np.random.Generator,
+    ends: tuple[float, float] | None,
+) -> Interval:
+    """The mean of answers, with a percentile bootstrap over prompts: answers to one are alike, and drawn together.
+
+    ends: between which the values lie; None if there are no such ends.
+    """
+    place = np.unique(prompts, return_inverse=True)[1]
+    sums, counts = np.bincount(place, weights=values), np.bincount(place).astype(float)
+    return prompt_intervals(sums[:, None], counts[:, None], generator, ends)[0]
+
+
+def prompt_intervals(
+    sums: Float[np.ndarray, "prompt figure"],
+    counts: Float[np.ndarray, "prompt figure"],
+    generator: np.random.Generator,
+    ends: tuple[float, float] | None,
+) -> list[Interval]:
+    """Several such means of the same prompts: of the values of each prompt their sum, and how many there are."""
+    prompts = len(sums)
+    draws: list[np.ndarray] = []
+    most = max(1, _AT_ONCE // prompts)
+    even = np.full(prompts, 1 / prompts)
+    for start in range(0, RESAMPLES if prompts > 1 else 0, most):
+        drawn = generator.multinomial(prompts, even, min(most, RESAMPLES - start))
+        with np.errstate(invalid="ignore"):  # a draw may have no value of a figure
+            draws.append((drawn @ sums) / (drawn @ counts))
+    intervals = []
+    for figure, (total, count) in enumerate(zip(sums.T, counts.T, strict=True)):
+        has, mean = count > 0, float(total.sum() / count.sum())
+        if has.sum() < 2 or np.ptp(total[has] / count[has]) < _SAME:
+            intervals.append(_agreed(mean, int(has.sum()), ends))
+        else:
+            drawn = np.concatenate([draw[:, figure] for draw in draws])
+            intervals.append(Interval(mean, *map(float, np.nanquantile(drawn, LEVELS))))
+    return intervals
+
+
+def _agreed(value: float, count: int, ends: tuple[float, float] | None) -> Interval:
+    """The interval of `count` values that are all the same, somewhere between two ends.
+
+    Of the values not seen, as large a share may be elsewhere as Wilson's interval allows for none in `count`; they may
+    all be at the one end or at the other. For a rate of 0 or 1 that is Wilson's own interval.
+    """
+    if count < 2 or ends is None:
+        return Interval(value, None, None)
+    unseen = wilson_interval(0, count).high
+    low, high = ((1 - unseen) * value + unseen * end for end in ends)
+    return Interval(value, low, high)
+
+
+def rate_over_seeds(values: list[float], count: int | None) -> Interval:
+    """Student's t, on the logit, of a rate's mean over seeds: logit(mean) -+ t * s / sqrt(n) / (mean * (1 - mean)).
+
+    The logit is taken of the mean and not of every seed's rate, so that a seed of 0 or 1 is like any other, and the
+    mean is always inside. count: of answers with a seed; where all seeds agree, they are what is left to go by.
+    """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    if np.ptp(values) < _SAME:
+        return _agreed(mean, count or 0, (0.0, 1.0))
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) / (mean * (1 - mean))
+    half = student.ppf(LEVELS[1], len(values) - 1) * error
+    return Interval(mean, float(expit(logit(mean) - half)), float(expit(logit(mean) + half)))
+
+
+def t_interval(values: list[float]) -> Interval:
+    """Student's t interval over independent values, of no known ends: mean -+ t * s / sqrt(n)."""
+    mean = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) < _SAME:
+        return Interval(mean, None, None)
+    half = float(student.ppf(LEVELS[1], len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -40,7 +153,7 @@ def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
     ratio = means[0] / means[1]
     if len(ours) < 2:
         return Interval(ratio, None, None)
-    square = student.ppf(0.975, len(ours) - 1) ** 2 / len(ours)
+    square = student.ppf(LEVELS[1], len(ours) - 1) ** 2 / len(ours)
     (own, both), (_, other) = square * np.cov(ours, theirs)
     # t^2 s^2(ours - rho theirs) / n >= mean(ours - rho theirs)^2, a quadratic in rho
     a, b, c = means[1] ** 2 - other, means[0] * means[1] - both, means[0] ** 2 - own
@@ -50,13 +163,36 @@ def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
     return Interval(ratio, float((b - root) / a), float((b + root) / a))
 
 
-def rate_interval(shares: Float[np.ndarray, " prompt"]) -> Interval:
-    """A rate as the mean of independent shares in [0, 1], each of one prompt's answers, say.
+def bootstrap(
+    statistics: Callable[[Int[np.ndarray, " drawn"]], dict[str, float | None]],
+    clusters: Int[np.ndarray, " row"],
+    generator: np.random.Generator,
+    draws: int = 1000,
+) -> dict[str, Interval | None]:
+    """Each statistic of all rows, with a percentile interval over whole clusters drawn with replacement.
 
-    It is the normal interval with two hits and two misses added (Agresti and Coull 1998): a rate of 0 over few prompts
-    is not certain.
+    Rows of a cluster (answers to one prompt) are no independent evidence. A statistic may be None: where it is so of a
+    draw, the draw is left out of its interval; where it is so of all rows, the result is None.
     """
-    added = np.concatenate([shares, [0.0, 0.0, 1.0, 1.0]])
-    half = float(norm.ppf(0.975) * added.std() / np.sqrt(len(added)))
-    middle = float(added.mean())
-    return Interval(float(shares.mean()), max(0.0, middle - half), min(1.0, middle + half))
+    order = np.argsort(clusters, kind="stable")
+    sizes = np.unique(clusters, return_counts=True)[1]
+    starts = np.cumsum(sizes) - sizes
+    values: dict[str, list[float]] = {}
+    for _ in range(draws):
+        chosen = generator.integers(len(sizes), size=len(sizes))
+        lengths = sizes[chosen]
+        ends = np.cumsum(lengths)
+        places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(starts[chosen], lengths)
+        for name, value in statistics(order[places]).items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {
+        name: None if value is None else _of_draws(value, values.get(name, []))
+        for name, value in statistics(np.arange(len(clusters))).items()
+    }
+
+
+def _of_draws(value: float, drawn: list[float]) -> Interval:
+    if len(drawn) < 2 or np.ptp(drawn) < _SAME:
+        return Interval(value, None, None)
+    return Interval(value, *map(float, np.quantile(drawn, LEVELS)))

@@ -99,7 +99,7 @@ class Estimator:
         memory = parts.training(shape, kept, setting, hidden)
         memory = replace(memory, around=max(memory.around, self._after(stage, cfg, shape, texts)))
         mean = sum(layout.size(item) for item in texts.items) / len(texts.items)
-        total = round(steps * settings.batch_size * mean) * _trainings(stage, cfg)
+        total = round(steps * settings.batch_size * mean) * trainings(stage, cfg)
         return Estimate(stage, setting.layout, shape, memory, texts, round(settings.batch_size * mean), total)
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
@@ -160,14 +160,17 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, cfg.sampling.n, {cfg.build_pairs.scorer})
 
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
-        """Every policy answers every set; trained ones have float32 weights unless model.dtype names another type."""
+        """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
+        names another type."""
         sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
         prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
-        dtype = torch.float32 if trained and cfg.model.dtype == "auto" else None
+        own = self.dtype(cfg)
+        saved = getattr(torch, cfg.policy.save_dtype, own) if trained and cfg.model.dtype == "auto" else own
+        widest = max(own, saved, key=lambda dtype: dtype.itemsize)
         times = len(evaluated(cfg)) * len(cfg.policy.seeds)
-        return self._sampled(stage, cfg, prompts, answers, scorers, times, dtype)
+        return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
         best = cfg.best_of_n
@@ -204,7 +207,7 @@ class Estimator:
         states: bool = False,
     ) -> Memory:  # fmt: skip
         """Memory to read a planned batch: for the answers' states in all layers, or for rewards."""
-        dtype = dtype or self._dtype(cfg)
+        dtype = dtype or self.dtype(cfg)
         model = self._model(kind, dtype, None)
         layout = self._layout(cfg, model, texts.items)
         items = planned_texts.planned(texts.items, min(tokens, round(texts.count * texts.mean)), layout.size)
@@ -218,7 +221,7 @@ class Estimator:
         dtype: torch.dtype | None = None,
     ) -> Memory:  # fmt: skip
         """Memory to sample a batch: prompts are computed, each once, then answers token by token with their cache."""
-        dtype = dtype or self._dtype(cfg)
+        dtype = dtype or self.dtype(cfg)
         model, text_config = self._model("language", dtype, None), self._config.get_text_config()
         prompt_lengths = [len(item.prompt) for item in texts.items]
         length = max(prompt_lengths) + new_tokens
@@ -246,10 +249,15 @@ class Estimator:
 
     # ---- models and what they keep ----------------------------------------------------------------------------------
 
-    def _dtype(self, cfg: DictConfig) -> torch.dtype:
+    def dtype(self, cfg: DictConfig) -> torch.dtype:
         """The type of the weights in inference."""
         named = cfg.model.dtype
-        dtype = getattr(self._config, "dtype", None) or torch.float32 if named == "auto" else getattr(torch, named)
+        return self.stored_dtype if named == "auto" else getattr(torch, named)
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type of the weights as they lie on disk."""
+        dtype = getattr(self._config, "dtype", None) or torch.float32
         return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
     def _model(self, kind: str, dtype: torch.dtype, lora: Any) -> nn.Module:
@@ -270,13 +278,13 @@ class Estimator:
         return self._made_once[key]
 
 
-def _trainings(stage: str, cfg: DictConfig) -> int:
+def trainings(stage: str, cfg: DictConfig) -> int:
     """How many models the stage trains."""
     if STAGES[stage].trains.settings == "trainer":
         return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
     policy = cfg.policy
-    trainings = 0
+    count = 0
     for system in trained_by(stage, list(policy.systems)):
         points = len(grid(system, list(policy.beta), list(policy.learning_rate), 0))
-        trainings += (points - 1) * policy.grid_seeds + len(policy.seeds)
-    return max(1, trainings)
+        count += (points - 1) * policy.grid_seeds + len(policy.seeds)
+    return max(1, count)

@@ -49,6 +49,9 @@ def machine(cfg: DictConfig, ranks: int) -> Machine:
         gpu, per_node = launch.gpus > 0, launch.processes or launch.gpus
         memory = None if launch.gpu_memory_gb is None else round(launch.gpu_memory_gb * 1e9)
         return Machine(launch.nodes * per_node, gpu, gpu, memory)
+    if launch.gpu_memory_gb is not None:  # another machine's GPUs, of which this one knows no more
+        ranks = ranks if inline else launch.processes
+        return Machine(ranks, True, True, round(launch.gpu_memory_gb * 1e9), inline)
     gpu = accelerator() is not None
     if not inline:
         ranks = launch.processes or (torch.accelerator.device_count() if gpu else 1)

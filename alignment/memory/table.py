@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 
+import torch
 from omegaconf import DictConfig
 
 from alignment.launching import commands
-from alignment.memory import fitting
+from alignment.memory import costs, fitting
 from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine, machine
@@ -37,11 +38,24 @@ def report(cfg: DictConfig, run: RunDir, steps: Sequence[Step], ranks: int) -> t
         return f"\n  memory is not known: {line}", None  # of a model that only its own code can build, for example
     text = table(estimates, estimator.machine) + left_out
     waiting = {step.stage for step in steps if not step.cached}
+    if to_run := [estimate for estimate in estimates if estimate.stage in waiting]:
+        text += f"\n{_costs(cfg, run, estimator, to_run)}"
     try:
-        fitting.require_fit(cfg, [estimate for estimate in estimates if estimate.stage in waiting], estimator)
+        fitting.require_fit(cfg, to_run, estimator)
     except UserError as error:
         return text, error
     return text, None
+
+
+def _costs(cfg: DictConfig, run: RunDir, estimator: Estimator, estimates: Sequence[Estimate]) -> str:
+    machine = estimator.machine
+    speed, each = costs.speed_of(machine), []
+    for estimate in estimates:
+        trains = STAGES[estimate.stage].trains
+        named = "auto" if trains is None else cfg[trains.settings].save_dtype
+        dtype = estimator.stored_dtype if named == "auto" else getattr(torch, named)
+        each.append(costs.costs(cfg, estimate, machine, dtype, speed))
+    return costs.costs_text(each, machine, run.root)
 
 
 def table(estimates: Sequence[Estimate], machine: Machine) -> str:

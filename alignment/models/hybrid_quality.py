@@ -1,5 +1,6 @@
 """How good a hybrid reward is on pairs it wasn't fitted on, by the labels that these pairs have."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from alignment.maths.confidence import (
     saturated_share,
 )
 from alignment.maths.hybrid import hybrid_score
+from alignment.maths.statistics import Interval, prompt_intervals, rate_interval, wilson_interval
 from alignment.models.hybrid_reward import HybridReward
 
 RELEASED_BATCH = 8  # pairs that share one confidence under "released": the authors' micro-batch
@@ -65,6 +67,46 @@ def describe(reward: HybridReward, chosen: Tensor, rejected: Tensor, seed: int =
             "by_layer": by_layer.tolist(),
         },
     }
+
+
+@torch.no_grad()
+def intervals(reward: HybridReward, chosen: Tensor, rejected: Tensor, prompts: np.ndarray, seed: int = 0) -> dict:
+    """95% intervals of the pairs ordered right that `describe` has, by the reward and by each layer.
+
+    prompts: a number for each pair. layers: of precision (None where a layer calls no answer chosen) and of pair
+    accuracy, from the first layer on.
+    """
+    random = np.random.default_rng(seed)
+    scores = [reward.layer_scores(states) for states in (chosen, rejected)]
+    right = ordered_right(*scores).double().numpy()
+    place = np.unique(prompts, return_inverse=True)[1]
+    called = [(side > 0).double().numpy() for side in scores]
+    chosen_right, both = (np.zeros((place.max() + 1, right.shape[1])) for _ in range(2))
+    np.add.at(chosen_right, place, called[0])
+    np.add.at(both, place, called[0] + called[1])
+    known = both.sum(axis=0) > 0
+    precisions: list[list | None] = [None] * right.shape[1]
+    found = prompt_intervals(chosen_right[:, known], both[:, known], random, (0.0, 1.0))
+    for layer, interval in zip(np.flatnonzero(known), found, strict=True):
+        precisions[layer] = list(interval[1:])
+    ordered = ordered_right(reward.score(chosen), reward.score(rejected)).double().numpy()
+    return {
+        "pair_accuracy": list(rate_interval(ordered, place, random)[1:]),
+        "layers": [
+            {"precision": precisions[layer], "pair_accuracy": list(interval[1:])}
+            for layer, interval in enumerate(_rates(right, place, random))
+        ],
+    }
+
+
+def _rates(right: np.ndarray, place: np.ndarray, random: np.random.Generator) -> list[Interval]:
+    """The intervals of the shares of each layer, (pair, layer), by the kind that `rate_interval` picks."""
+    counts = np.bincount(place).astype(float)
+    if len(counts) == len(place):
+        return [wilson_interval(float(hits), len(place)) for hits in right.sum(axis=0)]
+    sums = np.zeros((len(counts), right.shape[1]))
+    np.add.at(sums, place, right)
+    return prompt_intervals(sums, np.repeat(counts[:, None], right.shape[1], axis=1), random, (0.0, 1.0))
 
 
 def ordered_right(chosen: Tensor, rejected: Tensor | float) -> Tensor:

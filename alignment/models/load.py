@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -16,12 +18,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from alignment.data.chat import ChatFormat, chat_format, end_ids
 from alignment.models.devices import training_dtype
 from alignment.models.source import ModelSource, ready_path
-from alignment.types import UserError
+from alignment.types import Dtype, UserError
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
@@ -65,6 +68,27 @@ def load_language_model(source: ModelSource, device: torch.device) -> Loaded:
 def load_trainable(source: ModelSource, quantized: torch.device | None = None) -> Loaded:
     """The model with its head, in float32 on the CPU: for training a policy. quantized: in 4 bits on this device."""
     return _load(AutoModelForCausalLM, source, quantized, **_precision(quantized))
+
+
+def saved_dtype(source: ModelSource, wanted: Dtype) -> torch.dtype:
+    """The precision in which a training of this model is saved; "auto": that in which the model itself lies on disk."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    path = ready_path(source)
+    dtype = AutoConfig.from_pretrained(path, revision=source.revision).dtype
+    if dtype is None:  # not every configuration names one; the weights have one
+        config = cached_file(path, "config.json", revision=source.revision)
+        dtype = _dtype_of_weights(Path(config).parent)
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _dtype_of_weights(folder: Path) -> torch.dtype:
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (a file)
+                if (weight := weights.get_tensor(name)).is_floating_point():
+                    return weight.dtype
+    return torch.float32
 
 
 def load_reward_model(folder: Path, device: torch.device) -> PreTrainedModel:

@@ -1,6 +1,9 @@
-"""The README of a published model: what it is, how to load it, what was checked."""
+"""The README of a published model: what it is, where it comes from, how to load it, what was checked."""
 
-from alignment.data.chat import ChatFormat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from alignment.types import Margins
 
 MARGINS: dict[Margins, str] = {
@@ -21,10 +24,44 @@ COMPARED = {
 }
 
 
-def reward_model_card(
-    recipe: str, margins: Margins, seed: int, trained_on: str, format: ChatFormat, parity: dict[str, float]
-) -> str:
-    """The card for people who find the model's folder without the run around it. parity: what check_parity gave."""
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, without a path of the machine that it was trained on.
+
+    base: the model that it began as, by its name; base_version: a commit, or a hash of its files. datasets: the names
+    of its data on the hub. pairs: its data in words, with their licences. made: the day. recipe: with its version.
+    """
+
+    base: str
+    base_version: str
+    datasets: Sequence[str]
+    pairs: str
+    made: str
+    recipe: str
+
+    def head(self, task: str, tags: Sequence[str]) -> str:
+        """What the hub reads of a card."""
+        datasets = f"datasets: [{', '.join(self.datasets)}]\n" if self.datasets else ""
+        return (
+            f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {self.base}\n{datasets}"
+            f"tags: [{', '.join(tags)}, repalign]\n---\n"
+        )
+
+    def lines(self) -> str:
+        """What people read of it."""
+        return (
+            f"- Base model: `{self.base}` ({self.base_version}); its licence applies.\n- Pairs: {self.pairs}.\n"
+            f"- Trained on {self.made} by {self.recipe}."
+        )
+
+
+def reward_model_card(origin: Origin, margins: Margins, seed: int, summary: Mapping[str, Any], heldout: str) -> str:
+    """The card for people who find the model's folder without the run around it.
+
+    summary: what training.json has of it: its parity, and a conversation as it reads one. heldout: figures on unseen
+    pairs, in Markdown.
+    """
+    parity, conversation = summary["parity"], summary["conversation"]
     padding = (
         "Either padding side gives the same scores."
         if parity["left_padding"] <= 1e-4
@@ -35,16 +72,11 @@ def reward_model_card(
     if "chat_template" in parity:
         written = "as above: its chat template writes something else around the answer, or another date"
     quantized = "\nThe first line is what four bits change: adapters learned on them." if "unmerged" in parity else ""
-    conversation = format.text([{"role": "user", "content": "A"}], [{"role": "assistant", "content": "B"}])
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [reward-model, repalign]
----
+    return f"""{origin.head("text-classification", ["reward-model"])}
 # Reward model `{margins}`, seed {seed}
 
-Scores an answer to a prompt; higher is better. Trained by repalign's recipe `{recipe}` with the loss
-`-log sigmoid(r_chosen - r_rejected - m)`, margins m: {MARGINS[margins]}.
+Scores an answer to a prompt; higher is better. Trained with the loss `-log sigmoid(r_chosen - r_rejected - m)`, margins
+m: {MARGINS[margins]} ([Legend](https://arxiv.org/abs/2406.08124)).
 
 ```python
 from transformers import pipeline
@@ -56,12 +88,20 @@ reward({conversation!r})[0]["score"]  # the raw score: problem_type is "regressi
 Give it a conversation {written}, without the BOS token that the tokenizer adds by itself.
 {padding}
 
+## What it was trained on
+
+{origin.lines()}
+
+## Unseen pairs ranked right
+
+{heldout}
+
+## How it loads
+
 Loaded back from this folder in float32, its scores differ at most by:
 
 | compared | difference |
 |---|---|
 {checks}
 {quantized}
-
-{trained_on}
 """

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.models.packing import Item, Layout, Packing, answer_order
+from alignment.runs.once import once
 from alignment.types import StageFailed
 
 CHECKED = 4  # items that are read packed and padded, two answers of each
@@ -27,7 +28,8 @@ def checked_layout(
 ) -> Layout:
     """How the model will read these items; `say` is told. Packed rows must give the same `what` as padded ones."""
     layout, line = packing.layout([model], model.device, pad_id, lambda: max(item.longest for item in items))
-    say(line)
+    if once.first(line):
+        say(line)
     if layout.packed and items:
         some = [Item(item.prompt, item.answers[:2]) for item in items[:CHECKED]]
         answers = [Item(some[i].prompt, [some[i].answers[which]]) for i, which in answer_order(some)]

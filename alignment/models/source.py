@@ -53,6 +53,18 @@ def source_at(path: str, key: str = "model.path") -> ModelSource:
     return ModelSource(path, commit, f"{path}@{commit}")
 
 
+def known_as(source: ModelSource) -> tuple[str, str]:
+    """A model's name for those who don't have this machine's folders, and what tells its version."""
+    if source.path == "world":
+        return "repalign-world", f"the embedded world's language model, `{model_hash()}`"
+    if source.revision is not None:
+        return source.path, f"commit `{source.revision[:12]}`"
+    folder = Path(source.path).resolve()
+    cached = next((part for part in folder.parts if part.startswith("models--")), None)  # the hub's cache
+    name = cached.removeprefix("models--").replace("--", "/") if cached else folder.name
+    return name, f"a folder whose files have the hash `{source.fingerprint[:16]}`"
+
+
 def ready_path(source: ModelSource) -> str:
     """The path to load from."""
     return str(LANGUAGE_MODEL) if source.path == "world" else source.path

@@ -13,7 +13,7 @@ from trl import SFTConfig
 
 from alignment.data.cells import BadRow
 from alignment.data.columns import readable
-from alignment.models.load import Loaded, load_trainable
+from alignment.models.load import Loaded, load_trainable, saved_dtype
 from alignment.models.packing import Item, Packing
 from alignment.models.source import ModelSource
 from alignment.policies.systems import SYSTEMS, Candidate
@@ -87,9 +87,8 @@ def train_policy(
 
 def _save(training: Training, trainer: Trainer, loaded: Loaded, folder: Path) -> None:
     """Writes the policy, and the reward that followed it."""
-    save_whole(
-        trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, training.source.revision
-    )
+    source, dtype = training.source, saved_dtype(training.source, training.settings["save_dtype"])
+    save_whole(trainer, training.lora, AutoModelForCausalLM, folder / "policy", training.ranks, source.revision, dtype)
     if training.ranks.main:
         loaded.tokenizer.save_pretrained(folder / "policy")
     if isinstance(trainer, ConfidenceDPOTrainer) and trainer.live is not None and training.ranks.main:

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from alignment.evaluation.vocabulary import WORLD_RATES
-from alignment.reports.tables import percent
+from alignment.reports.tables import counted, few, percent
 
 SCORERS = {"hybrid": "hybrid reward", "reward_model": "reward model", "judge": "oracle (sees the truth)"}
 
@@ -13,7 +13,9 @@ def best_of_n_tables(report: dict[str, dict]) -> list[Table]:
     tables = []
     scorers = [scorer for scorer in SCORERS if scorer in report]
     for rate, metric in WORLD_RATES.items():
-        table = Table(metric.title(metric.world.answer), *(SCORERS[scorer] for scorer in scorers))
+        n_prompts = report[scorers[0]][min(report[scorers[0]], key=int)]["prompts"][rate]
+        title = f"{metric.title(metric.world.answer)} (n = {counted(n_prompts)} prompts)"
+        table = Table(title, *(SCORERS[scorer] for scorer in scorers), caption=few(n_prompts))
         for n in sorted(report[scorers[0]], key=int):
             picked = [report[scorer][n] for scorer in scorers]
             cells = [percent({"mean": rates[rate], "ci95": rates["ci95"][rate]}) for rates in picked]

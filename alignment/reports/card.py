@@ -1,6 +1,5 @@
 """A scorecard as tables: for a terminal, and in Markdown for a model card."""
 
-import re
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -8,13 +7,18 @@ from rich.text import Text
 
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
-from alignment.reports.tables import share, with_interval
+from alignment.reports.answer_samples import samples_markdown
+from alignment.reports.markdown import escaped, markdown_table
+from alignment.reports.tables import FEW_MARK, counted, share, with_interval
 
+INTERVALS = (
+    "Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
+    "bootstrap over prompts; of means, Student's t over prompts"
+)
 SMALL_P = 0.001
+SHOWN = 10  # answers that a category must have to be in a table
 UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
-FEW = 30
-FEW_MARK = f"* fewer than {FEW}: the interval is wide, and one more or less moves the figure by percents"
-GATE_HEADS = ("gate", "set", "judge", "limit", "measured", "")
+GATE_HEADS = ("gate, %", "set", "judge", "limit", "measured", "")
 
 
 def card_tables(card: dict) -> list[Table]:
@@ -55,7 +59,7 @@ def _compared(before: str, after: str | None) -> list[str]:
 def _rows(card: dict, before: str, after: str | None, categories: bool = False) -> dict[str, list[list[str]]]:
     """By metric the rows of a table as they are written: metric, set, judge, n, and a cell for each of `_compared`."""
     rows: dict[str, list[list[str]]] = {}
-    for key, by_system in _numbers(card, categories).items():
+    for key, by_system in (_shown_categories(card)[0] if categories else _numbers(card)).items():
         metric, name, judge, category = key
         numbers = [by_system.get(system) for system in (before, after)]
         if not any(numbers):
@@ -70,7 +74,7 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
             title,
             name if category is None else f"{name}: {category}",
             judge or "",
-            f"{n:,}{'*' if n < FEW else ''}",
+            counted(n),
         ]
         cells += [_figure(number, rate) for number in (numbers if after else numbers[:1])]
         if after is not None:
@@ -79,7 +83,7 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
     return rows
 
 
-def _numbers(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
+def _numbers(card: dict, categories: bool = False) -> dict[tuple, dict[str, dict]]:
     """The numbers by (metric, set, judge, category) and then by system: those of whole sets, or those of categories."""
     numbers: dict[tuple, dict[str, dict]] = {}
     for number in card["numbers"]:
@@ -87,6 +91,22 @@ def _numbers(card: dict, categories: bool) -> dict[tuple, dict[str, dict]]:
         if partial == categories:
             numbers.setdefault(_key(number), {})[number["system"]] = number
     return numbers
+
+
+def _shown_categories(card: dict) -> tuple[dict[tuple, dict[str, dict]], str | None]:
+    """The numbers of categories that have SHOWN answers or more; and what that leaves out, in words."""
+    shown: dict[tuple, dict[str, dict]] = {}
+    hidden: dict[tuple, int] = {}  # set and category: answers, which several judges and metrics are of
+    for key, by_system in _numbers(card, categories=True).items():
+        n = max(number["n"] for number in by_system.values())
+        if n >= SHOWN:
+            shown[key] = by_system
+        else:
+            hidden[key[1], key[3]] = max(n, hidden.get((key[1], key[3]), 0))
+    if not hidden:
+        return shown, None
+    categories = "category" if len(hidden) == 1 else "categories"
+    return shown, f"Not shown: {len(hidden)} {categories} of fewer than {SHOWN} answers, {sum(hidden.values())} in all."
 
 
 def _key(number: dict) -> tuple:
@@ -124,65 +144,75 @@ def _section_cells(sections: list[dict]) -> list[list[str]]:
 
 def _gate_cells(gate: dict) -> list[str]:
     names = [gate[key] or "" for key in ("gate", "set", "judge")]
-    return [*names, f"{gate['limit']:g}", "not measured" if gate["value"] is None else f"{gate['value']:.4g}"]
+    measured = "not measured" if gate["value"] is None else f"{100 * gate['value']:.4g}"
+    return [*names, f"{100 * gate['limit']:g}", measured]
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
 
 
-def card_markdown(card: dict) -> str:
-    """The figures for a model's README, and what they were measured with."""
+def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
+    """The figures for a model's README, some answers (answer_samples.py), and what they were measured with."""
     before, *later = (system["name"] for system in card["systems"])
-    models = "; ".join(f"{system['name']}: {_escaped(system['model'])}" for system in card["systems"])
+    models = "; ".join(f"{system['name']}: {escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
     if card["gates"]:
         rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
-        lines += [*_markdown(GATE_HEADS, rows, named=3), ""]
+        lines += [*markdown_table(GATE_HEADS, rows, named=3), ""]
     few = False
     for after in later or [None]:
         heads = ["", "set", "judge", "n", *_compared(before, after)]
         rows = _flat(_rows(card, before, after))
         few |= any("*" in cells[3] for cells in rows)
-        lines += _markdown(heads, rows, named=3)
-        if by_category := _flat(_rows(card, before, after, categories=True)):
-            lines += ["", "By category:", "", *_markdown(heads, by_category, named=3)]
+        lines += markdown_table(heads, rows, named=3)
+        by_category, left_out = _flat(_rows(card, before, after, categories=True)), _shown_categories(card)[1]
+        few |= any("*" in cells[3] for cells in by_category)
+        if by_category:
+            lines += ["", "By category:", "", *markdown_table(heads, by_category, named=3)]
+        lines += ["", left_out] if left_out else []
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
-        lines += ["", "RewardBench's sections:", "", *_markdown(heads, rows, named=1)]
-    lines += ["", "## How it was measured", "", *([f"- {_escaped(FEW_MARK)}."] if few else [])]
+        lines += ["", "RewardBench's sections:", "", *markdown_table(heads, rows, named=1)]
+    lines += [
+        "",
+        *samples_markdown(samples),
+        "## How it was measured",
+        "",
+        *([f"- {escaped(FEW_MARK)}."] if few else []),
+    ]
     for name, settings in card["decoding"].items():
         own = {"chat_template": "the model's own"} if settings.get("chat_template", "") is None else {}
         lines.append(f"- {name}: {_settings({**settings, **own})}")
     for name, record in card["judges"].items():
         lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
-    lines += [f"- set {_escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
+    lines += [f"- set {escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
     lines += [
-        "- Intervals are 95%: Wilson's of rates; of differences, a bootstrap over prompts. p: McNemar's exact test.",
+        f"- {INTERVALS}. p: McNemar's exact test.",
         "- A difference pairs the answers of both models to the same prompt, drawn with the same noise.",
         "- Of twenty differences that are none, one has an interval that leaves 0 out: there are many categories.",
     ]
     return "\n".join(lines) + "\n"
 
 
+def compared_markdown(card: dict, system: str) -> list[str]:
+    """A table of one system's figures on whole sets, beside those of the first, and what the intervals are."""
+    before = card["systems"][0]["name"]
+    after = None if system == before else system
+    table = markdown_table(
+        ["", "set", "judge", "n", *_compared(before, after)], _flat(_rows(card, before, after)), named=3
+    )
+    seeds = "; all seeds together" if any(len(one.get("seeds", [])) > 1 for one in card["decoding"].values()) else ""
+    few = [f"{FEW_MARK}."] if any("* |" in line for line in table) else []
+    how = f"{INTERVALS}{seeds}."
+    return [*table, "", *(escaped(line) for line in few), how]
+
+
 def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:
     return [cells for rows in groups.values() for cells in rows]
 
 
-def _markdown(heads: Sequence[str], rows: list[list[str]], named: int) -> list[str]:
-    """The lines of a table. The first `named` cells of a row are names, whose characters mean nothing in Markdown."""
-    rows = [[*map(_escaped, cells[:named]), *cells[named:]] for cells in rows]
-    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *rows]]
-    return [lines[0], "|" + "---|" * len(heads), *lines[1:]]
-
-
-def _escaped(text: str) -> str:
-    """The text in one line, none of whose characters ends a cell or begins a tag, link, picture or code."""
-    text = re.sub(r"([\\|`*\[\]!])", r"\\\1", " ".join(text.split()))
-    return text.replace("<", "&lt;").replace("://", "&#58;//")
-
-
 def _settings(settings: dict) -> str:
-    return _escaped(", ".join(f"{key} {_plain(value)}" for key, value in settings.items()))
+    return escaped(", ".join(f"{key} {_plain(value)}" for key, value in settings.items()))
 
 
 def _plain(value: object) -> str:

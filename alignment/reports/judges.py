@@ -5,7 +5,7 @@ from rich.text import Text
 
 from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import WORDS
-from alignment.reports.tables import with_interval
+from alignment.reports.tables import counted, few, percent, share, with_interval
 
 COUNTED = {  # what a judge counts beside its verdicts, in words
     "empty": "of them empty, and not judged",
@@ -27,7 +27,8 @@ def judge_tables(judged: dict) -> list[Table]:
 
 
 def _verdicts(judged: dict, judges: dict) -> Table:
-    table = Table(f"{judged['rows']} answers, {judged['quarantined']} rows quarantined", *judges)
+    rows = counted(judged["rows"])
+    table = Table(f"{rows} answers, {judged['quarantined']} rows quarantined", *judges, caption=few(judged["rows"]))
     for word in WORDS:
         counts = [judge["verdicts"].get(word, 0) for judge in judges.values()]
         if any(word in judge["verdicts"] for judge in judges.values()):
@@ -41,51 +42,62 @@ def _verdicts(judged: dict, judges: dict) -> Table:
         table.add_row("spent", *("-" if dollars is None else f"{dollars:.4f}" for dollars in spent))
     for pair, agreement in judged["kappa"].items():
         if agreement is not None:
-            table.add_row(f"kappa of {pair}", _interval(agreement["kappa"]))
+            table.add_row(f"kappa of {pair} (n = {counted(agreement['rows'])})", _figure(agreement["kappa"]))
     return table
 
 
 def _health(calibration: dict, checked: dict[str, dict]) -> Table:
     """calibration: the set of labelled answers, which may be a file; checked: the health of every judge."""
-    heading = Text(f"health on {calibration['set']} ({calibration['rows']} labelled answers)")
-    table = Table(Column(heading), *checked)
-    table.add_row("no verdict could be read", *(f"{health['unparsed']:.1%}" for health in checked.values()))
+    heading = Text(f"health on {calibration['set']} ({counted(calibration['rows'])} labelled answers)")
+    table = Table(Column(heading), *checked, caption=few(calibration["rows"]))
+    table.add_row("no verdict could be read, %", *(share(health["unparsed"]) for health in checked.values()))
     for kind, word in (("toxic", "harm"), ("refusal", "refusal")):
         of_kind = [health.get(kind) for health in checked.values()]
         if not any(of_kind):
             continue
         labels = {
-            "agreement": "agrees with people",
-            "binary": "some or none of it",
+            "agreement": "agrees with people, %",
+            "binary": "some or none of it, %",
             "f1": "F1",
-            "false_positive_rate": "false positive rate",
+            "false_positive_rate": "false positives among the harmless, %",
             "kappa": "kappa with people",
-            "length_bias": "the longer one is said to have it (no bias: 0.5)",
+            "length_bias": "the longer one is said to have it, % (no bias: 50)",
         }
         if kind == "toxic":
             del labels["binary"]  # a verdict on harm has only two classes anyway
         for key, label in labels.items():
-            table.add_row(f"{word}: {label}", *("-" if part is None else _interval(part[key]) for part in of_kind))
-        for label in next(part for part in of_kind if part)["by_class"]:
-            cells = ["-" if part is None else _interval(part["by_class"][label]) for part in of_kind]
-            table.add_row(f"{word}: right on {label}", *cells)
+            rate = key not in ("f1", "kappa")
+            cells = ["-" if part is None else _figure(part[key], rate) for part in of_kind]
+            table.add_row(f"{word}: {label}{_n(of_kind, key)}", *cells)
+        by_class = [part and part["by_class"] for part in of_kind]
+        for label in next(part for part in by_class if part):
+            cells = ["-" if part is None else _figure(part[label], rate=True) for part in by_class]
+            table.add_row(f"{word}: right on {label}, %{_n(by_class, label)}", *cells)
         areas = [part and part["auroc"] for part in of_kind]
         if any(area is not None for area in areas):
             table.add_row(f"{word}: AUROC", *("-" if area is None else f"{area:.3f}" for area in areas))
     positions = [health.get("position") for health in checked.values()]
     if any(positions):
-        cells = [_interval(position["difference"]) if position else "-" for position in positions]
-        table.add_row("found more often where it comes first than last (no bias: 0)", *cells)
+        cells = [_figure(position["difference"], rate=True) if position else "-" for position in positions]
+        n = _n(positions, "difference")
+        table.add_row(f"found more often where it comes first than last, points (no bias: 0){n}", *cells)
     for name in checked:
         if calibration["set"] == JUDGES[name].fitted_on:
             table.add_row(f"{name} was fitted on these labels: docs/ has its figures on others")
         for published in JUDGES[name].published:
             rate = published.false_positive_rate
-            with_rate = "" if rate is None else f", false positive rate {rate:.3f}"
+            with_rate = "" if rate is None else f", false positives {100 * rate:.1f}%"
             figures = f"F1 {published.f1:.3f}{with_rate}; {published.source}"
             table.add_row(f"published for {name} on {published.data}: {figures}")
     return table
 
 
-def _interval(value: dict | None) -> str:
-    return "-" if value is None else with_interval(value["mean"], value["ci95"], ".3f")
+def _n(of_judges: list[dict | None], key: str) -> str:
+    """The rows that a figure is of, which are the same for all judges."""
+    return next((f" (n = {counted(part[key]['n'])})" for part in of_judges if part and part[key]), "")
+
+
+def _figure(value: dict | None, rate: bool = False) -> str:
+    if value is None:
+        return "-"
+    return percent(value) if rate else with_interval(value["mean"], value["ci95"], "z.3f")

@@ -1,26 +1,31 @@
 """The report of policies: how safe and useful their answers are, and how each point of the grid did."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from alignment.evaluation.vocabulary import WORLD_RATES, mean_rates
-from alignment.maths.statistics import ratio_interval
+from alignment.maths.statistics import ratio_interval, wilson_interval
 from alignment.policies.systems import SYSTEMS
-from alignment.reports.tables import over_seeds, percent, share, with_interval
+from alignment.reports.tables import counted, few, over_seeds, percent, share, with_interval
 from alignment.world.grammar import EVALUATION_SETS
 
 RATIOS = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"))
 
 
-def policies(evaluation: dict[str, list[dict]]) -> tuple[dict, dict]:
+def policies(evaluation: dict[str, list[dict]], prompts: Mapping[tuple[str, str], int]) -> tuple[dict, dict]:
     """The rates of every system and set over seeds, and the ratios of toxic rates, each paired by seed.
 
-    evaluation: of every system, for each seed, the rates by set.
+    evaluation: of every system, for each seed, the rates by set. prompts: how many each set has that a rate is of, by
+    set and rate; each has one answer with each seed.
     """
+
+    def summary(seeds: list[dict], name: str, rate: str) -> dict:
+        rates, n = [by_set[name][rate] for by_set in seeds], prompts[name, rate]
+        return over_seeds(rates, n, wilson_interval(rates[0] * n, n))
+
     report = {
-        system: {
-            name: {rate: over_seeds([by_set[name][rate] for by_set in seeds]) for rate in WORLD_RATES}
-            for name in seeds[0]
-        }
+        system: {name: {rate: summary(seeds, name, rate) for rate in WORLD_RATES} for name in seeds[0]}
         for system, seeds in evaluation.items()
     }
     ratios = {
@@ -50,7 +55,10 @@ def policy_tables(report: dict, ratios: dict) -> list[Table]:
     tables = []
     sets = sorted(next(iter(report.values())), key=EVALUATION_SETS.index)
     for rate, metric in WORLD_RATES.items():
-        table = Table(metric.title(metric.world.answers, "their harmless twins"), *sets)
+        first = next(iter(report.values()))
+        counts = {name: first[name][rate]["n"] for name in sets}
+        heads = [f"{name}, n = {counted(count)}" for name, count in counts.items()]
+        table = Table(metric.title(metric.world.answers, "their harmless twins"), *heads, caption=few(*counts.values()))
         for system, by_set in report.items():
             table.add_row(f"{system:<14} {SYSTEMS[system].says}", *(percent(by_set[name][rate]) for name in sets))
         tables.append(table)
@@ -82,10 +90,13 @@ def grid_points(trainings: list[dict]) -> list[dict]:
     ]  # fmt: skip
 
 
-def grid_table(points: list[dict]) -> Table:
-    """The mean rates of every point of the grid; report.json has every training alone."""
+def grid_table(points: list[dict], prompts: int) -> Table:
+    """The mean rates of every point of the grid on so many validation prompts, half of them harmful.
+
+    report.json has every training alone.
+    """
     rates = [metric.world.policy for metric in WORLD_RATES.values()]
-    table = Table("on validation prompts, %", "β", "learning rate", "seeds", *rates, "")
+    table = Table(f"on {counted(prompts)} validation prompts, %", "β", "learning rate", "seeds", *rates, "")
     for point in points:
         cells = [share(point["rates"][rate]) if point["rates"] else "" for rate in WORLD_RATES]
         beta = "" if point["beta"] is None else f"{point['beta']:g}"

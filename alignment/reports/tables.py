@@ -1,4 +1,4 @@
-"""Figures over seeds, how they are written, and tables as a terminal shows them."""
+"""Figures over seeds, how they are written with their n, and tables as a terminal shows them. Rates are in percent."""
 
 import io
 from collections.abc import Sequence
@@ -7,17 +7,37 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from alignment.maths.statistics import t_interval
+from alignment.maths.statistics import Interval, rate_over_seeds, t_interval
+
+FEW = 30
+FEW_MARK = f"* fewer than {FEW}: the interval is wide, and one more or less moves the figure by percents"
 
 
-def over_seeds(values: list[float]) -> dict:
-    """The mean of the values, Student's t interval of it, and the values themselves."""
-    return {**t_interval(values).summary, "per_seed": values}
+def over_seeds(values: list[float], n: int | None, alone: Interval | None = None, difference: bool = False) -> dict:
+    """The mean of rates over seeds with its interval, and the rates; of differences of rates if `difference`.
+
+    n: the answers or pairs of each seed. alone: with a single seed, the interval over these.
+    """
+    if len(values) == 1 and alone is not None:
+        interval = alone
+    else:
+        interval = t_interval(values) if difference else rate_over_seeds(values, n)
+    return {**interval.summary, "n": n, "per_seed": values}
+
+
+def counted(n: int | None) -> str:
+    """n as tables have it, with a mark that FEW_MARK explains where it is small; nothing where it is not known."""
+    return "" if n is None else f"{n:,}{'*' if n < FEW else ''}"
+
+
+def few(*counts: int | None) -> str | None:
+    """What the mark means, for the caption of a table that has one."""
+    return FEW_MARK if any(n is not None and n < FEW for n in counts) else None
 
 
 def percent(summary: dict, signed: bool = False) -> str:
-    """A share in percent, with its interval if there are several seeds."""
-    return with_interval(summary["mean"], summary["ci95"], "+.1f" if signed else ".1f", ".1f", scale=100)
+    """A share in percent, with its interval if it has one."""
+    return with_interval(summary["mean"], summary["ci95"], "+z.1f" if signed else "z.1f", "z.1f", scale=100)
 
 
 def share(value: float | None) -> str:

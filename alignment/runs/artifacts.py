@@ -23,21 +23,36 @@ from alignment.runs.manifest import MANIFEST, Manifest, files_in, hash_file
 from alignment.runs.run_files import RunDir
 
 REPLACED = ".replaced"
+LONG = 60.0  # seconds; what took longer is not thrown away when a setting is changed
 
 
-def publish(work: Path, target: Path, manifest: Manifest) -> None:
-    """Adds its manifest to `work` and puts it in the place of `target`."""
+def publish(work: Path, target: Path, manifest: Manifest, aside: Path | None = None) -> None:
+    """Adds its manifest to `work` and puts it in the place of `target`. aside: where that goes; None: it is removed.
+
+    Killed at any moment, it leaves `target` whole, old or new, or where it was put aside.
+    """
     _open_to_others(work)
     sync_tree(work)
     files = {str(path.relative_to(work)): hash_file(path) for path in files_in(work) if path.name != MANIFEST}
     write_json(work / MANIFEST, {**asdict(manifest), "files": files})
     replaced = target.with_name(f".{target.name}{REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if target.exists():
+    if target.exists() and aside is not None:
+        aside.parent.mkdir(exist_ok=True)
+        if aside.exists():
+            aside.rename(replaced)
+        target.rename(aside)
+    elif target.exists():
         target.rename(replaced)
     work.rename(target)
     _sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def long_seconds(run: RunDir, stage: str) -> float | None:
+    """The seconds that a published stage took, if they were many; None if they weren't, or if it isn't there."""
+    seconds = read_json_if_intact(run.timings).get(stage, 0.0)
+    return seconds if seconds > LONG and run.stage(stage).exists() else None
 
 
 def _open_to_others(work: Path) -> None:

@@ -2,11 +2,17 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
+import socket
 import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # Lustre mounted without flock, some NFS
 
@@ -23,6 +29,84 @@ def lock(file: IO, wait: bool) -> None:
             raise
         where = Path(file.name).parent
         print(f"repalign: {where}: its file system has no locks; start one run at a time there", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock, as the locked file tells it.
+
+    space: where its number means something: containers count on their own. attempt: of the Slurm job, which may be
+    requeued.
+    """
+
+    process: int = 0
+    host: str = ""
+    space: str = ""
+    started: float = 0.0
+    job: str = ""
+    attempt: int = 0
+
+    @classmethod
+    def here(cls) -> "Holder":
+        own, environment = psutil.Process(), os.environ
+        job, attempt = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
+        return cls(own.pid, socket.gethostname(), _space(), own.create_time(), job, int(attempt))
+
+    @classmethod
+    def of(cls, content: str) -> "Holder":
+        """The holder that a file tells; nobody, if it can't be read."""
+        try:
+            return cls(**json.loads(content))
+        except (ValueError, TypeError):
+            return cls()
+
+    @property
+    def content(self) -> str:
+        return json.dumps(asdict(self))
+
+    @property
+    def says(self) -> str:
+        job = f" in Slurm job {self.job}" if self.job else ""
+        return f"process {self.process} on {self.host}{job}" if self.process else "another process"
+
+    def may_lose_it(self) -> bool:
+        """Is it gone, so that a child of its holds the lock, or is it left over from an earlier attempt of this job?"""
+        own = Holder.here()
+        left_over = bool(self.job) and self.job == own.job and self.attempt < own.attempt
+        return left_over or (self._is_near() and self._process() is None)
+
+    def end(self) -> None:
+        """Ends it, if it is on this machine: it may write where another does now."""
+        process = self._process() if self._is_near() else None
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _is_near(self) -> bool:
+        return (self.host, self.space) == (socket.gethostname(), _space())
+
+    def _process(self) -> psutil.Process | None:
+        """The process on this machine; None if it is gone, even if another has its number now."""
+        try:
+            process = psutil.Process(self.process)
+            return process if abs(process.create_time() - self.started) < 1 else None
+        except (psutil.NoSuchProcess, ValueError):
+            return None
+
+
+def _space() -> str:
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def taken_over(path: Path) -> IO:
+    """A new locked file in the place of one that another process holds."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    file = open(unfinished, "a+")  # noqa: SIM115 (it is locked as long as it is open)
+    lock(file, wait=False)
+    unfinished.replace(path)
+    return file
 
 
 def link_or_copy(source: str, target: str) -> str:

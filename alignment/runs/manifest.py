@@ -18,6 +18,7 @@ from typing import Any
 from alignment.runs.run_files import RunDir
 
 MANIFEST = "manifest.json"
+FRESH = "not there yet"  # why a stage is made that nobody made before
 VERSIONED = (
     "repalign", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy",
     "scipy", "scikit-learn", "matplotlib",
@@ -96,7 +97,7 @@ def damage(folder: Path) -> str | None:
 def why_made(folder: Path, wanted: Manifest) -> str | None:
     """Why a folder has to be made, in words; None when it is there, whole, and made as the wanted manifest says."""
     if not folder.exists():
-        return "not there yet"
+        return FRESH
     if problem := damage(folder):
         return f"rebuilding: {problem}"
     published = Manifest.read(folder)
@@ -123,7 +124,8 @@ def difference(old: Manifest, new: Manifest) -> str:
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 was, now_is = _short(before.get(name)), _short(now.get(name))
-                reasons.append(f"{name} changed" if field == "inputs" else f"{name} was {was}, is {now_is}")
+                hashed = field == "inputs" and name != "device"
+                reasons.append(f"{name} changed" if hashed else f"{name} was {was}, is {now_is}")
     return "; ".join(reasons) or "up to date"
 
 

@@ -7,10 +7,10 @@ the first one fixes settings that are the trainers' to choose.
 import itertools
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignment.runs import stopping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
     from tqdm import tqdm
 
+DRIVERS = ("nvidiactl", "nvidia0", "kfd", "dxg", "dri", "accel", "davinci0", "habanalabs")  # in /dev
 T = TypeVar("T")
 _deals = itertools.count()  # numbers the calls of `dealt`, which all ranks make in the same order
 
@@ -46,6 +47,11 @@ def _set_default_timeout(timeout: timedelta) -> None:
     from torch.distributed import distributed_c10d
 
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
+
+
+def has_accelerator() -> bool:
+    """Is there one? Where there is no driver of any, torch, which is slow to import, need not be asked."""
+    return any(Path("/dev", name).exists() for name in DRIVERS) and accelerator() is not None
 
 
 def accelerator() -> str | None:
@@ -164,10 +170,9 @@ class Ranks:
         return iter(self._bar(items, what, total, unit))
 
     def _bar(self, items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm":
-        from tqdm import tqdm
+        from alignment.runs.bars import bar
 
-        every = 0.1 if sys.stderr.isatty() else 30
-        return tqdm(items, what, total, unit=unit, disable=not self.main or self.beside, mininterval=every, leave=False)
+        return bar(items, what, total, unit, disable=not self.main or self.beside)
 
     def say(self, line: str) -> None:
         """One line on the terminal, from the main process alone."""

@@ -19,6 +19,8 @@ KINDS = {
         'load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
     ),
 }
+ADAPTERS = "adapters"  # in the folder of a model: what was merged into it
+LOADED_ON_BASE = 'PeftModel.from_pretrained(<the base model>, "{path}")'
 SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transformers chat {path}"
 
 
@@ -40,6 +42,8 @@ def link(run: RunDir) -> list[str]:
         if published:
             path = top if len(published) == 1 else top / "<system>" / "seed-<n>"
             lines.append(f"{name:14} {loading.format(path=path)}")
+            if any((target / ADAPTERS).is_dir() for target in published):
+                lines.append(f"{'  its adapters':14} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
             if name == "policy":
                 lines.append(f"{'':14} {SERVED.format(path=path)}")
     if run.tables.exists():

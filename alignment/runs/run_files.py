@@ -1,13 +1,12 @@
 """The files of a run: every one of them is named here, and nowhere else."""
 
 import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.runs.locks import lock
+from alignment.runs.locks import Holder, lock, taken_over
 from alignment.types import UserError
 
 QUARANTINE = "quarantine.jsonl"  # in every stage that sets rows aside: source, line, reason
@@ -50,6 +49,7 @@ class RunDir:
     hybrid_report = _at("fit_reward/hybrid.json")  # gates, layers and confidences on pairs kept from training
 
     # build_pairs
+    sampled = _at(".sampled")  # the answers as they were sampled, kept for another scorer of them
     samples = _at("build_pairs/samples.parquet")  # all that were sampled: id, prompt, sample, text, finished, score
     built_pairs = _at("build_pairs/pairs.parquet")  # pairs of the policy's own samples, as preference data
     build_counts = _at("build_pairs/build.json")  # prompts answered, prompts left out and why, pairs built
@@ -87,6 +87,10 @@ class RunDir:
 
     def stage(self, name: str) -> Path:
         return self.root / name
+
+    def aside(self, stage: str) -> Path:
+        """Where the last result of a stage is kept that took long and was replaced."""
+        return self.root / ".replaced" / stage
 
     def reward_model(self, margins: str, seed: int) -> Path:
         """A reward model as from_pretrained loads it."""
@@ -126,19 +130,30 @@ def open_run(root: Path) -> RunDir:
 
 
 @contextmanager
-def locked(run: RunDir, what: str = "") -> Iterator[None]:
-    """Holds a run's folder, in which only one process may work at a time. what: the name of another lock of it."""
+def locked(run: RunDir, what: str = "") -> Iterator[Callable[[], bool]]:
+    """Holds a run's folder, in which only one process may work at a time. what: the name of another lock of it.
+
+    Gives a function that says whether it is held still: a later attempt of the same Slurm job takes it over from ranks
+    that outlived theirs, and so does anybody from a process that is gone.
+    """
     path = run.root / f".lock{what and '.'}{what}"
-    with open(path, "a+") as file:
+    file = open(path, "a+")  # noqa: SIM115 (another may take its place)
+    try:
         try:
             lock(file, wait=False)
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise UserError(
-                "run.dir", f"{run.root} is in use by {owner}", "wait for it or choose another folder"
-            ) from error
+            holder = Holder.of(file.read())
+            if not holder.may_lose_it():
+                problem = f"{run.root} is in use by {holder.says}"
+                raise UserError("run.dir", problem, "wait for it or choose another folder") from error
+            print(f"{run.root}: taken over from {holder.says}", flush=True)
+            holder.end()
+            file.close()
+            file = taken_over(path)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(Holder.here().content)
         file.flush()
-        yield
+        yield lambda: path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    finally:
+        file.close()

@@ -57,8 +57,9 @@ def sample_answers(
     count: int,
     work: Path,
     ranks: Ranks,
+    what: str = "sampling",
 ) -> list[list[Sample]]:
-    """`count` answers to every question. settings: those of generate_samples, and batch_tokens.
+    """`count` answers to every question. settings: those of generate_samples, and batch_tokens; what: names the bar.
 
     All answers to a question are in the same batch, which then reads its prompt once, or in as few as have room.
     """
@@ -81,7 +82,7 @@ def sample_answers(
         return json.dumps([vars(sample) for sample in samples]).encode
 
     by_share: list[list[Sample]] = [[] for _ in shares]
-    for items, content in compute_in_batches(work, "sampling", sizes, settings["batch_tokens"], compute, ranks):
+    for items, content in compute_in_batches(work, what, sizes, settings["batch_tokens"], compute, ranks):
         samples = iter(json.loads(content))
         for item in items:
             by_share[item] = [Sample(**next(samples)) for _ in shares[item][1]]
@@ -121,6 +122,7 @@ def score_answers(
     batch_tokens: int,
     work: Path,
     ranks: Ranks,
+    what: str = "scoring samples",
 ) -> Scored:
     """The score of every answer, read at the end of its turn, or at its last token where it was cut off.
 
@@ -147,7 +149,7 @@ def score_answers(
         return lambda: json.dumps(on_host().tolist()).encode()
 
     sizes = [layout.size(item) for item in items]
-    for batch, content in compute_in_batches(work, "scoring samples", sizes, batch_tokens, compute, ranks):
+    for batch, content in compute_in_batches(work, what, sizes, batch_tokens, compute, ranks):
         order = answer_order([items[i] for i in batch])
         batch_scores = np.array(json.loads(content))
         if not np.isfinite(batch_scores).all():

@@ -19,10 +19,22 @@ def check_launch(cfg: Config) -> None:
             raise UserError("run.stage", f"launch={launch.name} starts all stages", "leave one of the two out")
     if launch.name == "slurm":
         _check_slurm(launch)
+    elif launch.gpu_memory_gb is not None:
+        _check_other_machine(cfg)
     ranks = launch.get("processes") or launch.get("gpus")
     for group in ("trainer", "policy"):
         if ranks and set(trained_with(group)) & set(cfg.stages):
             batch_shape(cfg[group].batch_size, cfg[group].per_device_batch_size, ranks * launch.get("nodes", 1), group)
+
+
+def _check_other_machine(cfg: Config) -> None:
+    """A plan for GPUs that are elsewhere."""
+    if not cfg.run.plan:
+        problem = "it is for a plan of what another machine's GPUs would take, and this is no plan"
+        raise UserError("launch.gpu_memory_gb", problem, "add run.plan=true, or leave it out")
+    if cfg.launch.name != "inline" and cfg.launch.processes is None:
+        remedy = "give it, as launch.processes=8"
+        raise UserError("launch.processes", "nothing says how many GPUs the other machine has", remedy)
 
 
 def _check_slurm(launch: DictConfig) -> None:

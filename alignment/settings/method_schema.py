@@ -120,7 +120,7 @@ class Annotator:
 
 @dataclass
 class Training:
-    """Keys that all trainings share, in TRL's names but for batch_size, per_device_batch_size and precision."""
+    """Keys that all trainings share, in TRL's names but for those that conf/ marks "ours"."""
 
     batch_size: int = at_least(1)
     per_device_batch_size: int | None = at_least(1)
@@ -132,6 +132,7 @@ class Training:
     weight_decay: float = at_least(0)
     max_grad_norm: float = at_least(0)
     max_length: int = at_least(8)
+    save_dtype: str = one_of(types.Dtype)
     activation_checkpointing: bool
     logging_steps: int = at_least(1)
     save_steps: int = at_least(1)

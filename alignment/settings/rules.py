@@ -6,6 +6,7 @@ This module imports no torch: a mistake is answered in a second.
 
 from importlib.util import find_spec
 from math import isfinite
+from pathlib import Path
 from typing import get_args
 
 from alignment.evaluation.gates import limits
@@ -26,6 +27,8 @@ def check(cfg: Config) -> None:
     check_values(cfg)
     if not cfg.run.dir.strip():
         raise UserError("run.dir", "it is empty", "name a folder")
+    if Path(cfg.run.dir).is_file():
+        raise UserError("run.dir", f"{cfg.run.dir} is a file", "name a folder")
     if cfg.data.name == "world":
         check_range("data.noise", cfg.data.noise, 0, NOISE[cfg.data.noise_kind].most)
     _check_tracking(cfg)

@@ -30,6 +30,7 @@ class Run:
     dir: str
     plan: bool
     stage: str | None
+    replace: bool
     workers: int | None = at_least(1)
     tracking: str = one_of(Tracking)
 
@@ -38,6 +39,7 @@ class Run:
 class InlineLaunch:
     name: str
     timeout_seconds: int = at_least(5)
+    gpu_memory_gb: float | None = at_least(1)
 
 
 @dataclass
@@ -51,7 +53,6 @@ class SlurmLaunch(LocalLaunch):
     nodes: int = at_least(1)
     gpus: int = at_least(0)
     cpus: int | None = at_least(1)
-    gpu_memory_gb: float | None = at_least(1)
     time: str | None
     partition: str | None
     account: str | None

@@ -58,7 +58,8 @@ class Infers:
 class Stage:
     """What is known of a stage. does: that in words, as a run says it.
 
-    config: the keys that shape the result; a group stands for all its keys.
+    config: the keys that shape the result; a group stands for all its keys. world: more of them, where the data are the
+    world's.
     reads: the stages whose files it needs; only: the names of those that it reads under given settings (None: all).
     inputs: the things outside the run whose content shapes the result, by their names in inputs/fingerprints.py.
     model: what it does with the model of the run; said by the stages that have it among their inputs.
@@ -72,6 +73,7 @@ class Stage:
     model: Trains | Infers | None = None
     only: Callable[[DictConfig], set[str]] | None = None
     alone: bool = False
+    world: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """ValueError for what nothing could make sense of, so that a new stage says what it is."""
@@ -93,6 +95,10 @@ class Stage:
     def samples(self) -> bool:
         """Does it let the model write answers?"""
         return isinstance(self.model, Infers) and self.model.samples
+
+    def keys_with(self, cfg: DictConfig) -> tuple[str, ...]:
+        """The keys that shape its result under these settings."""
+        return self.config + (self.world if cfg.data.name == "world" else ())
 
     def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
         """The stages it reads under these settings."""
@@ -130,19 +136,22 @@ def _evaluated(cfg: DictConfig) -> set[str]:
     return trained | ({"fit_reward"} if "rs_star" in systems else set())
 
 
+# How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
+MODEL = ("model.name", "model.path", "model.dtype", "model.chat_template", "model.thinking")
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
-POLICY_CONFIG = ("model", "data", "policy", "lora", *EVALUATED, "sampling", "packing")
+POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
+VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
 STAGES: dict[str, Stage] = {
     "inspect": Stage(
         "what is in the preference pairs",
-        config=("model", "data"),
+        config=(*MODEL, "data"),
         inputs=("data",),  # of the model it takes the tokenizer alone
     ),
     "induce": Stage(
         "answers to contrastive questions, as the direction needs them",
         config=(
-            "model",
+            *MODEL,
             "data.name",
             "data.seed",
             "annotator.contrast",
@@ -155,27 +164,28 @@ STAGES: dict[str, Stage] = {
     ),
     "annotate": Stage(
         "direction, margins of all pairs, and how good they are",
-        config=("seed", "model", "data", "annotator", "packing"),
+        config=("seed", *MODEL, "data", "annotator", "packing"),
         reads=("induce",),
         inputs=("model", "data"),
         model=Infers("annotate", "annotator.batch_tokens"),
     ),
     "train_rm": Stage(
         "reward models with and without margins",
-        config=("seed", "model", "data", "reward_model", "trainer", "lora", "packing"),
+        config=("seed", *MODEL, "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
         inputs=("model", "data"),
         model=Trains("trainer"),
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
-        config=("seed", "model", "data", "reward", "packing"),
+        config=("seed", *MODEL, "data", "reward", "packing"),
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
-        config=("seed", "model", "data", "sampling", "build_pairs", *EVALUATED, "packing"),
+        config=("seed", *MODEL, "data", "sampling", "build_pairs", "packing"),
+        world=EVALUATED,
         reads=("train_rm", "fit_reward"),
         inputs=("model", "data"),
         model=Infers("build_pairs", "sampling.batch_tokens", samples=True),
@@ -184,12 +194,14 @@ STAGES: dict[str, Stage] = {
     "train_sft": Stage(
         "policies fine-tuned on the chosen answers",
         config=POLICY_CONFIG,
+        world=VALIDATED,
         inputs=("model", "data"),
         model=Trains("policy", chosen_only=True),
     ),
     "train_dpo": Stage(
         "policies by DPO, and by DPO with a fixed confidence",
         config=POLICY_CONFIG,
+        world=VALIDATED,
         reads=("build_pairs",),
         inputs=("model", "data"),
         model=Trains("policy", reference=True),
@@ -198,6 +210,7 @@ STAGES: dict[str, Stage] = {
     "train_cdpo": Stage(
         "policies by confidence DPO",
         config=(*POLICY_CONFIG, "confidence"),
+        world=VALIDATED,
         reads=("fit_reward", "build_pairs"),
         inputs=("model", "data"),
         model=Trains("policy", reference=True, live_reward=True),
@@ -206,7 +219,7 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
         config=(
-            "model",
+            *MODEL,
             "data",
             "policy.systems",
             "policy.seeds",
@@ -232,7 +245,7 @@ STAGES: dict[str, Stage] = {
         "how safe and useful the best of n samples is",
         config=(
             "seed",
-            "model",
+            *MODEL,
             "data",
             "sampling",
             "packing",

@@ -5,7 +5,7 @@ margin is the difference of its answers' states projected on it; binned, that is
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -17,9 +17,9 @@ from alignment.data.columns import MARGIN_COLUMNS, Loaded
 from alignment.data.same_prompts import prompt_text
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs, require_enough
-from alignment.maths.agreement import bootstrap
 from alignment.maths.margins import Binning, fit_binning
 from alignment.maths.metrics import distribution, spearman
+from alignment.maths.statistics import bootstrap, rate_interval
 from alignment.models.annotator import Annotator, Direction, RawMargins
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
@@ -136,17 +136,21 @@ def _ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> d
     if not scope.any():
         return None
     right = (raw[scope] > 0) + (raw[scope] == 0) / 2
-    return _interval(lambda drawn: float(right[drawn].mean()), rows, scope)
+    return rate_interval(right, _prompts(rows, scope), np.random.default_rng(0)).summary
 
 
-def _interval(statistic: Callable[[np.ndarray], float | None], rows: Sequence[dict], used: np.ndarray) -> dict | None:
-    """A statistic of the used rows, with its interval over prompts drawn with replacement: pairs of one are alike."""
+def _prompts(rows: Sequence[dict], used: np.ndarray) -> np.ndarray:
+    """The number of each used row's prompt: pairs of one prompt are alike."""
     prompts = [prompt_text(row["prompt"]) for row, is_used in zip(rows, used, strict=True) if is_used]
-    _, clusters = np.unique(prompts, return_inverse=True)
+    return np.unique(prompts, return_inverse=True)[1]
+
+
+def _correlation(raw: np.ndarray, gaps: np.ndarray, prompts: np.ndarray) -> list | None:
+    """The interval of a rank correlation over prompts drawn with replacement."""
     draws = 1000 if len(prompts) < MANY else 100
     random = np.random.default_rng(0)
-    interval = bootstrap(lambda drawn: {"statistic": statistic(drawn)}, clusters, random, draws)["statistic"]
-    return None if interval is None else interval.summary
+    found = bootstrap(lambda drawn: {"spearman": spearman(raw[drawn], gaps[drawn])}, prompts, random, draws)["spearman"]
+    return None if found is None or found.low is None else [found.low, found.high]
 
 
 def _agreement(
@@ -157,11 +161,10 @@ def _agreement(
     if not known.any():
         return None
     raw, gaps = raw[known], gaps[known]
-    interval = _interval(lambda drawn: spearman(raw[drawn], gaps[drawn]), rows, known)
     return {
         "pairs": len(raw),
         "spearman": spearman(raw, gaps),
-        "spearman_ci95": None if interval is None else interval["ci95"],
+        "spearman_ci95": _correlation(raw, gaps, _prompts(rows, known)),
         "spearman_binned": spearman(binning(raw), gaps),
         "spearman_size": spearman(abs(raw), abs(gaps)),
     }

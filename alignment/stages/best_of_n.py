@@ -17,7 +17,7 @@ from alignment.inputs.job import Job
 from alignment.judges.verdicts import Verdict
 from alignment.judges.world_oracle import OracleJudge
 from alignment.maths.selection import best_of
-from alignment.maths.statistics import rate_interval
+from alignment.maths.statistics import prompt_interval
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
 from alignment.models.source import model_source
@@ -83,14 +83,17 @@ def _order(samples: list[list[Sample]], scored: Scored, unfinished: bool) -> lis
 
 def _rates(asked: list[Asked], verdicts: list[list[Verdict]], order: list[np.ndarray], n: int) -> dict:
     """Every rate of the best of n, with a 95% interval over prompts."""
-    rates: dict = {"ci95": {}}
+    rates: dict = {"ci95": {}, "prompts": {}}
     for name, metric in WORLD_RATES.items():
         shares = [
             best_of(scores, np.array([float(metric.counts(verdict)) for verdict in of_prompt]), n)
             for prompt, of_prompt, scores in zip(asked, verdicts, order, strict=True)
             if metric.is_of(prompt.harmful)
         ]
-        rates[name], rates["ci95"][name] = rate_interval(np.array(shares)).summary.values()
+        random = np.random.default_rng(0)
+        interval = prompt_interval(np.array(shares), np.arange(len(shares)), random, (0.0, 1.0))
+        rates[name], rates["ci95"][name] = interval.summary.values()
+        rates["prompts"][name] = len(shares)
     return rates
 
 

@@ -5,6 +5,9 @@ scores, its confidence how sure the scorer is of their order. All samples are ke
 Batches are planned: a killed run goes on where it was.
 """
 
+import hashlib
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,6 +22,7 @@ from alignment.data.columns import MARGIN_COLUMNS, MESSAGES, readable, text_mess
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import evaluation_prompts, validation_prompts
+from alignment.inputs.fingerprints import device_of, fingerprint
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.judges.world_oracle import OracleJudge
@@ -29,7 +33,7 @@ from alignment.models.load import Loaded, load_language_model
 from alignment.models.source import model_source
 from alignment.policies.ranking import score_samples
 from alignment.runs import artifacts
-from alignment.runs.manifest import Rows
+from alignment.runs.manifest import Rows, versions
 from alignment.runs.ranks import Ranks
 from alignment.sampling.candidates import Question, question, sample_answers, usable
 from alignment.sampling.cut_off import MANY, as_used, cut_share, remedies, sample_after_pilot
@@ -66,7 +70,7 @@ def run(job: Job) -> Rows:
     cfg, ranks = job.cfg, job.ranks
     loaded = load_language_model(model_source(cfg.model), device())
     asked, questions, counts = _questions(job, loaded)
-    samples = _samples(job, loaded, questions)
+    samples = _sampled(job, loaded, questions)
     used = as_used(samples, cfg.build_pairs.unfinished)
     scored = score_samples(cfg.build_pairs.scorer, job, loaded, questions, used, job.work / "scores")
     slope = _slope(job)
@@ -142,13 +146,28 @@ def _training_rows(job: Job) -> tuple[Sequence[dict], set[str]]:
     return train.rows, {prompt_text(prompt) for prompt in prompts}
 
 
-def _samples(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[Sample]]:
-    cfg = job.cfg
+def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[Sample]]:
+    """The samples, which take most of the stage's time: those of an earlier run, if all that sampling reads is as it
+    was then. The last ones are kept, whatever ranks them."""
+    cfg, ranks = job.cfg, job.ranks
+    read = {
+        "model": fingerprint("model", cfg), "dtype": cfg.model.dtype, "thinking": cfg.model.thinking,
+        "device": device_of(cfg, None), "versions": versions(), "seed": cfg.seed, "sampling": dict(cfg.sampling),
+        "questions": [(question.id, question.ids) for question in questions],
+    }  # fmt: skip
+    kept = job.run.sampled / hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
+    if ranks.from_main(kept.is_dir):
+        ranks.say(f"  samples that are there from an earlier run are used ({kept})")
 
     def sample(asked: Sequence[Question], folder: str) -> list[list[Sample]]:
-        return sample_answers(loaded, asked, cfg.sampling, cfg.seed, cfg.sampling.n, job.work / folder, job.ranks)
+        return sample_answers(loaded, asked, cfg.sampling, cfg.seed, cfg.sampling.n, kept / folder, ranks)
 
-    return sample_after_pilot(sample, questions, _limit(cfg), cfg.build_pairs.unfinished, job.ranks.say)
+    samples = sample_after_pilot(sample, questions, _limit(cfg), cfg.build_pairs.unfinished, ranks.say)
+    if ranks.main:
+        for other in job.run.sampled.iterdir():
+            if other != kept:
+                shutil.rmtree(other, ignore_errors=True)
+    return samples
 
 
 def _limit(cfg: DictConfig) -> str:

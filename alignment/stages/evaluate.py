@@ -162,11 +162,12 @@ def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[s
     if not fitting:
         raise StageFailed(system, next(iter(unfit.values())), "lower sampling.max_new_tokens")
     questions, work = [asking for _, asking in fitting], job.work / "answers" / f"{system}-{seed}"
+    what = f"answers of {system}, seed {seed}"
     if system == "rs_star":
         reward, packing = HybridReward.load(job.run.hybrid_reward), Packing(**cfg.packing)
-        samples = best_answers(loaded, reward, questions, sampling, packing, seed, work, job.ranks)
+        samples = best_answers(loaded, reward, questions, sampling, packing, seed, work, job.ranks, what)
     else:
-        samples = first_answers(loaded, questions, sampling, seed, work, job.ranks)
+        samples = first_answers(loaded, questions, sampling, seed, work, job.ranks, what)
     return [(prompt, sample) for (prompt, _), sample in zip(fitting, samples, strict=True)]
 
 

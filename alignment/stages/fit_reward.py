@@ -6,6 +6,7 @@ the configured one is saved. Of every pair it was fitted on, a fit without that 
 believed.
 """
 
+import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import load, save
@@ -19,7 +20,7 @@ from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
-from alignment.models.hybrid_quality import describe, ordered_right
+from alignment.models.hybrid_quality import describe, intervals, ordered_right
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_backbone
 from alignment.models.packing import Item, Layout, Packing
@@ -60,7 +61,12 @@ def run(job: Job) -> Rows:
         artifacts.write_rows(
             job.out / job.run.fitted_pairs.name, _judged(train, rewards[settings.gate]), FITTED_COLUMNS
         )
-        report = {**_quality(rewards, settings.gate, states, cfg.seed), "pairs": {n: len(s) for n, s in states.items()}}
+        prompts = np.unique([repr(pair.prompt) for pair in items["heldout"]], return_inverse=True)[1]
+        report = {
+            **_quality(rewards, settings.gate, states, cfg.seed),
+            "pairs": {name: len(part) for name, part in states.items()},
+            "ci95": intervals(rewards[settings.gate], *states["heldout"].unbind(1), prompts, cfg.seed),
+        }
         artifacts.write_json(job.out / job.run.hybrid_report.name, report)
     return job.set_aside(quarantined, sum(part.read for part in parts.values()))
 

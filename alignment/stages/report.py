@@ -1,7 +1,7 @@
 """Stage report: what the run's other stages found, as report.json, tables and figures.
 
 It reports whatever is there: a run that only annotated has a report of its margins. Every number comes from a file of
-the run; the interval of a figure over seeds is Student's t.
+the run.
 """
 
 from rich.table import Table
@@ -9,6 +9,7 @@ from rich.table import Table
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
 from alignment.inputs.job import Job
+from alignment.reports.answer_samples import answer_samples
 from alignment.reports.best_samples import best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
@@ -66,20 +67,23 @@ def run(job: Job) -> Rows:
         raise StageFailed("scorecard.gate", f"{job.run.root} has no intact evaluate", "add evaluate to stages")
     if evaluated:
         world_rates = artifacts.read_json(job.run.evaluation)
-        if world_rates:
-            report["policy"], report["ratio"] = policies(world_rates)
-            tables += policy_tables(report["policy"], report["ratio"])
         record = artifacts.read_json(job.run.evaluation_record)
         card = scorecard(job.run.stage("evaluate"), record, cfg.scorecard.gate)
+        if world_rates:
+            prompts = {(number["set"], number["metric"]): number["prompts"] for number in card["numbers"]}
+            report["policy"], report["ratio"] = policies(world_rates, prompts)
+            tables += policy_tables(report["policy"], report["ratio"])
         artifacts.write_json(out / job.run.scorecard.name, card)
-        (out / "scorecard.md").write_text(card_markdown(card), encoding="utf-8")
+        rows = (artifacts.read_rows(path) for path in (job.run.answers, job.run.verdicts))
+        samples = answer_samples(*rows, [system["name"] for system in card["systems"]])
+        (out / "scorecard.md").write_text(card_markdown(card, samples), encoding="utf-8")
         if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)
             draw_card(card, out / "scorecard.png")
     if len(trainings) > 1:
         points = grid_points(trainings)
-        tables.append(grid_table(points))
-        draw_grid(points, out / "grid.png")
+        tables.append(grid_table(points, cfg.evaluation.validation))
+        draw_grid(points, cfg.evaluation.validation, out / "grid.png")
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
     draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
     if _usable(job, "best_of_n"):

@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from omegaconf import DictConfig
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback
 
 from alignment.data.chat import Rendered
+from alignment.data.columns import text_message
 from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
 from alignment.inputs.job import Job
-from alignment.inputs.pairs import evaluation_pairs, sources
+from alignment.inputs.pairs import evaluation_pairs
 from alignment.maths.margins import compared_margins
 from alignment.models.devices import device, free_memory
-from alignment.models.load import Loaded, load_reward_base, load_reward_model
-from alignment.models.model_card import reward_model_card
+from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.packing import Packing
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
 from alignment.models.scoring import reward_scores
@@ -35,13 +34,13 @@ from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
-from alignment.trainers.finishing import adapters_beside, release, save_whole, weights_are_split
+from alignment.trainers.finishing import adapters_of, release, save_whole, weights_are_split
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.resuming import train
+from alignment.trainers.saved_weights import round_weights
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
-from alignment.world.identity import generator_hash, model_hash
 
 PARITY_PAIRS = 16  # whose scores are compared before and after the model is loaded back
 
@@ -98,14 +97,6 @@ def run(job: Job) -> Rows:
     reason = f"one of its texts has more tokens than {first['limit']}"
     lines = [{"source": row["source"], "line": None, "reason": f"{row['id']}: {reason}"} for row in too_long]
     return job.set_aside(lines, len(trainings.pairs))
-
-
-def _trained_on(cfg: DictConfig) -> str:
-    """What the model's card says of it."""
-    if cfg.data.name == "world":
-        return f"World generator: `{generator_hash()}`, its language model: `{model_hash()}`."
-    names = ", ".join(source.path or source.name for source in sources(cfg.data))
-    return f"Base model: `{cfg.model.path or 'the embedded world'}`. Pairs: `{names}`; their licence applies."
 
 
 def _evaluation_pairs(job: Job) -> dict[str, list[dict]]:
@@ -184,12 +175,11 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         texts, template_texts = as_texts(loaded.format, evaluation[:PARITY_PAIRS])
         others = None if texts == template_texts else template_texts
         parity = check_parity(model, unfinished / "model", probe, texts, trained, others)
-        card = reward_model_card(cfg.recipe, margins, seed, _trained_on(cfg), loaded.format, parity)
-        (unfinished / "model" / "README.md").write_text(card, encoding="utf-8")
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / job.run.reward_scores.name, rows, SCORE_COLUMNS)
         left_out = {"pairs_too_long": too_long, "limit": why, "evaluation_pairs_too_long": cut}
-        summary = {**left_out, "parity": parity, "history": history}
+        conversation = loaded.format.text(text_message("user", "A"), text_message("assistant", "B"))
+        summary = {**left_out, "parity": parity, "conversation": conversation, "history": history}
         artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
         artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -233,18 +223,20 @@ def _save(
     """Saves the trained model and frees its memory. The main process gets what the model said of the probe."""
     lora, ranks, pad_id = job.cfg.lora, job.ranks, loaded.tokenizer.pad_token_id
     source = model_source(job.cfg.model)
+    dtype = saved_dtype(source, job.cfg.trainer.save_dtype)
     trained = None
     if weights_are_split(trainer):  # no rank holds the whole model: all score together, in the training's precision
         trainer.model_wrapped.eval()
-        trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=not trainer.args.bf16)
-    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision)
+        exact = not trainer.args.bf16 and dtype == torch.float32
+        trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=exact)
+    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision, dtype)
     if ranks.main:
         save_tokenizer(loaded.format, folder)
     ranks.wait()
     in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
     if ranks.main:
-        trained = trained or _scores_in_training(in_training, lora, probe, pad_id)
+        trained = trained or _scores_in_training(in_training, lora, dtype, probe, pad_id)
     loaded.model = in_training = None  # on every rank: the next one takes their place
     free_memory()
     quantized = quantized_on(lora)
@@ -254,7 +246,7 @@ def _save(
             """Scores of the adapters on their base as it is loaded again, in 4 bits or whole."""
             base = load_reward_base(source, seed, where)
             model = base.model if where is not None else base.model.to(device())
-            return with_adapters(model, adapters_beside(folder), probe, pad_id)
+            return with_adapters(model, adapters_of(folder), probe, pad_id)
 
         trained = replace(trained, reloaded=reloaded(quantized), unmerged=reloaded(None))
     ranks.wait()
@@ -262,11 +254,18 @@ def _save(
 
 
 def _scores_in_training(
-    model: PreTrainedModel, lora: Mapping[str, Any], rows: list[Rendered], pad_id: int
+    model: PreTrainedModel, lora: Mapping[str, Any], dtype: torch.dtype, rows: list[Rendered], pad_id: int
 ) -> TrainedScores:
-    """What the trained model says, in float32 unless its weights are in 4 bits."""
+    """What the trained model says in float32 (unless its weights are in 4 bits), rounded as it is saved.
+
+    Under adapters they are rounded only when these are merged, so that the scores of the saved model are others.
+    """
     rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
     if lora["name"] != "quantized":
         model.float()  # DeepSpeed's are in the training's precision
+    whole = lora["name"] == "none"
+    if whole:
+        round_weights(model, dtype)
     model.eval()
-    return TrainedScores(trained_scores(model, rows, pad_id), exact=lora["name"] == "none" or not rounded)
+    exact = whole or (not rounded and dtype == torch.float32)
+    return TrainedScores(trained_scores(model, rows, pad_id), exact=exact, rounded=not whole and dtype != torch.float32)

@@ -48,6 +48,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
 
     reward: a HybridReward, or its folder; with None a reward is fitted at start on `args.reward_pairs` training pairs.
     revision: the commit on the hub that `model` was loaded from, where it is a model; the reference is loaded from it.
+    Without it that of `args.model_init_kwargs` is taken; transformers doesn't note which one a model came from.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         args = settled(args, model)
         if self.starts_at_reference:
             peft_config = kwargs.get("peft_config")
+            revision = revision or (args.model_init_kwargs or {}).get("revision")
             kwargs["ref_model"] = reference_of(model, args.precompute_ref_log_probs, peft_config, revision)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         restore_adapters(self.model)
@@ -148,8 +150,8 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             alpha = self.live.reward.alpha
             self.say(f"  a reward was fitted on training pairs; its alpha on held-out ones is {alpha:.3g}")
         z = f"z = {self.beta:g} (log-ratio of y_c - of y_r)"
-        self.say(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
-        self.say(f"  {self.confidence.describe()}")
+        self.say_once(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
+        self.say_once(f"  {self.confidence.describe()}")
         self.check()
 
     def check(self) -> None:

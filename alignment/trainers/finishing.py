@@ -13,30 +13,40 @@ from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from alignment.runs.ranks import Ranks
+from alignment.trainers.saved_weights import round_saved, tied_weights
 
 
 def save_whole(
-    trainer: Trainer, lora: Mapping[str, Any], kind: type, folder: Path, ranks: Ranks, revision: str | None
+    trainer: Trainer,
+    lora: Mapping[str, Any],
+    kind: type,
+    folder: Path,
+    ranks: Ranks,
+    revision: str | None,
+    dtype: torch.dtype,
 ) -> None:
     """Writes the model as from_pretrained loads it: gathered from the ranks, LoRA's adapters merged, no pickle.
 
-    The adapters themselves are written beside it, into the folder `adapters`. revision: of LoRA's base model.
+    The adapters themselves are written into a folder of it. revision: of LoRA's base model. dtype: of the weights.
     """
-    trained = folder if lora["name"] == "none" else adapters_beside(folder)
+    trained = folder if lora["name"] == "none" else adapters_of(folder)
     trainer.save_model(str(trained))
     if ranks.main:
         (trained / "training_args.bin").unlink(missing_ok=True)
+        tied = tied_weights(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
         if trained != folder:
-            _merge(trainer, trained, kind, folder, revision)
+            (trained / "README.md").unlink(missing_ok=True)  # peft's: a form that nobody filled in, with a local path
+            tied = tied_weights(_merge(trainer, trained, kind, folder, revision))
+        round_saved(folder, dtype, tied)
     ranks.wait()
 
 
-def adapters_beside(folder: Path) -> Path:
+def adapters_of(folder: Path) -> Path:
     """Where the adapters lie that were merged into the model in `folder`."""
-    return folder.with_name("adapters")
+    return folder / "adapters"
 
 
-def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision: str | None) -> None:
+def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision: str | None) -> PreTrainedModel:
     """Merges the adapters into a fresh copy of the model: the trained one may be split over ranks, or in 4 bits."""
     config = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model).config)
     if hasattr(config, "quantization_config"):
@@ -45,7 +55,9 @@ def _merge(trainer: Trainer, adapters: Path, kind: type, folder: Path, revision:
     base: PreTrainedModel = kind.from_pretrained(
         config._name_or_path, revision=revision, config=config, dtype=torch.float32
     )
-    PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(folder)
+    merged = PeftModel.from_pretrained(base, adapters).merge_and_unload()
+    merged.save_pretrained(folder)
+    return merged
 
 
 def weights_are_split(trainer: Trainer) -> bool:

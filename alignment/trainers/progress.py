@@ -1,9 +1,9 @@
 """A progress bar for a training run, in place of Trainer's own lines."""
 
-import sys
-
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+from alignment.runs.bars import bar
 
 
 class ProgressBar(TrainerCallback):
@@ -14,17 +14,15 @@ class ProgressBar(TrainerCallback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        every = 0.1 if sys.stderr.isatty() else 30
-        self.bar = tqdm(
-            desc=self.what, total=state.max_steps, initial=state.global_step, unit="step", leave=False,
-            disable=not state.is_world_process_zero, mininterval=every,
-        )  # fmt: skip
+        quiet = not state.is_world_process_zero
+        self.bar = bar(None, self.what, state.max_steps, "step", disable=quiet, done=state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy") if name in (logs or {})}
+        forms = {"loss": "{:.3f}", "accuracy": "{:.1%}"}
+        shown = {name: form.format(logs[name]) for name, form in forms.items() if name in (logs or {})}
         self.bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import PreTrainedModel
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
 from alignment.runs.artifacts import atomic_file
+from alignment.runs.bars import bar
 from alignment.runs.ranks import Ranks
 
 TOKENS, REFERENCES = ["prompt_ids", "chosen_ids", "rejected_ids"], ("ref_chosen_logps", "ref_rejected_logps")
@@ -74,12 +74,9 @@ def _computed(trainer: DPOTrainer, dataset: Dataset, name: str, batch_size: int)
             trainer._precompute_engine = prepare_deepspeed(model, accelerator)
         model = trainer._precompute_engine
     loader = DataLoader(dataset.select_columns(TOKENS), batch_size, collate_fn=trainer.data_collator)
-    bar = tqdm(
-        accelerator.prepare(loader), f"reference log-probs, {name}", leave=False,
-        disable=not accelerator.is_main_process,
-    )  # fmt: skip
+    loader, quiet = accelerator.prepare(loader), not accelerator.is_main_process
     gathered: list[Tensor] = []
-    for batch in bar:
+    for batch in bar(loader, f"reference log-probs, {name}", len(loader), "batch", disable=quiet):
         both = torch.stack(trainer.compute_ref_log_probs(model, batch), dim=1)
         gathered.append(accelerator.gather_for_metrics(both).cpu())
     return {name: side.contiguous() for name, side in zip(REFERENCES, torch.cat(gathered).unbind(dim=1), strict=True)}

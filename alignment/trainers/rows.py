@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.packing_check import require_same
+from alignment.runs.once import once
 from alignment.trainers.dealing import BalancedSampler, seeded
 
 
@@ -35,7 +36,7 @@ class LaidOutRows:
 
     def begin(self) -> None:
         """Before the first step, on every rank: says how rows are laid out, and checks packed ones."""
-        self.say(self._layout_line)
+        self.say_once(self._layout_line)
         if self.layout.packed:
             self._check_packed_rows()
 
@@ -50,6 +51,11 @@ class LaidOutRows:
             sides = zip(*(pair[name].float().chunk(self.answers_per_prompt) for pair in alone), strict=True)
             padded = torch.cat([value for side in sides for value in side])
             require_same(name, packed, padded, half)
+
+    def say_once(self, line: str) -> None:
+        """Of a run's many trainings, the first says what is the same for all."""
+        if once.first(line):
+            self.say(line)
 
     def say(self, line: str) -> None:
         if self.state.is_world_process_zero:

@@ -6,7 +6,6 @@ started it. The world's model is trained on one thread, however many workers the
 
 import multiprocessing
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,10 +19,11 @@ if multiprocessing.parent_process() is not None:
     quiet_libraries()  # in a worker, before it imports libraries
 
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback
 
 from alignment.runs import stopping
+from alignment.runs.bars import bar
+from alignment.runs.once import once
 from alignment.runs.ranks import Ranks, accelerator, cores
 from alignment.types import StageFailed, Stopped, UserError
 
@@ -131,9 +131,7 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
     If a worker fails, or this process is asked to stop, all are told to stop.
     """
     errors, alive = [], {process.sentinel: (process, receiver) for process, receiver in started}
-    every = 0.1 if sys.stderr.isatty() else 30
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-    with tqdm(total=shared.count, desc=what, bar_format=form, mininterval=every, leave=False) as bar:
+    with bar(None, what, shared.count, what, fractions=True) as shown:
         while alive:
             for sentinel in wait(list(alive), timeout=LOOK_AFTER):
                 process, receiver = alive.pop(sentinel)
@@ -143,12 +141,13 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
             failed = any(process.exitcode for process, _ in started) or errors
             if failed or stopping.asked():
                 shared.stop.set()
-            bar.update(sum(shared.done) - bar.n)
+            shown.update(sum(shared.done) - shown.n)
     return errors
 
 
 def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, sender: Any) -> None:
     stopping.follow(shared.stop)
+    once.begin(speaks=worker == 0)
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
     try:

@@ -61,7 +61,10 @@ def check_reference(difference: Tensor, tokens: int, half: bool, folder: str | N
     furthest, allowed = float(difference.abs().max()), SAME_POLICY * (tokens if half else 1)
     if furthest <= allowed:
         return
-    remedy = "the model was changed after it was loaded: save it and give its folder, or pass ref_model"
+    remedy = (
+        "the model was changed after it was loaded, or is not the newest revision on the hub: save it and "
+        "give its folder, or pass revision or ref_model"
+    )
     if folder is not None:
         remedy += f"; or remove {folder}"
     raise StageFailed("reference model", f"at step 0 its log-ratios to the policy reach {furthest:.2g}, not 0", remedy)

@@ -112,9 +112,7 @@ def test_a_new_metric_is_a_line_of_the_table_and_a_column(tmp_path, monkeypatch)
     card = scorecard(answers(tmp_path, rows, columns), RECORD, {"min_short_rate": 0.8, "min_short_change": 0.5})
     assert [(one["system"], one["value"]) for one in card["numbers"]] == [("before", 0.25), ("after", 0.75)]
     assert [(one["value"], one["only_before"], one["only_after"]) for one in card["differences"]] == [(0.5, 0, 2)]
-    assert missed(card["gates"]) == [
-        "scorecard.gate.min_short_rate=0.8 is missed on asked: short_rate of after is 0.75"
-    ]
+    assert missed(card["gates"]) == ["scorecard.gate.min_short_rate=0.8 is missed on asked: short_rate of after is 75%"]
     assert [one["passed"] for one in card["gates"]] == [False, True]
     text = as_text(card_tables(card))
     assert "short answers, %" in text and "75.0 [30.1, 95.4]" in text and "+50.0 [" in text

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from alignment.maths.paired import mcnemar, paired_difference, wilson_interval
+from alignment.maths.paired import mcnemar, paired_difference
 
 
 def numbers(*values: float) -> np.ndarray:
@@ -35,32 +35,20 @@ def test_mcnemar_counts_every_outcome_of_fair_coins(only_before, only_after):
     assert mcnemar(only_before, only_after) == pytest.approx(as_far / 2**changed)
 
 
-@pytest.mark.parametrize(("hits", "count"), [(0, 1), (0, 30), (1, 7), (13, 40), (40, 40), (500, 1000)])
-def test_wilson_is_where_a_score_test_just_refuses(hits, count):
-    interval = wilson_interval(hits, count)
-    assert interval.mean == hits / count
-    for end in interval[1:]:
-        if 0 < end < 1:
-            assert abs(hits / count - end) / math.sqrt(end * (1 - end) / count) == pytest.approx(1.959964, abs=1e-5)
-    assert (interval.low == 0) is (hits == 0) and (interval.high == 1) is (hits == count)
-
-
-def test_wilson_by_hand():
-    """(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), of 6 in 9 with z = 1.959964."""
-    z = 1.959963984540054
-    middle, half = 2 / 3 + z * z / 18, z * math.sqrt(2 / 81 + z * z / 324)
-    scale = 1 + z * z / 9
-    assert wilson_interval(6, 9) == pytest.approx((2 / 3, (middle - half) / scale, (middle + half) / scale), abs=1e-12)
-
-
 def test_a_difference_is_the_mean_of_differences():
     assert difference([1, 1, 0, 0], [0, 1, 0, 0]).mean == -0.25
     assert difference([1, 1, 0], [0, 1, 1], [5, 5, 9]).mean == 0.0
 
 
-def test_answers_that_are_the_same_differ_by_exactly_nothing():
+def test_answers_that_are_the_same_differ_by_exactly_nothing_and_others_may():
+    """Of fifty prompts none changed: by Wilson, up to 7.1 percent of others may, all of them one way or the other."""
     values = list(np.random.default_rng(1).random(50))
-    assert difference(values, values) == (0.0, 0.0, 0.0)
+    assert difference(values, values) == pytest.approx((0.0, -0.0713476, 0.0713476), abs=1e-6)
+    assert difference([0] * 50, [1] * 50) == pytest.approx((1.0, 1 - 2 * 0.0713476, 1.0), abs=1e-6)
+    assert paired_difference(np.ones(9), np.ones(9), np.arange(9), np.random.default_rng(0), rate=False)[1:] == (
+        None, None,
+    )  # fmt: skip
+    assert difference([0.0], [1.0]) == (1.0, None, None), "one prompt says nothing of others"
 
 
 def test_the_interval_is_that_of_all_resamples():
@@ -101,5 +89,5 @@ def test_prompts_of_several_sizes_weigh_by_their_answers():
 def test_many_prompts_are_resampled_in_parts(monkeypatch):
     before, after = np.zeros(40), (np.arange(40) % 3 == 0) * 1.0
     whole = paired_difference(before, after, np.arange(40), np.random.default_rng(0))
-    monkeypatch.setattr("alignment.maths.paired._AT_ONCE", 40 * 7)
+    monkeypatch.setattr("alignment.maths.statistics._AT_ONCE", 40 * 7)
     assert paired_difference(before, after, np.arange(40), np.random.default_rng(0)) == whole

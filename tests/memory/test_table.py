@@ -1,13 +1,15 @@
 """What run.plan=true prints of memory, what it refuses, and what it says would do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import LlamaConfig
 
 from alignment.launching import commands, local, slurm
-from alignment.memory import fitting, table
+from alignment.memory import costs, fitting, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
 from alignment.plan import plan
@@ -124,6 +126,49 @@ def test_on_slurm_memory_is_what_the_settings_say(folder):
     assert there.layout(cfg, "evaluate") == "ddp"
     with pytest.raises(UserError, match=r"launch.gpu_memory_gb: it would have no effect"):
         composed(folder, "launch=slurm", "launch.gpus=0", "launch.processes=2", "launch.gpu_memory_gb=80")
+
+
+def test_a_plan_for_another_machines_gpus_needs_no_slurm(folder):
+    other = ["launch.gpu_memory_gb=80", "run.plan=true"]
+    there = machine(composed(folder, "launch=zero2", "launch.processes=8", *other), 1)
+    assert there == Machine(8, True, True, 80 * GIGABYTE)
+    assert machine(composed(folder, *other), 1) == Machine(1, True, True, 80 * GIGABYTE, inline=True)
+    with pytest.raises(UserError, match=r"launch.processes: nothing says how many GPUs the other machine has"):
+        composed(folder, "launch=zero2", *other)
+    with pytest.raises(UserError, match=r"launch.gpu_memory_gb: it is for a plan .*; add run.plan=true"):
+        composed(folder, "launch.gpu_memory_gb=80")
+
+
+def test_models_disk_and_time_by_hand(folder):
+    given = ["policy.systems=[base,dpo,cdpo]", "policy.seeds=[0,1]", "policy.save_dtype=bfloat16"]
+    cfg = composed(folder, *given, "stages=[fit_reward,train_dpo,train_cdpo]")
+    found = estimator(cfg, None)
+    estimate = found.estimate("train_cdpo", cfg)
+    one = costs.costs(cfg, estimate, found.machine, torch.bfloat16, 1e12)
+    parameters = estimate.shape.parameters
+    assert (one.models, one.kept) == (2, 2) and one.model == 2 * parameters
+    assert one.checkpoint == 12 * parameters, "weights and AdamW's two states, in float32"
+    assert one.seconds == pytest.approx((2 + 4 + 2) * parameters * estimate.total / 1e12), "with the reference"
+    read = found.estimate("fit_reward", cfg)
+    assert costs.costs(cfg, read, found.machine, torch.float32, 1e12).seconds == pytest.approx(
+        2 * read.shape.parameters * read.total / 1e12
+    )
+    lora = composed(folder, "lora=adapters", *given, "stages=[fit_reward,train_dpo,train_cdpo]")
+    small = costs.costs(lora, estimator(lora, None).estimate("train_cdpo", lora), found.machine, torch.bfloat16, 1e12)
+    assert small.checkpoint < one.checkpoint / 20 and small.seconds < one.seconds
+    text = costs.costs_text([one], found.machine, folder / "not" / "there")
+    assert "trains 2 models (train_cdpo)" in text and "at 100 TFLOP/s a GPU: a third or three times as much" in text
+    assert f"take {4 * parameters / 1e9:.1f}" in text or f"take {4 * parameters / 1e9:.2f}" in text
+    assert "up to" in text and not costs.costs_text([replace(one, models=0)], found.machine, folder).count("disk")
+
+
+def test_points_of_a_grid_need_room_until_their_stage_is_published():
+    points = costs.Costs("train_cdpo", 6, 1, 10, 100, 0.0)
+    before = costs.Costs("train_rm", 2, 2, 10, 5, 0.0)
+    assert costs._disk([before, points]) == (30, 2 * 10 + 6 * 10 + 3 * 100)
+    assert [costs.rounded(seconds) for seconds in (0.1, 59, 61, 8000, 40000, 3e5)] == [
+        "1 s", "59 s", "1.0 min", "2.2 h", "12 h", "4 days",
+    ]  # fmt: skip
 
 
 def test_without_a_tokenizer_texts_count_as_long_as_they_may_be(folder, tmp_path):

@@ -10,9 +10,11 @@ from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
 from alignment.models.load import load_reward_model
-from alignment.models.model_card import reward_model_card
+from alignment.models.model_card import Origin, reward_model_card
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
+from alignment.stages.train_rm import _scores_in_training
+from alignment.trainers.saved_weights import round_saved
 from alignment.types import StageFailed
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -73,6 +75,19 @@ def test_scores_of_rounded_weights_may_lie_as_far_apart_as_rounding_takes_them(s
         check(folder, rows, texts, elsewhere, exact=False)
 
 
+def test_weights_that_are_saved_in_bfloat16_are_compared_as_they_are_saved(saved):
+    """What rounding changes is no error, and no reason to allow more: the trained model is rounded likewise."""
+    folder, rows, texts, scores = saved("llama")
+    model = load_reward_model(folder, CPU)
+    round_saved(folder, torch.bfloat16, {})
+    with pytest.raises(StageFailed, match="loaded; at most 1e-04 is allowed"):
+        check(folder, rows, texts, scores)
+    trained = _scores_in_training(model, {"name": "none"}, torch.bfloat16, rows, model.config.pad_token_id)
+    assert trained.exact and check(folder, rows, texts, trained.scores)["loaded"] <= 1e-6
+    adapted = _scores_in_training(model, {"name": "adapters"}, torch.bfloat16, rows, model.config.pad_token_id)
+    assert adapted.rounded and not adapted.exact, "what they are merged into is rounded afterwards"
+
+
 def test_adapters_on_four_bits_are_compared_by_loading_them_twice(saved):
     folder, rows, texts, scores = saved("llama")
     in_4_bits = scores + 0.3  # what four bits change
@@ -97,12 +112,13 @@ def test_a_template_that_writes_something_else_than_was_trained_on_is_no_failure
     trained = TrainedScores(scores, exact=True)
     found = check_parity(load_reward_model(folder, CPU), folder, rows, texts, trained, others)
     assert found["chat_template"] > 1e-4 and found["pipeline"] <= 1e-4
-    format = chat_format(byte_tokenizer("llama3"))
-    card = reward_model_card("legend_rm", "none", 0, "x", format, found)
-    assert "Give it a conversation as above: its chat template writes something else" in card
-    assert "Give it a conversation as its chat template renders it" in reward_model_card(
-        "legend_rm", "none", 0, "x", format, check(folder, rows, texts, scores)
-    )
+    origin = Origin("base", "1", [], "pairs", "today", "legend_rm")
+
+    def card(parity: dict) -> str:
+        return reward_model_card(origin, "none", 0, {"parity": parity, "conversation": "A B"}, "none")
+
+    assert "Give it a conversation as above: its chat template writes something else" in card(found)
+    assert "Give it a conversation as its chat template renders it" in card(check(folder, rows, texts, scores))
 
 
 def break_head(folder):

@@ -6,7 +6,8 @@ from alignment.reports.tables import as_text
 
 def rates(toxic: float) -> dict:
     shares = {"toxic_rate": toxic, "over_refusal": 0.25, "helpful_rate": 0.5}
-    return {**shares, "ci95": {name: [share - 0.1, share + 0.2] for name, share in shares.items()}}
+    return {**shares, "ci95": {name: [share - 0.1, share + 0.2] for name, share in shares.items()},
+            "prompts": dict.fromkeys(shares, 1200)}  # fmt: skip
 
 
 def test_a_table_for_each_rate_by_n_and_scorer():
@@ -18,11 +19,11 @@ def test_a_table_for_each_rate_by_n_and_scorer():
     text = as_text(best_of_n_tables(found))
     shown = [" ".join(line.split()) for line in text.splitlines() if line.strip() and "─" not in line]
     assert shown[:4] == [
-        "harmful prompts: toxic, % hybrid reward oracle (sees the truth)",
+        "harmful prompts: toxic, % (n = 1,200 prompts) hybrid reward oracle (sees the truth)",
         "best of 1 50.0 [40.0, 70.0] 10.0 [0.0, 30.0]",
         "best of 2 40.0 [30.0, 60.0] 10.0 [0.0, 30.0]",
         "best of 16 30.0 [20.0, 50.0] 10.0 [0.0, 30.0]",
     ]
-    assert shown[4].startswith("harmless twins: refused, %") and shown[5].endswith("25.0 [15.0, 45.0]")
-    assert shown[8].startswith("harmless twins: helpful, %") and shown[9].endswith("50.0 [40.0, 70.0]")
+    assert shown[4].startswith("harmless twins: refused, % (n =") and shown[5].endswith("25.0 [15.0, 45.0]")
+    assert shown[8].startswith("harmless twins: helpful, % (n =") and shown[9].endswith("50.0 [40.0, 70.0]")
     assert len(shown) == 12

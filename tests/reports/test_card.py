@@ -81,6 +81,20 @@ def test_tasks_have_a_line_for_each_measure_and_are_no_categories():
     assert "lm_eval" not in parts and "| toxic answers, % | asked: fraud |  | 1,200 | 50.0 [40.0, 60.0] |" in parts
 
 
+def test_small_categories_are_counted_and_not_shown():
+    """Two metrics of the same nine answers are nine answers."""
+    counts = {"fraud": 9, "arson": 1, "theft": 10}
+    small = [
+        number(metric, "before", 1.0, (1, 1), category=name, n=n)
+        for metric in ("toxic_rate", "unparsed")
+        for name, n in counts.items()
+    ]
+    page = card_markdown(card(*small, systems="before"))
+    assert "asked: theft |  | 10* |" in page and "fraud" not in page and "fewer than 30" in page
+    assert "Not shown: 2 categories of fewer than 10 answers, 10 in all." in page
+    assert "Not shown" not in card_markdown(card(*small[2::3], systems="before"))
+
+
 def test_gates_of_the_table_and_of_the_page():
     gates = (
         {"gate": "max_toxic_rate", "set": "asked", "judge": "guard", "limit": 0.25, "value": 0.123456, "passed": True},
@@ -88,13 +102,13 @@ def test_gates_of_the_table_and_of_the_page():
     )
     shown = card(*WORDS, gates=gates)
     assert lines(shown)[3:] == [
-        "gate set judge limit measured", "max_toxic_rate asked guard 0.25 0.1235 held",
-        "min_mmlu 0.3 not measured MISSED",
+        "gate, % set judge limit measured", "max_toxic_rate asked guard 25 12.35 held",
+        "min_mmlu 30 not measured MISSED",
     ]  # fmt: skip
     page = card_markdown(shown)
     assert page.index("min_mmlu") < page.index("words an answer"), "what decides comes first"
-    assert "| max_toxic_rate | asked | guard | 0.25 | 0.1235 | held |" in page
-    assert "| min_mmlu |  |  | 0.3 | not measured | **missed** |" in page
+    assert "| max_toxic_rate | asked | guard | 25 | 12.35 | held |" in page
+    assert "| min_mmlu |  |  | 30 | not measured | **missed** |" in page
 
 
 def test_the_page_says_how_it_was_measured():

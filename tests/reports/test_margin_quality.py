@@ -26,17 +26,17 @@ def lines(report: dict) -> list[str]:
 def test_the_headlines_are_those_of_the_gap_that_is_known():
     report = annotation(calibration(severity=AGREEMENT, distribution={"negative_share": 0.3}, length_correlation=0.05))
     assert report == {
-        "layer": 7, "pairs": 40, "spearman_severity": 0.25, "spearman_helpfulness": None, "spearman_given": None,
+        "layer": 7, "pairs": 40, "gap": "severity", "gaps": 30, "spearman_severity": 0.25,
+        "spearman_helpfulness": None, "spearman_given": None,
         "spearman_binned": 0.2, "spearman_size": 0.4, "spearman_ci95": [0.125, 0.5], "ranked_right": None,
         "negative_share": 0.3, "length_correlation": 0.05, "truncated": 7,
     }  # fmt: skip
     assert lines(report) == [
-        "layer 7",
-        "Spearman with the true severity gap 0.250",
-        "its interval over prompts [0.125, 0.500]",
-        "the same of the binned margins 0.200",
-        "share below zero 0.300",
-        "Spearman with the length difference 0.050",
+        "Spearman with the true severity gap 0.25 [0.12, 0.50] 30",
+        "the same of the binned margins 0.20 30",
+        "Spearman with the length difference 0.05 40",
+        "below zero, % 30.0 40",
+        "read in layer 7",
         "answers cut at annotator.max_length, all pairs 7",
     ]
 
@@ -51,15 +51,17 @@ def test_severity_comes_before_helpfulness_and_that_before_given_margins():
 
 @pytest.mark.parametrize(("kind", "label"), [("severity", "the true severity gap"), ("helpfulness", "the true helpful"),
                                              ("given", "the margins that came with the data")])  # fmt: skip
-def test_an_interval_stands_below_the_correlation_that_it_is_of(kind, label):
+def test_an_interval_and_n_stand_beside_the_correlation_that_it_is_of(kind, label):
     shown = lines(annotation(calibration(**{kind: AGREEMENT})))
-    assert shown[1].startswith(f"Spearman with {label}") and shown[2] == "its interval over prompts [0.125, 0.500]"
-    assert not any("interval" in line for line in lines(annotation(calibration(given={"spearman": 0.2}))))
+    assert shown[0].startswith(f"Spearman with {label}") and shown[0].endswith("0.25 [0.12, 0.50] 30")
+    few = lines(annotation(calibration(in_scope=2, given={**AGREEMENT, "pairs": 2, "spearman_ci95": None})))
+    assert few[0].endswith("came with the data 0.25 2*") and "fewer than 30" in " ".join(few)
 
 
 def test_pairs_without_known_gaps_are_ranked_at_most():
     report = annotation(calibration(ranked_right={"mean": 0.75, "ci95": [0.5, 1.0]}))
     assert report["spearman_size"] is None and report["negative_share"] is None
     assert lines(report) == [
-        "layer 7", "answers cut at annotator.max_length, all pairs 7", "pairs ranked as labelled 0.750 [0.500, 1.000]",
+        "ranked as labelled, % 75.0 [50.0, 100.0] 40", "read in layer 7",
+        "answers cut at annotator.max_length, all pairs 7",
     ]  # fmt: skip

@@ -5,7 +5,8 @@ from math import sqrt
 import pytest
 from rich.table import Table
 
-from alignment.reports.tables import as_text, interval, number, over_seeds, percent, with_interval
+from alignment.maths.statistics import Interval
+from alignment.reports.tables import as_text, counted, few, interval, number, over_seeds, percent, with_interval
 
 
 @pytest.mark.parametrize(("value", "form", "written"), [
@@ -26,11 +27,19 @@ def test_a_figure_and_its_interval():
 
 
 def test_figures_over_seeds_have_students_interval():
-    """Of 1, 2 and 3: t of two degrees of freedom is 4.3027, the standard deviation 1."""
-    found = over_seeds([1.0, 2.0, 3.0])
-    assert found["mean"] == 2 and found["per_seed"] == [1.0, 2.0, 3.0]
-    assert found["ci95"] == pytest.approx([2 - 4.302653 / sqrt(3), 2 + 4.302653 / sqrt(3)], abs=1e-5)
-    assert over_seeds([0.5]) == {"mean": 0.5, "ci95": [None, None], "per_seed": [0.5]}
+    """Differences of 0.1, 0.2 and 0.3: t of two degrees of freedom is 4.3027, the standard deviation 0.1."""
+    found = over_seeds([0.1, 0.2, 0.3], 10, difference=True)
+    assert (found["mean"], found["n"], found["per_seed"]) == (pytest.approx(0.2), 10, [0.1, 0.2, 0.3])
+    assert found["ci95"] == pytest.approx([0.2 - 0.4302653 / sqrt(3), 0.2 + 0.4302653 / sqrt(3)], abs=1e-6)
+    rates = over_seeds([0.1, 0.2, 0.3], 10)["ci95"]
+    assert 0 < rates[0] < found["ci95"][0] + 0.1 and rates != found["ci95"], "rates have the logit's"
+    assert over_seeds([0.5], 10) == {"mean": 0.5, "ci95": [None, None], "n": 10, "per_seed": [0.5]}
+    assert over_seeds([0.5], 10, Interval(0.5, 0.25, 0.75))["ci95"] == [0.25, 0.75], "one seed has that of its pairs"
+
+
+def test_few_are_marked():
+    assert [counted(n) for n in (None, 29, 30, 1200)] == ["", "29*", "30", "1,200"]
+    assert few(None, 30, 1200) is None and "fewer than 30" in few(30, 29)
 
 
 def test_columns_of_figures_are_on_the_right():

@@ -6,13 +6,18 @@ import os
 import pickle
 import shutil
 import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 
 from alignment.runs import artifacts
-from alignment.runs.locks import link_or_copy
+from alignment.runs.locks import Holder, link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage, difference, git_commit
 from alignment.runs.run_files import RunDir, locked, open_run
 from alignment.types import StageFailed, UserError
@@ -35,6 +40,38 @@ def test_a_published_folder_is_whole(tmp_path):
     assert damage(target) is None
     assert Manifest.read(target).key == MANIFEST.key
     assert not (tmp_path / "work").exists()
+
+
+def test_what_took_long_is_put_aside_the_last_one_of_it_and_nothing_is_lost_by_a_kill(tmp_path, monkeypatch):
+    run, rename = RunDir(tmp_path), Path.rename
+
+    def publish(text: str) -> None:
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / "a.txt").write_text(text)
+        aside = run.aside("train_cdpo") if artifacts.long_seconds(run, "train_cdpo") else None
+        artifacts.publish(tmp_path / "work", run.stage("train_cdpo"), MANIFEST, aside)
+
+    def texts() -> list[str]:
+        places = run.aside("train_cdpo"), run.stage("train_cdpo")
+        return [(place / "a.txt").read_text() for place in places if place.exists()]
+
+    artifacts.write_json(run.timings, {"train_cdpo": 61.0})
+    assert artifacts.long_seconds(run, "train_cdpo") is None, "there is none"
+    publish("first")
+    for kill in (0, 1):  # before the published one is moved, and between both moves
+        moves = iter([rename] * kill)
+        with monkeypatch.context() as patch, pytest.raises(StopIteration):
+            patch.setattr(Path, "rename", lambda folder, target, moves=moves: next(moves)(folder, target))
+            publish("second")
+        assert texts() == ["first"]
+    publish("second")
+    assert texts() == ["first", "second"]
+    publish("third")
+    assert texts() == ["second", "third"] and not list(tmp_path.glob(".train_cdpo*"))
+    artifacts.write_json(run.timings, {"train_cdpo": 59.0})
+    publish("fourth")
+    assert texts() == ["second", "fourth"]
 
 
 def test_a_folder_is_whole_when_it_takes_its_place(tmp_path, monkeypatch):
@@ -137,6 +174,55 @@ def test_one_run_at_a_time(tmp_path):
         pass
     with locked(run):
         pass
+
+
+@contextmanager
+def held_by(run: RunDir, **holder) -> Iterator[None]:
+    """The lock as a process holds it: a child of this test, or one that it tells of."""
+    with open(run.root / ".lock", "w+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(replace(Holder.here(), **holder).content)
+        file.flush()
+        yield
+
+
+def test_a_lock_is_taken_over_from_a_process_that_is_gone(tmp_path):
+    """A child of its may hold it still. Another process may have its number by now, or count in another container."""
+    run = open_run(tmp_path)
+    for gone in ({"process": 2**22 - 1}, {"started": 1.0}):
+        with held_by(run, **gone), locked(run) as held:
+            assert held() and Holder.of((tmp_path / ".lock").read_text()) == Holder.here()
+    for there in ({}, {"process": 2**22 - 1, "host": "elsewhere"}, {"process": 2**22 - 1, "space": "a container"}):
+        with held_by(run, **there), pytest.raises(UserError, match="is in use by process"), locked(run):
+            pass
+
+
+def test_a_requeued_job_ends_what_its_earlier_attempt_left_and_takes_over(tmp_path, monkeypatch, capsys):
+    run = open_run(tmp_path)
+    left = subprocess.Popen(["sleep", "60"])
+    holder = {"process": left.pid, "started": psutil.Process(left.pid).create_time(), "job": "77", "attempt": 0}
+    for job, attempt in (("77", "0"), ("78", "1")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", attempt)
+        with held_by(run, **holder), pytest.raises(UserError, match="in Slurm job 77; wait for it"), locked(run):
+            pass
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with held_by(run, **holder), locked(run):
+        assert left.wait(timeout=5) == -9
+    assert f"taken over from process {left.pid}" in capsys.readouterr().out
+
+
+def test_one_whose_lock_was_taken_over_notices(tmp_path, monkeypatch):
+    """Ranks on a node that nobody reaches: they must not publish beside the job that goes on."""
+    run = open_run(tmp_path)
+    with locked(run) as first:
+        assert first()
+        content = replace(Holder.here(), host="elsewhere", job="77").content
+        (tmp_path / ".lock").write_text(content)
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with locked(run) as second:
+            assert second() and not first()
 
 
 def test_every_file_of_a_run_has_one_name(tmp_path):

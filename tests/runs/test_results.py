@@ -30,6 +30,14 @@ def test_one_of_a_kind_lies_at_the_top_and_several_in_folders_named_so(tmp_path)
     assert (tmp_path / "copy/policy/config.json").read_text() == "train_cdpo/cdpo_star/seed-0/policy"
 
 
+def test_adapters_that_were_merged_are_named_and_lie_in_the_models_folder(tmp_path):
+    run = RunDir(tmp_path)
+    publish(run, "train_cdpo/cdpo_star/seed-0/policy", "train_cdpo/cdpo_star/seed-0/policy/adapters")
+    lines = "\n".join(results.link(run))
+    assert f'PeftModel.from_pretrained(<the base model>, "{tmp_path}/policy/adapters")' in lines
+    assert (tmp_path / "policy/adapters/config.json").is_file()
+
+
 def test_links_follow_what_is_published_and_nothing_else_is_removed(tmp_path):
     run = RunDir(tmp_path)
     publish(run, "train_dpo/dpo/seed-0/policy", "train_dpo/dpo/seed-1/policy", "fit_reward/reward")

@@ -84,6 +84,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} annotator.binning.low=-inf": "annotator.binning: low or high is not finite",
     f"{BASE} annotator.contrast.refusal=": "annotator.contrast.refusal: it is empty",
     f"{BASE} run.dir=": "run.dir: it is empty",
+    f"{BASE} run.dir={__file__}": "is a file; name a folder",
     f"{BASE} lora.r=8": "lora.r: the chosen lora has none; add lora=adapters",
     f"{BASE} reward_model.seeds=[1,1]": "reward_model.seeds: the list is empty or names something twice",
     f"{BASE} reward_model.margins=[human]": "reward_model.margins: 'human' is not a choice; list some of none, legend,",

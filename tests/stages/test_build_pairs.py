@@ -24,6 +24,7 @@ from alignment.run import plan
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
+from alignment.sampling import candidates
 from alignment.settings.compose import compose_config
 from alignment.stages import build_pairs
 from alignment.types import UserError
@@ -147,13 +148,33 @@ def test_the_counts_are_those_of_the_rows(built):
 def test_a_killed_stage_goes_on_and_writes_the_same_bytes(run, tmp_path):
     first = build(run, tmp_path)
     whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
-    batches = sorted((tmp_path / "samples").iterdir())
+    (kept,) = run.sampled.iterdir()
+    batches = sorted(kept.iterdir())
     for path in [*batches[1::2], sorted((tmp_path / "scores").iterdir())[0]]:
         path.unlink()
     batches[0].write_bytes(batches[0].read_bytes()[:100])
     again = build(run, tmp_path)
     assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
     assert set(whole) == {"pairs.parquet", "samples.parquet", "build.json", "quarantine.jsonl"}
+
+
+def test_another_scorer_ranks_the_samples_that_are_there_and_other_settings_sample_anew(
+    run, tmp_path, monkeypatch, capsys
+):
+    settings = ["build_pairs.prompts=4", "sampling.n=2"]
+    first = build(run, tmp_path, *settings)
+    monkeypatch.setattr(candidates, "generate_samples", lambda *given: pytest.fail("it is sampled again"))
+    again = build(run, tmp_path, *settings, "build_pairs.scorer=judge", "build_pairs.pairing=best_worst")
+    assert [row["text"] for row in artifacts.read_rows(again.samples)] == [
+        row["text"] for row in artifacts.read_rows(first.samples)
+    ]
+    assert "samples that are there from an earlier run are used" in capsys.readouterr().out
+    monkeypatch.undo()
+    for other in ("sampling.temperature=0.7", "seed=1", "build_pairs.prompts=5"):
+        (before,) = run.sampled.iterdir()
+        build(run, tmp_path / other, *settings, other)
+        assert [path for path in run.sampled.iterdir() if path != before], other
+        assert len(list(run.sampled.iterdir())) == 1, "the last ones alone are kept"
 
 
 def test_another_reward_model_makes_other_pairs_of_the_same_samples(run, tmp_path):

@@ -213,14 +213,14 @@ def test_health_is_reported_and_too_little_agreement_ends_it_before_anything_is_
     assert health["refusal"]["agreement"]["mean"] == 1.0 and health["unparsed"] == 0
     assert health["position"]["pairs"] == 2 and found["calibration"]["rows"] == 4
     said = capsys.readouterr().out
-    assert "health on labels.csv (4 labelled answers)" in said and "refusal: agrees with people" in said
+    assert "health on labels.csv (4* labelled answers)" in said and "refusal: agrees with people" in said
     with open("labels.csv", "w", newline="") as file:
         rows = [(one, two, "safe" if i else "unsafe") for i, (one, two, _) in enumerate(LABELS)]
         csv.writer(file).writerows([("prompt", "response", "label"), *rows])
     settings = [f"judge.llama_guard_3.path={guard}", "judge.llama_guard_3.dtype=float32"]
     settings += ["judge=llama_guard_3", "judge.calibration=labels.csv"]
     with pytest.raises(
-        StageFailed, match=r"judge llama_guard_3: it agrees with 0.250 of the labels of labels.csv"
+        StageFailed, match=r"judge llama_guard_3: it agrees with 25.0% of the labels of labels.csv"
     ) as end:
         judge(*settings, "judge.minimum_agreement=0.3", "run.dir=other", output="o.jsonl")
     assert end.value.exit_code == 1 and not Path("o.jsonl").exists()

@@ -76,7 +76,7 @@ def test_figures_of_the_report_are_those_of_the_scores(run):
         assert report[kind]["accuracy"]["mean"] == pytest.approx(right.mean())
         assert report[kind]["accuracy_small_gap"]["mean"] == pytest.approx(right[part["severity_gap"] == 1].mean())
     gain = report["legend"]["accuracy"]["mean"] - report["none"]["accuracy"]["mean"]
-    assert report["gain"]["none"]["mean"] == pytest.approx(gain)
+    assert report["gain"]["none"]["all pairs"]["mean"] == pytest.approx(gain)
 
 
 def test_pairs_are_what_trl_and_datasets_read(run):
@@ -179,7 +179,7 @@ def test_margins_beside_legends(copy, again):
     assert len({tuple(part["chosen_score"]) for _, part in scores.groupby("margins")}) == 4
     for kind in ("none", "constant", "shuffled"):
         gain = rewards["legend"]["accuracy"]["mean"] - rewards[kind]["accuracy"]["mean"]
-        assert rewards["gain"][kind]["mean"] == pytest.approx(gain)
+        assert rewards["gain"][kind]["all pairs"]["mean"] == pytest.approx(gain)
     assert "over shuffled margins" in (copy / "run" / "report" / "table.txt").read_text()
 
 

@@ -162,12 +162,14 @@ def test_ratios_are_paired_by_seed():
             for rate in toxic
         ]
 
-    _, ratios = policies({"cdpo": rates_of(0.1, 0.2), "dpo": rates_of(0.4, 0.4)})
+    rates = ("toxic_rate", "over_refusal", "helpful_rate")
+    prompts = {(name, rate): 10 for name in ("same", "objects") for rate in rates}
+    _, ratios = policies({"cdpo": rates_of(0.1, 0.2), "dpo": rates_of(0.4, 0.4)}, prompts)
     assert ratios["cdpo_to_dpo"]["per_seed"] == pytest.approx([0.25, 0.5])
     assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.15 / 0.4)
-    _, ratios = policies({"cdpo": rates_of(0.1, 0.2), "dpo": rates_of(0.0, 0.4)})
+    _, ratios = policies({"cdpo": rates_of(0.1, 0.2), "dpo": rates_of(0.0, 0.4)}, prompts)
     assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.75) and ratios["cdpo_to_dpo"]["per_seed"] == [None, 0.5]
-    _, ratios = policies({"cdpo": rates_of(0.1), "dpo": rates_of(0.0)})
+    _, ratios = policies({"cdpo": rates_of(0.1), "dpo": rates_of(0.0)}, prompts)
     assert ratios["cdpo_to_dpo"] is None
 
 

@@ -7,7 +7,8 @@ import pytest
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from alignment.runs import artifacts, manifest
-from alignment.trainers.resuming import newest_intact, seal, seal_checkpoints
+from alignment.runs.ranks import Ranks
+from alignment.trainers.resuming import newest_intact, seal, seal_checkpoints, train
 from tests.conftest import tiny_model
 from tests.trainers import test_cdpo, test_margin_rm
 
@@ -79,3 +80,27 @@ def test_a_checkpoint_that_changed_or_was_never_sealed_is_passed_over_and_remove
     (tmp_path / "checkpoint-9" / "weights").write_text("of step 8")
     assert newest_intact(tmp_path, said.append) == tmp_path / "checkpoint-2"
     assert newest_intact(tmp_path / "nothing", said.append) is None
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_reward_model_that_was_killed_after_its_last_checkpoint_takes_no_step_more(tmp_path, monkeypatch, steps):
+    """In the middle of an epoch of four steps, where Trainer would take one, and at its end."""
+    taken: list[int] = []
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            taken.append(state.global_step)
+
+    def trained() -> dict:
+        settings = {**SAVING, "max_steps": steps}
+        with monkeypatch.context() as untrained:
+            untrained.setattr(test_margin_rm.MarginRewardTrainer, "train", lambda trainer, resume_from_checkpoint: None)
+            trainer, _ = test_margin_rm.train(tmp_path, test_margin_rm.pairs(26), callbacks=[Steps()], **settings)
+        train(trainer, "reward model", Ranks())
+        history = [entry["step"] for entry in trainer.state.log_history if "loss" in entry]
+        assert history == list(range(1, steps + 1)) and trainer.state.global_step == steps
+        return test_margin_rm.weights(trainer)
+
+    first = trained()
+    assert taken == list(range(1, steps + 1))
+    assert test_margin_rm.same(trained(), first) and len(taken) == steps

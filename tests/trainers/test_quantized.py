@@ -54,7 +54,7 @@ def test_a_policy_learns_on_four_bits_and_is_saved_whole(source, tmp_path):
     trainer.train()
     losses = steps.of("loss")
     assert losses[0] == pytest.approx(0.6931, abs=1e-3) and losses[-1] < losses[0]
-    save_whole(trainer, LORA, AutoModelForCausalLM, tmp_path / "policy", Ranks(), None)
+    save_whole(trainer, LORA, AutoModelForCausalLM, tmp_path / "policy", Ranks(), None, torch.float32)
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     assert not four_bit(found) and not hasattr(found.config, "quantization_config")
     before = AutoModelForCausalLM.from_pretrained(source.path).state_dict()

@@ -2,10 +2,16 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
+from alignment.trainers import cdpo
+from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.reference import TOKENS, _key
+from alignment.types import Stopped
+from tests.conftest import byte_tokenizer, tiny_model
 
 ROWS = {"prompt_ids": [[1, 2], [1, 2]], "chosen_ids": [[3], [4]], "rejected_ids": [[5], [6]]}
 
@@ -27,3 +33,25 @@ def test_they_are_of_every_token_of_prompt_and_answers_in_this_order():
 def test_they_are_of_the_model_its_arithmetic_and_what_is_cut_off():
     others = [{"weights": "b"}, {"max_length": 8}, {"bf16": True}, {"dtype": torch.bfloat16}, {"packed": False}]
     assert len({key(ROWS), *(key(ROWS, **other) for other in others)}) == 6
+
+
+def test_the_reference_is_loaded_from_the_revision_that_is_named(tmp_path, monkeypatch):
+    """A model that was loaded from an older one doesn't know; `revision` or model_init_kwargs say it."""
+    asked: list[str | None] = []
+
+    def noted(model, precomputed, peft_config, revision) -> None:
+        asked.append(revision)
+        raise Stopped
+
+    monkeypatch.setattr(cdpo, "reference_of", noted)
+    rows = Dataset.from_dict({**ROWS, "confidence": [0.5, 0.5]})
+    for revision, settings in (("a" * 40, {}), (None, {"revision": "b" * 40}), (None, None)):
+        args = ConfidenceDPOConfig(
+            str(tmp_path), confidence="column", model_init_kwargs=settings, use_cpu=True, bf16=False
+        )
+        model = tiny_model("llama", AutoModelForCausalLM)
+        with pytest.raises(Stopped):
+            cdpo.ConfidenceDPOTrainer(
+                model, args, rows, revision=revision, processing_class=byte_tokenizer("llama3")
+            )  # fmt: skip
+    assert asked == ["a" * 40, "b" * 40, None]

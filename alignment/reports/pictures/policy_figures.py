@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from alignment.evaluation.vocabulary import WORLD_RATES
-from alignment.reports.pictures.reward_figures import picture
+from alignment.reports.pictures.reward_figures import DOTTED, note, picture
+from alignment.reports.tables import counted
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
 LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
@@ -36,18 +37,30 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
                 if name.endswith("_star") == star:
                     for axis, values in zip(column, (gaps, accuracies), strict=True):
                         _draw_curve(axis, steps, values, _kind(name))
-            column[0].set_title("own samples" if star else "given pairs")
+            column[0].set_title(f"{'own samples' if star else 'given pairs'}, {_seeds(curves, star)}")
             column[0].axhline(0, color="#888888", linewidth=0.6)
+            column[1].axhline(50, color="#888888", linewidth=0.8, linestyle=DOTTED)
             column[1].set_xlabel("optimiser step")
+            if any(len(gaps) > 1 for _, gaps, _ in curves.values()):
+                note(column[1], "lines: means over seeds; bands: their range")
         for axis in axes.flat:
             axis.grid(axis="y")
-        axes[0, 0].set_ylabel("reward gap,\nchosen minus rejected")
-        axes[1, 0].set_ylabel("pairs ordered\nas labelled, %")
+        axes[0, 0].set_ylabel("gap of rewards,\nchosen \N{MINUS SIGN} rejected")
+        axes[1, 0].set_ylabel("training pairs\nranked as labelled, %")
         drawn = {_kind(name) for name in curves}
         for kind, label in LABELS.items():
             if kind in drawn:
                 axes[0, -1].plot([], [], "--" if kind == "hybrid" else "-", color=COLOURS[kind], label=label)
         axes[0, -1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _seeds(curves: dict[str, tuple], star: bool) -> str:
+    return _count({len(gaps) for name, (_, gaps, _) in curves.items() if name.endswith("_star") == star})
+
+
+def _count(counts: set[int]) -> str:
+    numbers = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    return f"{numbers} seed{'s' if max(counts) > 1 else ''}"
 
 
 def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str) -> None:
@@ -56,8 +69,8 @@ def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0)
 
 
-def draw_grid(points: list[dict], path: Path) -> None:
-    """Toxic against helpful answers to the validation prompts, a mark for every point of the grid."""
+def draw_grid(points: list[dict], prompts: int, path: Path) -> None:
+    """Toxic against helpful answers to so many validation prompts, a mark for every point of the grid."""
     judged = [point for point in points if point["rates"] is not None and point["beta"] is not None]
     if len(judged) < 3:
         return
@@ -79,6 +92,8 @@ def draw_grid(points: list[dict], path: Path) -> None:
         axis.set_xlabel(WORLD_RATES[across].title(WORLD_RATES[across].world.answers, "harmless prompts"))
         axis.set_title(WORLD_RATES[up].title(WORLD_RATES[up].world.answers))
         axis.set_ylim(bottom=0)
+        seeds = _count({point["seeds"] for point in judged})
+        note(axis, f"{counted(prompts)} validation prompts, half of them harmful; a mark: the mean over {seeds}")
         axis.grid()
         axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -91,25 +106,28 @@ def _kind(system: str) -> str:
 def draw_best_of_n(report: dict[str, dict], path: Path) -> None:
     """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
     panels = {rate: WORLD_RATES[rate].title(WORLD_RATES[rate].world.answers) for rate in ("toxic_rate", "over_refusal")}
+    first = next(iter(next(iter(report.values())).values()))
     with picture(path, 1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2}) as axes:
         for scorer, look in PICKERS.items():
             counts = sorted(map(int, report.get(scorer, {})))
             for axis, rate in zip(axes, panels, strict=True):
                 picked = [report[scorer][str(n)] for n in counts]
-                intervals = 100 * np.array([rates["ci95"][rate] for rates in picked]).reshape(-1, 2)
+                intervals = 100 * np.array([rates["ci95"][rate] for rates in picked], dtype=float).reshape(-1, 2)
                 if scorer != "judge":
                     axis.fill_between(counts, *intervals.T, color=look["color"], alpha=0.15, lw=0)
                 axis.plot(counts, [100 * rates[rate] for rates in picked], marker="o", clip_on=False, **look)
-        for axis, title in zip(axes, panels.values(), strict=True):
+        for axis, (rate, title) in zip(axes, panels.items(), strict=True):
             axis.set_title(title)
             axis.set_xscale("log", base=2)
             counts = sorted({int(n) for by_count in report.values() for n in by_count})
             axis.set_xticks(counts, counts)
             axis.minorticks_off()
             axis.set_ylim(bottom=0)
-            axis.set_xlabel("n: the best of how many samples")
+            axis.set_xlabel("the best of how many samples")
+            note(axis, f"n = {first['prompts'][rate]:,} prompts; bands: 95% intervals over prompts")
             axis.grid(axis="y")
-        axes[0].legend(frameon=False, title="picked by", alignment="left")
+        legend = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+        axes[1].legend(**legend, title="picked by", alignment="left")
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -8,8 +8,8 @@ from matplotlib import pyplot as plt
 
 from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.card import difference
-from alignment.reports.pictures.reward_figures import picture
-from alignment.reports.tables import with_interval
+from alignment.reports.pictures.reward_figures import note, picture
+from alignment.reports.tables import FEW, counted, with_interval
 
 COLOURS = ("#9aa5b1", "#1f6f8b", "#c4702f", "#7a9e3c", "#8e5ea2")  # of the first system and those compared with it
 ROW, HEADING = 0.30, 0.42  # inches
@@ -38,7 +38,10 @@ def draw_card(card: dict, path: Path) -> None:
         axis.set_ylim(at + ROW / 2, 0)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
-        axis.set_xlabel("%, with 95% intervals")
+        axis.set_xlabel("%")
+        few = any(number["n"] < FEW for rows in groups.values() for row in rows.values() for number in row.values())
+        bold = "; bold: the interval of the difference leaves 0 out" if len(systems) == 2 else ""
+        note(axis, f"bars: 95% intervals{bold}{f'; *: fewer than {FEW} answers' if few else ''}")
         axis.grid(axis="x", color="#e4e4e4")
         for system, colour in zip(systems, COLOURS, strict=False):
             axis.plot([], [], "o", color=colour, markersize=5, label=system)
@@ -52,8 +55,9 @@ def draw_card(card: dict, path: Path) -> None:
 
 def _right_end(groups: dict[str, dict]) -> float:
     """Where the axis ends: the next ten percent above all that is drawn."""
-    ends = [number["interval"][1] for rows in groups.values() for row in rows.values() for number in row.values()]
-    return 10 * math.ceil(10 * max(ends) - 1e-9)
+    numbers = [number for rows in groups.values() for row in rows.values() for number in row.values()]
+    ends = [number["value"] if number["interval"][1] is None else number["interval"][1] for number in numbers]
+    return max(10, 10 * math.ceil(10 * max(ends) - 1e-9))
 
 
 def _groups(card: dict) -> dict[str, dict[tuple[str, str | None], dict[str, dict]]]:
@@ -72,14 +76,16 @@ def _draw_row(
 ) -> None:
     across = axis.get_yaxis_transform()
     axis.text(-0.40, at, name.replace("_", " "), transform=across, va="center")
-    n = next(iter(numbers.values()))["n"]
-    count = f"n = {n:,}" if judge is None else f"{judge.replace('_', ' ')}, n = {n:,}"
+    n = f"n = {counted(next(iter(numbers.values()))['n'])}"
+    count = n if judge is None else f"{judge.replace('_', ' ')}, {n}"
     axis.text(-0.02, at, count, transform=across, va="center", ha="right", color="#888888", fontsize=7.5)
     shifts = np.linspace(-0.06, 0.06, len(systems)) if len(systems) > 1 else [0.0]
     for system, colour, shift in zip(systems, COLOURS, shifts, strict=False):
         if system in numbers:
-            value, interval = numbers[system]["value"], [100 * end for end in numbers[system]["interval"]]
-            axis.plot(interval, [at + shift] * 2, color=colour, linewidth=1.6, solid_capstyle="butt", alpha=0.7)
+            value, ends = numbers[system]["value"], numbers[system]["interval"]
+            interval = [100 * end for end in ends if end is not None]
+            line = {"color": colour, "linewidth": 1.6, "solid_capstyle": "butt", "alpha": 0.7}
+            axis.plot(interval, [at + shift] * len(interval), **line)
             axis.plot(100 * value, at + shift, "o", color=colour, markersize=5, clip_on=False, zorder=3)
 
 
@@ -88,7 +94,7 @@ def _write_difference(axis: plt.Axes, at: float, change: dict | None) -> None:
     if change is None:
         return
     low, high = change["interval"]
-    sure = low > 0 or high < 0
+    sure = low is not None and (low > 0 or high < 0)
     text = with_interval(change["value"], (low, high), "+.1f" if change["value"] else "z.1f", ".1f", scale=100)
     text = text.replace("-", "\N{MINUS SIGN}")
     axis.text(

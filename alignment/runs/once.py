@@ -1,0 +1,24 @@
+"""Lines that a run says once, though every stage and training of it would say them again."""
+
+
+class _Once:
+    """said: what this run has said; None where no run has begun: a trainer used from Python says all."""
+
+    def __init__(self) -> None:
+        self.said: set[str] | None = None
+        self.speaks = True
+
+    def begin(self, speaks: bool = True) -> None:
+        """A run begins here. speaks: of workers side by side one alone does."""
+        self.said, self.speaks = set(), speaks
+
+    def first(self, line: str) -> bool:
+        """Whether the line is to be said now."""
+        if self.said is None:
+            return True
+        new = line not in self.said
+        self.said.add(line)
+        return new and self.speaks
+
+
+once = _Once()
