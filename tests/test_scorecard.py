@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.judges.health import health
 from alignment.judges.world_oracle import OracleJudge
+from alignment.maths.statistics import wilson_interval
 from alignment.run import run_recipe
 from alignment.runs.manifest import damage
 from alignment.runs.run_files import RunDir
@@ -85,7 +86,7 @@ def check_numbers(run: RunDir, card: dict) -> None:
         assert entry["n"] == len(known) and entry["prompts"] == len(set(rows["id"]))
         assert entry["n"] + entry["unknown"] == len(rows["id"])
         low, high = entry["interval"]
-        assert low <= entry["value"] <= high
+        assert (low is high is None) or low <= entry["value"] <= high
         assert set(rows["system"]) == {entry["system"]} and set(rows["set"]) == {entry["set"]}
         assert entry["decoding"] in card["decoding"]
 
@@ -163,7 +164,9 @@ def test_a_model_does_not_differ_from_itself(same_model):
     run, card = same_model
     for entry in card["differences"]:
         low, high = entry["interval"]
-        assert entry["value"] == 0 and (low is None or 0 < high == -low < 0.3), "of others some may differ"
+        assert entry["value"] == 0
+        if low is not None:  # a rate's: of the prompts not asked some may differ
+            assert high == -low == pytest.approx(wilson_interval(0, entry["prompts"]).high)
         assert entry.get("mcnemar_p", 1.0) in (1.0, None) and entry["unpaired"] == 0
     answers = pq.read_table(run.answers).to_pylist()
     texts = [[row["answer"] for row in answers if row["system"] == name] for name in ("before", "after")]

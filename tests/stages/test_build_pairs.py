@@ -149,7 +149,7 @@ def test_a_killed_stage_goes_on_and_writes_the_same_bytes(run, tmp_path):
     first = build(run, tmp_path)
     whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
     (kept,) = run.sampled.iterdir()
-    batches = sorted(kept.iterdir())
+    batches = sorted((kept / "samples").iterdir())
     for path in [*batches[1::2], sorted((tmp_path / "scores").iterdir())[0]]:
         path.unlink()
     batches[0].write_bytes(batches[0].read_bytes()[:100])
@@ -285,7 +285,8 @@ def test_a_stage_killed_after_its_pilot_goes_on_and_writes_the_same_bytes(run, t
     assert [row["id"] for row in artifacts.read_rows(first.samples)[::2]] == [
         row["id"] for row in world_pairs(60, 20, Drawing(0))[0].rows[:36]
     ]
-    shutil.rmtree(tmp_path / "samples")
+    (kept,) = run.sampled.iterdir()
+    shutil.rmtree(kept / "samples")
     shutil.rmtree(tmp_path / "scores")
     again = build(run, tmp_path, *given)
     assert {path.name: path.read_bytes() for path in again.stage("build_pairs").iterdir()} == whole
