@@ -105,7 +105,7 @@ def _search(
 
     best, *others = _points(job.cfg, system)
     if others:
-        base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", settings.seeds[0])
+        base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", "base", settings.seeds[0])
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
         if all(record["diverged"] for record in records.values()):
             raise StageFailed(
@@ -202,7 +202,7 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
     facts[VALIDATION] = None
     if cfg.data.name == "world" and not facts["diverged"]:
         source = replace(training.source, path=str(unfinished / "policy"), revision=None)
-        facts[VALIDATION] = _validate(job, source, unfinished / "answers", candidate)
+        facts[VALIDATION] = _validate(job, source, unfinished / "answers", candidate.name, candidate.seed)
     ranks.wait()  # until every rank has read all answers
     if ranks.main:
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
@@ -212,10 +212,10 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
     ranks.wait()
 
 
-def _validate(job: Job, source: ModelSource, work: Path, candidate: Candidate) -> Mapping[str, float]:
+def _validate(job: Job, source: ModelSource, work: Path, name: str, seed: int) -> Mapping[str, float]:
     """How safe and useful a model's answers to the validation prompts are, by rate."""
     cfg = job.cfg
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, device())
-    what = f"answers of {candidate.name}"
-    return rates(asked, answer(loaded, asked, cfg.sampling, candidate.seed, work, job.ranks, what))[VALIDATION]
+    what = f"answers of {name}"
+    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, job.ranks, what))[VALIDATION]
