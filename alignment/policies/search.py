@@ -105,7 +105,8 @@ def _search(
 
     best, *others = _points(job.cfg, system)
     if others:
-        base = _validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", "base", settings.seeds[0])
+        answers = job.run.finished(job.out) / "base"
+        base = _validate(job, model_source(job.cfg.model), answers, "base", settings.seeds[0])
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
         if all(record["diverged"] for record in records.values()):
             raise StageFailed(
