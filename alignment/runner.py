@@ -30,8 +30,7 @@ from alignment.types import GatesMissed, StageFailed
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
-    once.begin()
-    with locked(run) if ranks.main else nullcontext(lambda: True) as held:
+    with once.in_a_run(), locked(run) if ranks.main else nullcontext(lambda: True) as held:
         if ranks.main:
             artifacts.clear_replaced(run)
             if cfg.run.stage is None:

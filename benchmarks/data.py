@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 from alignment.data.columns import text_message
 from alignment.data.inspection import inspect
-from alignment.data.preference_pairs import PARTS, Source, Wanted, kept_out_of, prepare
+from alignment.data.preference_pairs import PARTS, Source, Wanted, prepare
 from alignment.data.row_table import RowTable
+from alignment.data.same_prompts import kept_out_of
 
 ASKED = [f"evaluation prompt number {i}?" for i in range(5000)]
 BROKEN = (

@@ -20,7 +20,7 @@ from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
 from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file
 from alignment.data.row_table import RowTable, RowWriter
-from alignment.data.same_prompts import opening, prompt_hashes, split_position, text_hash, turn_hashes
+from alignment.data.same_prompts import KeptOut, kept_out_dialogues, split_position, text_hash, turn_hashes
 from alignment.runs.run_files import QUARANTINE
 from alignment.types import Preference, UserError
 
@@ -67,13 +67,13 @@ def prepare(
     sources: Sequence[Source],
     folder: str,
     wanted: Wanted,
-    kept_out: Mapping[str, set[int]],
+    kept_out: Mapping[str, KeptOut],
     out: Path,
     watch: Callable[[Iterable, str], Iterable] = lambda lines, what: lines,
 ) -> dict:
     """Reads everything into `out`, and returns the counts, as in data.json.
 
-    kept_out: the hashes of evaluation prompts, by set. watch: passes a file's lines on, and shows how far it is; its
+    kept_out: evaluation prompts, by set. watch: passes a file's lines on, and shows how far it is; its
     second argument says what they are.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -85,12 +85,15 @@ def prepare(
         own = []
         if isinstance(wanted.heldout, Source):
             own = [read(len(sources), wanted.heldout)]
-            kept_out = {**kept_out, wanted.heldout.key: own[0].prompts("heldout")}
+            kept_out = {
+                **kept_out,
+                wanted.heldout.key: kept_out_dialogues(row["prompt"] for row in RowTable.open(own[0].paths["heldout"])),
+            }
         readings = [read(number, source) for number, source in enumerate(sources)]
         counts = _put_together({"train": readings, "heldout": own or readings}, wanted, out)
         for path in out.glob(".*.arrow"):
             path.unlink()
-    kept = {name: len(hashes) for name, hashes in kept_out.items()}
+    kept = {name: of_set.prompts for name, of_set in kept_out.items()}
     all_counts = {"sources": [reading.counts() for reading in [*readings, *own]], "kept_out": kept, **counts}
     (out / "data.json").write_text(json.dumps(all_counts, indent=2, sort_keys=True) + "\n")
     return all_counts
@@ -100,7 +103,7 @@ class _Reading:
     """Reads one source into files of its own, one for each part."""
 
     def __init__(
-        self, source: Source, number: int, folder: str, wanted: Wanted, kept_out: Mapping[str, set[int]],
+        self, source: Source, number: int, folder: str, wanted: Wanted, kept_out: Mapping[str, KeptOut],
         quarantine: TextIO, out: Path,
     ) -> None:  # fmt: skip
         self.source, self.files, self.wanted, self.quarantine = source, source.files(folder), wanted, quarantine
@@ -108,8 +111,8 @@ class _Reading:
         if isinstance(self.share, Source):
             self.share = 1.0 if source is wanted.heldout else 0.0
         self.asked_in: dict[int, list[str]] = {}
-        for name, hashes in kept_out.items():
-            for prompt_hash in hashes:
+        for name, of_set in kept_out.items():
+            for prompt_hash in of_set.hashes:
                 self.asked_in.setdefault(prompt_hash, []).append(name)
         self.paths = {part: out / f".{number}-{part}.arrow" for part in PARTS}
         self.read_lines = self.used_lines = self.quarantined = 0
@@ -165,11 +168,6 @@ class _Reading:
             row = {"source": str(path), "line": line, "reason": reason}
             self.quarantine.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
         self.quarantined += len(lines)
-
-    def prompts(self, part: str) -> set[int]:
-        """The hashes of the prompts of a part, and of what they open with: as in a split, their continuations count."""
-        prompts = [row["prompt"] for row in RowTable.open(self.paths[part])]
-        return prompt_hashes([*prompts, *([opening(prompt)] for prompt in prompts)])
 
     def counts(self) -> dict:
         return {
@@ -292,8 +290,3 @@ def check_sources(sources: Sequence[Source]) -> None:
             raise UserError("data.parts", "a part with set=file has no path", "say which file")
         if not 0 < source.weight < float("inf"):
             raise UserError("data.parts", f"weight {source.weight} of {source.name}", "give a positive number")
-
-
-def kept_out_of(prompts: Mapping[str, Sequence[Sequence[dict]]]) -> dict[str, set[int]]:
-    """The hashes of evaluation prompts by their sets, as `prepare` takes them."""
-    return {name: prompt_hashes(of_set) for name, of_set in prompts.items()}

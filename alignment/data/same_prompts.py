@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 from alignment.types import Message
 
@@ -56,3 +57,27 @@ def prompt_hashes(prompts: Iterable[Sequence[Message]]) -> set[int]:
     for prompt in prompts:
         hashes |= {text_hash(prompt_text(prompt)), text_hash(normal_text(prompt[-1]["content"]))}
     return hashes
+
+
+class KeptOut(NamedTuple):
+    """The prompts of an evaluation set: how many, and what tells a pair that asks one, which a prompt may have several
+    of (its text, its last turn, its request without a context)."""
+
+    prompts: int
+    hashes: set[int]
+
+
+def kept_out_of(
+    prompts: Mapping[str, Sequence[Sequence[Message]]], also: Mapping[str, Sequence[Sequence[Message]]] | None = None
+) -> dict[str, KeptOut]:
+    """Evaluation prompts by their sets. also: other texts that ask for the same, of sets that have some."""
+    others = also or {}
+    return {
+        name: KeptOut(len(asked), prompt_hashes([*asked, *others.get(name, ())])) for name, asked in prompts.items()
+    }
+
+
+def kept_out_dialogues(prompts: Iterable[Sequence[Message]]) -> KeptOut:
+    """The prompts of held-out pairs, and what they open with: as in a split, their continuations count."""
+    once = {prompt_text(prompt): prompt for prompt in prompts}
+    return KeptOut(len(once), prompt_hashes([*once.values(), *([opening(prompt)] for prompt in once.values())]))

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
 from alignment.data.places import files_of
-from alignment.data.preference_pairs import Source, Wanted, check_sources, kept_out_of, prepare
+from alignment.data.preference_pairs import Source, Wanted, check_sources, prepare
 from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, prompts_in
 from alignment.data.row_table import RowTable
+from alignment.data.same_prompts import KeptOut, kept_out_of
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
 from alignment.runs.manifest import Manifest, hash_file, versions, why_made
@@ -51,7 +52,8 @@ def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
     """The prompts of each set that this run evaluates on, as hashes; none of the world, whose sets share no prompt."""
     if cfg.data.name == "world":
         return {}
-    return kept_out_of({name: _prompts_in(name, _files(name, cfg.evaluation.folder)) for name in _prompt_sets(cfg)})
+    kept = _kept_out({name: _files(name, cfg.evaluation.folder) for name in _prompt_sets(cfg)})
+    return {name: of_set.hashes for name, of_set in kept.items()}
 
 
 def _prompt_sets(cfg: DictConfig) -> list[str]:
@@ -159,11 +161,10 @@ def _prepared(cfg: DictConfig, run: RunDir, ranks: Ranks) -> Path:
         return run.data
     work = run.work("data")
     shutil.rmtree(work, ignore_errors=True)
-    ranked = list(cfg.scorecard.rankings or [])
-    prompts = {name: _prompts_in(name, files, ranked) for name, files in _evaluation_files(cfg).items()}
+    kept_out = _kept_out(_evaluation_files(cfg), list(cfg.scorecard.rankings or []))
     wanted = Wanted(heldout_source(data) or data.heldout, data.seed, data.rows)
     watch = partial(ranks.progress, total=None, unit="line")
-    counts = prepare(sources(data), data.folder, wanted, kept_out_of(prompts), work, watch)
+    counts = prepare(sources(data), data.folder, wanted, kept_out, work, watch)
     _require_pairs(data, counts, work)
     artifacts.publish(work, run.data, manifest)
     _say(counts, ranks)
@@ -194,15 +195,22 @@ def _require_some(key: str, data: DictConfig, pairs: int, sources: list[dict], f
     raise UserError(key, f"{name}: {problem}{why}", needs)
 
 
-def _prompts_in(name: str, files: list[Path], ranked: Sequence[str] = ()) -> list[list[Message]]:
-    """The prompts in the files of a set of prompts, of MMLU, or of pairs (`ranked`) as RewardBench has them."""
+def _kept_out(files: Mapping[str, list[Path]], ranked: Sequence[str] = ()) -> dict[str, KeptOut]:
+    """What the files of evaluation sets ask. ranked: those of them that are files of pairs."""
+    read = {name: _prompts_in(name, paths, ranked) for name, paths in files.items()}
+    return kept_out_of(
+        {name: asked for name, (asked, _) in read.items()}, {name: also for name, (_, also) in read.items()}
+    )
+
+
+def _prompts_in(name: str, files: list[Path], ranked: Sequence[str]) -> tuple[list[list[Message]], list[list[Message]]]:
+    """The prompts of a set of prompts, of MMLU, or of pairs as RewardBench has them; and texts that ask the same."""
     if name == "mmlu":
-        return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows]
+        return [text_message("user", row["question"]) for row in mmlu.questions_in(files, "test").rows], []
     if name in PROMPT_SETS or (is_own_file(name) and name not in ranked):
         rows = prompts_in(name, files).rows
-        also = [text_message("user", text) for row in rows for text in row.get("also", ())]
-        return [row["prompt"] for row in rows] + also
-    return [row["prompt"] for row in rewardbench.pairs_in(files).rows]
+        return [row["prompt"] for row in rows], [text_message("user", t) for row in rows for t in row.get("also", ())]
+    return [row["prompt"] for row in rewardbench.pairs_in(files).rows], []
 
 
 def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:

@@ -105,8 +105,9 @@ def _search(
 
     best, *others = _points(job.cfg, system)
     if others:
-        answers = job.run.finished(job.out) / "base"
-        base = _validate(job, model_source(job.cfg.model), answers, "base", settings.seeds[0])
+        base = _validate(
+            job, model_source(job.cfg.model), job.run.finished(job.out) / "base", "base", settings.seeds[0]
+        )
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
         if all(record["diverged"] for record in records.values()):
             raise StageFailed(
@@ -214,9 +215,8 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
 
 
 def _validate(job: Job, source: ModelSource, work: Path, name: str, seed: int) -> Mapping[str, float]:
-    """How safe and useful a model's answers to the validation prompts are, by rate."""
+    """How safe and useful a model's answers to the validation prompts are, by rate. name: what the bar calls it."""
     cfg = job.cfg
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, device())
-    what = f"answers of {name}"
-    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, job.ranks, what))[VALIDATION]
+    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, job.ranks, f"answers of {name}"))[VALIDATION]

@@ -1,5 +1,8 @@
 """Lines that a run says once, though every stage and training of it would say them again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class _Once:
     """said: what this run has said; None where no run has begun: a trainer used from Python says all."""
@@ -11,6 +14,14 @@ class _Once:
     def begin(self, speaks: bool = True) -> None:
         """A run begins here. speaks: of workers side by side one alone does."""
         self.said, self.speaks = set(), speaks
+
+    @contextmanager
+    def in_a_run(self) -> Iterator[None]:
+        self.begin()
+        try:
+            yield
+        finally:
+            self.said = None
 
     def first(self, line: str) -> bool:
         """Whether the line is to be said now."""

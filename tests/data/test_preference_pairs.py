@@ -9,9 +9,9 @@ import pytest
 
 from alignment.data.columns import PAIR_COLUMNS, pair, text_message
 from alignment.data.inspection import inspect
-from alignment.data.preference_pairs import Source, Wanted, kept_out_of, prepare
+from alignment.data.preference_pairs import Source, Wanted, prepare
 from alignment.data.row_table import RowTable, RowWriter
-from alignment.data.same_prompts import normal_text
+from alignment.data.same_prompts import kept_out_of, normal_text
 from alignment.types import UserError
 
 

@@ -60,6 +60,16 @@ def test_what_evaluation_sets_at_hand_ask_is_trained_on_in_no_recipe(folder, rec
     assert counts["sources"][0]["read"] == 63 == len(texts) + 2
 
 
+def test_a_prompt_that_is_known_by_several_texts_is_one(folder):
+    """HarmBench's request without its context is kept out, too; what is counted are prompts."""
+    (folder / "sets/harmbench").mkdir()
+    rows = "Behavior,ContextString,SemanticCategory\nquestion 8,a long context,x\nquestion 9,,x\n"
+    (folder / "sets/harmbench/harmbench_behaviors_text_all.csv").write_text(rows)
+    texts, counts = trained_on(config(folder, "inspect"), folder)
+    assert counts["kept_out"]["harmbench"] == 2 and counts["sources"][0]["leaked"]["harmbench"] == 2
+    assert not texts & {"question 8", "question 9"}
+
+
 def test_what_a_run_evaluates_on_is_kept_out_whatever_else_is_named(folder):
     cfg = config(folder, "cdpo", "evaluation.sets=[data,xstest]", "data.keep_out=[advbench]")
     cfg.scorecard.rankings = [f"{folder}/ranked.jsonl"]
