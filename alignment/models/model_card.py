@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.types import Margins
 
+CARD = "README.md"  # in the model's folder
 MARGINS: dict[Margins, str] = {
     "none": "none",
     "legend": "Legend's",

@@ -17,7 +17,7 @@ import alignment
 from alignment.data.licences import described, hub_name
 from alignment.maths.metrics import ordered_right
 from alignment.maths.statistics import rate_interval
-from alignment.models.model_card import Origin, reward_model_card
+from alignment.models.model_card import CARD, Origin, reward_model_card
 from alignment.models.source import ModelSource, known_as
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.card import compared_markdown
@@ -29,7 +29,6 @@ from alignment.runs.manifest import MANIFEST, Manifest
 from alignment.runs.run_files import RunDir
 from alignment.world.identity import generator_hash
 
-CARD = "README.md"
 WORLD = "the embedded world of repalign (generator `{hash}`), made by a program; Apache-2.0"
 
 
