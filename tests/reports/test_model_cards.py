@@ -5,10 +5,12 @@ from dataclasses import asdict
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from alignment.data.licences import LICENCES
 from alignment.data.preference_pairs import Source
 from alignment.data.preference_sets import SETS
+from alignment.models.model_card import Origin
 from alignment.models.source import ModelSource, known_as, named
 from alignment.reports.model_cards import write_cards
 from alignment.runs import artifacts
@@ -79,8 +81,8 @@ def test_cards_name_base_data_licence_figures_and_day_and_no_local_path(run, tmp
     policy = (run.policy("train_cdpo", "cdpo_star", 0) / "README.md").read_text()
     reward = (run.reward_model("legend", 0) / "README.md").read_text()
     for card in (policy, reward):
-        assert card.startswith("---\nlibrary_name: transformers\n") and "\nbase_model: my-model\n" in card
-        assert "datasets: [PKU-Alignment/PKU-SafeRLHF, a/b]" in card and f"`{'f' * 16}`" in card
+        assert card.startswith("---\nlibrary_name: transformers\n") and '\nbase_model: "my-model"\n' in card
+        assert 'datasets: ["PKU-Alignment/PKU-SafeRLHF", "a/b"]' in card and f"`{'f' * 16}`" in card
         assert "CC-BY-NC-4.0" in card and "`pairs.jsonl` (whose licence its owner knows)" in card
         assert re.search(r"Trained on \d{4}-\d\d-\d\d by repalign", card)
         assert "/home" not in card and str(tmp_path) not in card
@@ -95,7 +97,7 @@ def test_a_policy_that_nobody_evaluated_says_so(run):
     run.scorecard.unlink()
     write_cards(run, STAGES, "cdpo", ModelSource("world"), [], {"batch_size": 16})
     card = (run.policy("train_cdpo", "cdpo_star", 0) / "README.md").read_text()
-    assert "base_model: repalign-world" in card and "made by a program; Apache-2.0" in card
+    assert 'base_model: "repalign-world"' in card and "made by a program; Apache-2.0" in card
     assert "toxic answers" not in card and "it was not evaluated" in card.lower()
 
 
@@ -149,6 +151,12 @@ def test_a_card_names_the_reward_that_taught_its_policy_and_no_other(run, system
     write_cards(run, STAGES, "cdpo", ModelSource("world"), [], {"batch_size": 16})
     card = (folder / "README.md").read_text()
     assert says in card if says else "hybrid reward" not in card.lower()
+
+
+def test_names_with_marks_of_yaml_are_read_back():
+    origin = Origin("a: b #1 'c' \"d\" é", "v", ["x/y", "- z"], "", "", "")
+    head = yaml.safe_load(origin.head("text-generation", ["sft"]).split("---")[1])
+    assert (head["base_model"], head["datasets"], head["tags"]) == (origin.base, origin.datasets, ["sft", "repalign"])
 
 
 def test_a_model_is_known_by_its_name_on_the_hub_where_it_has_one(tmp_path):
