@@ -4,7 +4,8 @@
     rates of answers that share prompts        prompt_interval, a bootstrap over prompts
     differences of answers to the same prompts paired_difference (maths/paired.py), the same from -1 to 1
     rates over seeds of training               rate_over_seeds, Student's t on the logit
-    their ratios, paired by seed               ratio_interval, Student's t on the logarithm
+    their differences, paired by seed          difference_over_seeds, the same on the inverse hyperbolic tangent
+    their ratios, paired by seed               ratio_interval, the same on the logarithm
     figures without ends, over prompts         t_interval, Student's t
     other statistics of rows that share prompts  bootstrap
 
@@ -132,6 +133,19 @@ def rate_over_seeds(values: list[float], count: int | None) -> Interval:
         return _agreed(mean, count or 0, (0.0, 1.0))
     half = _half(values) / (mean * (1 - mean))
     return Interval(mean, float(expit(logit(mean) - half)), float(expit(logit(mean) + half)))
+
+
+def difference_over_seeds(values: list[float]) -> Interval:
+    """Student's t of a difference of rates over seeds, on the scale whose ends are -1 and 1 (Fisher's z).
+
+    By the delta method, as of a rate: atanh(mean) -+ t * s / sqrt(n) / (1 - mean^2). Of differences of a few percent it
+    is the plain interval to the digit that tables show.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) < _SAME:
+        return Interval(mean, None, None)
+    half = _half(values) / (1 - mean * mean)
+    return Interval(mean, float(np.tanh(np.arctanh(mean) - half)), float(np.tanh(np.arctanh(mean) + half)))
 
 
 def t_interval(values: list[float]) -> Interval:
