@@ -1,11 +1,13 @@
 """The README of a published model: what it is, where it comes from, how to load it, what was checked."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignment.types import Margins
 
+CARD = "README.md"  # in the model's folder
 MARGINS: dict[Margins, str] = {
     "none": "",
     "legend": "Legend's",
@@ -41,10 +43,11 @@ class Origin:
     recipe: str
 
     def head(self, task: str, tags: Sequence[str]) -> str:
-        """What the hub reads of a card."""
-        datasets = f"datasets: [{', '.join(self.datasets)}]\n" if self.datasets else ""
+        """What the hub reads of a card. Names are quoted: those of folders may have what YAML takes for its own."""
+        datasets = f"datasets: {json.dumps(self.datasets, ensure_ascii=False)}\n" if self.datasets else ""
+        base = json.dumps(self.base, ensure_ascii=False)
         return (
-            f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {self.base}\n{datasets}"
+            f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {base}\n{datasets}"
             f"tags: [{', '.join(tags)}, repalign]\n---\n"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.hub import unreachable
+from alignment.models.model_card import CARD
 from alignment.runs.manifest import hash_file
 from alignment.types import Dtype, UserError
 from alignment.world.identity import LANGUAGE_MODEL, model_hash
@@ -122,8 +123,12 @@ def _missing_weights(folder: Path) -> str | None:
 
 
 def _fingerprint_folder(folder: Path) -> str:
+    """Of all that a model may be read from: its card is written anew by evaluations, and hidden files are a tool's."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if hidden or file.name == CARD:
+            continue
         facts = file.stat()
         content = hash_file(file) if facts.st_size <= HASHED_WHOLE else f"{facts.st_size} {facts.st_mtime_ns}"
         digest.update(f"{file.relative_to(folder)} {content}\n".encode())
