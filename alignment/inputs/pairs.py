@@ -227,4 +227,5 @@ def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
     for key, words in (("not_drawn", "not drawn (data.rows, weights)"), ("repeated_across_sources", "there twice")):
         if any(counts[key].values()):
             ranks.say(f"  pairs {words}: {counts[key]['train']:,} and {counts[key]['heldout']:,}")
-    ranks.say(f"  evaluation sets looked at: {', '.join(counts['kept_out']) or 'none'}")
+    none = "none: data.folder has none of them, so their prompts may be among the pairs (docs/data.md)"
+    ranks.say(f"  evaluation sets looked at: {', '.join(counts['kept_out']) or none}")

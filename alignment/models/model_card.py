@@ -9,7 +9,7 @@ from alignment.types import Margins
 
 CARD = "README.md"  # in the model's folder
 MARGINS: dict[Margins, str] = {
-    "none": "none",
+    "none": "",
     "legend": "Legend's",
     "constant": "the mean size of Legend's for every pair",
     "shuffled": "Legend's, dealt to other pairs",
@@ -59,6 +59,14 @@ class Origin:
         )
 
 
+def _learned(margins: Margins, summary: Mapping[str, Any]) -> str:
+    how = f"It learned from {summary['pairs']:,} pairs in {summary['steps']:,} steps, with the loss"
+    if margins == "none":
+        return f"{how} `-log sigmoid(r_chosen - r_rejected)`."
+    loss = "`-log sigmoid(r_chosen - r_rejected - m)`"
+    return f"{how} {loss}, margins m: {MARGINS[margins]} ([Legend](https://arxiv.org/abs/2406.08124))."
+
+
 def reward_model_card(origin: Origin, margins: Margins, seed: int, summary: Mapping[str, Any], heldout: str) -> str:
     """The card for people who find the model's folder without the run around it.
 
@@ -79,8 +87,7 @@ def reward_model_card(origin: Origin, margins: Margins, seed: int, summary: Mapp
     return f"""{origin.head("text-classification", ["reward-model"])}
 # Reward model `{margins}`, seed {seed}
 
-Scores an answer to a prompt; higher is better. Trained with the loss `-log sigmoid(r_chosen - r_rejected - m)`, margins
-m: {MARGINS[margins]} ([Legend](https://arxiv.org/abs/2406.08124)).
+Scores an answer to a prompt; higher is better. {_learned(margins, summary)}
 
 ```python
 from transformers import pipeline

@@ -19,7 +19,6 @@ def policy_card(
     system = SYSTEMS[training["system"]]
     method = f"[{system.says}]({PAPER})" if system.confidence == "live" else system.says
     beta = "" if training["beta"] is None else f"beta {training['beta']:g}, "
-    steps = training["history"][-1]["step"] if training["history"] else 0
     rate, size = f"{training['learning_rate']:g}", settings["batch_size"]
     merged = ""
     if adapters:
@@ -28,7 +27,7 @@ def policy_card(
 # {training["system"]} of {origin.base}, seed {training["seed"]}
 
 A policy trained for safer answers: {method}.
-It learned from {training["pairs"]:,} pairs in {steps:,} steps of {size}; {beta}peak learning rate {rate}.
+It learned from {training["pairs"]:,} pairs in {training["steps"]:,} steps of {size}; {beta}peak learning rate {rate}.
 {merged}
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,26 +1,31 @@
 """What users came for, at the top of a run's folder: links to what its stages published."""
 
 import os
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from alignment.runs.run_files import RunDir
 
 # name of the link: where stages publish such things, and how one is loaded
 KINDS = {
-    "policy": (("train_*/*/seed-*/policy",), 'AutoModelForCausalLM.from_pretrained("{path}")'),
-    "reward": (("train_cdpo/*/seed-*/reward", "fit_reward/reward"), 'HybridReward.load("{path}")'),
-    "reward_model": (("train_rm/*/seed-*",), 'AutoModelForSequenceClassification.from_pretrained("{path}")'),
+    "policy": (("train_*/*/seed-*/policy",), 'transformers.AutoModelForCausalLM.from_pretrained("{path}")'),
+    "reward": (("train_cdpo/*/seed-*/reward", "fit_reward/reward"), 'alignment.HybridReward.load("{path}")'),
+    "reward_model": (
+        ("train_rm/*/seed-*",),
+        'transformers.AutoModelForSequenceClassification.from_pretrained("{path}")',
+    ),
     "pairs.parquet": (
         ("build_pairs/pairs.parquet", "annotate/pairs.parquet"),
-        'load_dataset("parquet", data_files="{path}")',
+        'datasets.load_dataset("parquet", data_files="{path}")',
     ),
     "fitted_pairs.parquet": (
         ("fit_reward/pairs.parquet",),
-        'load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
+        'datasets.load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
     ),
 }
 ADAPTERS = "adapters"  # in the folder of a model: what was merged into it
-LOADED_ON_BASE = 'PeftModel.from_pretrained(<the base model>, "{path}")'
+LOADED_ON_BASE = 'peft.PeftModel.from_pretrained(<the base model>, "{path}")'
 SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transformers chat {path}"
 
 
@@ -37,15 +42,17 @@ def link(run: RunDir) -> list[str]:
         for target in published if _unlinked(top) else []:
             system, seed = _which(run, target)
             at = top if len(published) == 1 else top / system / seed
-            at.parent.mkdir(parents=True, exist_ok=True)
-            at.symlink_to(os.path.relpath(target, at.parent))
+            with suppress(OSError):  # a file system without links
+                at.parent.mkdir(parents=True, exist_ok=True)
+                at.symlink_to(os.path.relpath(target, at.parent))
         if published:
             path = top if len(published) == 1 else top / "<system>" / "seed-<n>"
+            path = path if any(top.glob("*")) or top.is_file() else published[0]
             lines.append(f"{name:21} {loading.format(path=path)}")
             if any((target / ADAPTERS).is_dir() for target in published):
                 lines.append(f"{'  its adapters':21} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
             if name == "policy":
-                lines.append(f"{'':21} {SERVED.format(path=path)}")
+                lines.append(f"{'':21} {SERVED.format(path=shlex.quote(str(path)))}")
     if run.tables.exists():
         lines.append(f"{'report':21} {run.report}; tables and pictures in {run.tables.parent}")
     return lines

@@ -32,7 +32,7 @@ def run(tmp_path) -> RunDir:
     (run.policy("train_cdpo", "cdpo_star", 0) / "adapters").mkdir(parents=True)
     training = {
         "system": "cdpo_star", "seed": 0, "beta": 0.3, "learning_rate": 1e-6, "pairs": 1234, "chosen": True,
-        "history": [{"step": 50}],
+        "steps": 52,
     }  # fmt: skip
     artifacts.write_json(run.trainings("train_cdpo"), [training, {**training, "seed": 1, "chosen": False}])
     number = {"metric": "toxic_rate", "set": "heldout", "judge": "refusal", "category": None, "n": 40}
@@ -48,7 +48,7 @@ def run(tmp_path) -> RunDir:
     )
     run.reward_model("legend", 0).mkdir(parents=True)
     parity = {"loaded": 1e-6, "one_by_one": 0.0, "pipeline": 0.0, "left_padding": 0.0, "bfloat16": 0.01}
-    artifacts.write_json(run.reward_summary, {"legend/seed-0": {"parity": parity, "conversation": "A B"}})
+    artifacts.write_json(run.reward_summary, {"legend/seed-0": {"pairs": 90, "steps": 7, "parity": parity, "conversation": "A B"}})
     rows = [
         {"set": "heldout", "prompt_hash": i, "margins": margins, "seed": 0,
          "chosen_score": float(i < 30), "rejected_score": 0.5}
@@ -87,7 +87,7 @@ def test_cards_name_base_data_licence_figures_and_day_and_no_local_path(run, tmp
         assert re.search(r"Trained on \d{4}-\d\d-\d\d by repalign", card)
         assert "/home" not in card and str(tmp_path) not in card
     assert "| toxic answers, % | heldout | refusal | 40 | 50.0 [40.0, 60.0] | 20.0 [10.0, 30.0] |" in policy
-    assert "1,234 pairs in 50 steps of 16; beta 0.3, peak learning rate 1e-06" in policy and "in `adapters`" in policy
+    assert "1,234 pairs in 52 steps of 16; beta 0.3, peak learning rate 1e-06" in policy and "in `adapters`" in policy
     assert "ranks 75.0  [50.0, 87.5] percent of 40 held-out pairs right" in policy
     assert "| heldout | 40 | 75.0  [59.8, 85.8] |" in reward
     assert not (run.policy("train_cdpo", "cdpo_star", 1)).exists(), "off the best point there is none"
