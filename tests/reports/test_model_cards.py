@@ -48,7 +48,9 @@ def run(tmp_path) -> RunDir:
     )
     run.reward_model("legend", 0).mkdir(parents=True)
     parity = {"loaded": 1e-6, "one_by_one": 0.0, "pipeline": 0.0, "left_padding": 0.0, "bfloat16": 0.01}
-    artifacts.write_json(run.reward_summary, {"legend/seed-0": {"pairs": 90, "steps": 7, "parity": parity, "conversation": "A B"}})
+    artifacts.write_json(
+        run.reward_summary, {"legend/seed-0": {"pairs": 90, "steps": 7, "parity": parity, "conversation": "A B"}}
+    )
     rows = [
         {"set": "heldout", "prompt_hash": i, "margins": margins, "seed": 0,
          "chosen_score": float(i < 30), "rejected_score": 0.5}
