@@ -124,13 +124,14 @@ def rate_over_seeds(values: list[float], count: int | None) -> Interval:
     """Student's t, on the logit, of a rate's mean over seeds: logit(mean) -+ t * s / sqrt(n) / (mean * (1 - mean)).
 
     The logit is taken of the mean and not of every seed's rate, so that a seed of 0 or 1 is like any other, and the
-    mean is always inside. count: of answers with a seed; where all seeds agree, they are what is left to go by.
+    mean is always inside. count: of answers with a seed; where all seeds agree, they are what is left to go by, and the
+    interval is Wilson's of one seed.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
     if np.ptp(values) < _SAME:
-        return _agreed(mean, count or 0, (0.0, 1.0))
+        return wilson_interval(mean * count, count) if count else Interval(mean, None, None)
     half = _half(values) / (mean * (1 - mean))
     return Interval(mean, float(expit(logit(mean) - half)), float(expit(logit(mean) + half)))
 

@@ -101,6 +101,7 @@ def test_a_difference_over_seeds_is_students_on_fishers_scale():
 def test_seeds_that_all_agree_leave_the_answers_of_one_to_go_by():
     assert rate_over_seeds([0.0] * 5, 50) == pytest.approx(wilson_interval(0, 50))
     assert rate_over_seeds([1.0] * 5, 50) == pytest.approx(wilson_interval(50, 50))
+    assert rate_over_seeds([0.8, 0.8], 20) == pytest.approx(wilson_interval(16, 20)), "between the ends too"
     assert rate_over_seeds([0.0] * 5, None) == (0.0, None, None)
 
 

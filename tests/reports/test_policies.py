@@ -29,9 +29,7 @@ def test_rates_over_seeds_and_the_ratio_of_toxic_ones():
     assert report["dpo"]["same"]["toxic_rate"]["per_seed"] == [0.3, 0.4]
     tenth = report["base"]["same"]["over_refusal"]
     assert (tenth["mean"], tenth["n"], tenth["per_seed"]) == (0.1, 10, [0.1, 0.1])
-    assert tenth["ci95"] == pytest.approx([0.0722, 0.3497], abs=1e-4), (
-        "seeds that agree: Wilson's of none in ten is 27.8%"
-    )
+    assert tenth["ci95"] == pytest.approx([0.0179, 0.4042], abs=1e-4), "seeds that agree: Wilson's of one in ten"
     assert list(ratios) == ["cdpo_to_dpo"]
     assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.375)
     assert ratios["cdpo_to_dpo"]["per_seed"] == pytest.approx([0.5, 0.25])
