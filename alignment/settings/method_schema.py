@@ -14,6 +14,7 @@ from alignment.world.preferences import NOISE
 class Model:
     name: str
     path: str | None
+    gguf_file: str | None
     dtype: str = one_of(types.Dtype)
     chat_template: str | None
     thinking: bool
