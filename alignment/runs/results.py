@@ -41,13 +41,13 @@ def link(run: RunDir) -> list[str]:
             at.symlink_to(os.path.relpath(target, at.parent))
         if published:
             path = top if len(published) == 1 else top / "<system>" / "seed-<n>"
-            lines.append(f"{name:14} {loading.format(path=path)}")
+            lines.append(f"{name:21} {loading.format(path=path)}")
             if any((target / ADAPTERS).is_dir() for target in published):
-                lines.append(f"{'  its adapters':14} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
+                lines.append(f"{'  its adapters':21} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
             if name == "policy":
-                lines.append(f"{'':14} {SERVED.format(path=path)}")
+                lines.append(f"{'':21} {SERVED.format(path=path)}")
     if run.tables.exists():
-        lines.append(f"{'report':14} {run.report}; tables and pictures in {run.tables.parent}")
+        lines.append(f"{'report':21} {run.report}; tables and pictures in {run.tables.parent}")
     return lines
 
 
