@@ -14,7 +14,8 @@ from alignment.types import Unfinished, UserError
 PILOT = 16  # prompts that are answered before all others, where there are more than twice as many
 MANY = 0.25  # of the answers: more that are cut off are worth a word
 _END = re.compile(r"(?:[.!?…][\"'”’»)\]*_`]*(?=\s|$))|[。！？][”’」』）]*")
-_NO_END = re.compile(r"(?:\b[^\W\d]|^\s*\d+)$", re.MULTILINE)  # before the period of "e.g.", and of "2." in a list
+# before the period of "e.g.", "Dr." and of "2." in a list; not of "I can't."
+_NO_END = re.compile(r"(?:(?<![\w'’])[^\W\d]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs)|^\s*\d+)$", re.MULTILINE)
 
 
 def whole_sentences(text: str) -> str:
@@ -50,7 +51,7 @@ def remedies(limit: str, unfinished: Unfinished) -> str:
     """The settings that make more of the answers usable. limit: the setting that cuts them, with its value."""
     other = "build_pairs.unfinished=sentence, which ends them at their last whole sentence"
     key = limit.partition("=")[0]
-    return f"raise {key}" if unfinished == "sentence" else f"raise {key}, or set {other}"
+    return f"raise {key}" if unfinished else f"raise {key}, or set {other}"
 
 
 def sample_after_pilot(

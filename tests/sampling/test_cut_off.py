@@ -18,6 +18,8 @@ LIMIT = "model.answer_tokens=8"
         ("Is it? Yes! And", "Is it? Yes!"),
         ("Steps:\n1. Mix.\n2. Ba", "Steps:\n1. Mix."),
         ("Take tools, e.g. a pick", ""),
+        ("Ask Dr. No", ""),
+        ("Sorry, I can't. Try something else fir", "Sorry, I can't."),
         ("It is 3.14 or 3.", ""),
         ("In 2020. The", "In 2020."),
         ("Wait... the", "Wait..."),
