@@ -220,6 +220,8 @@ def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
             f"  {source['name']} ({files}): {source['read']:,} lines read, {source['used']:,} used, "
             f"{source['quarantined']:,} quarantined (data/{QUARANTINE} says why)"
         )
+        if source["releases"]:
+            ranks.say("  of its releases: " + "; ".join(f"{n:,} {name}" for name, n in source["releases"].items()))
         leaked = ", ".join(f"{name} {count}" for name, count in sorted(source["leaked"].items()))
         if leaked:
             ranks.say(f"  pairs whose prompt an evaluation set asks, kept out: {leaked}")
