@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, Thread
-from time import sleep
+from threading import Barrier, Event, Thread
 
 import psutil
 import pyarrow as pa
@@ -224,16 +223,17 @@ def test_a_clock_that_is_set_makes_nobody_gone(tmp_path, monkeypatch):
 
 
 def test_of_two_that_find_the_holder_gone_one_takes_over(tmp_path):
-    run, got, both = open_run(tmp_path), [], Barrier(2)
+    run, got, both, refused = open_run(tmp_path), [], Barrier(2), Event()
 
     def come() -> None:
         both.wait()
         try:
             with locked(run):
                 got.append("held")
-                sleep(0.5)
+                refused.wait(timeout=20)
         except UserError as error:
             got.append(str(error))
+            refused.set()
 
     with held_by(run, process=2**22 - 1):
         comers = [Thread(target=come) for _ in range(2)]

@@ -25,7 +25,7 @@ def done(tmp_path_factory, shared_data) -> Path:
         folder, "+recipe=cdpo", "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file",
         "data.path=pairs.jsonl", "data.heldout=0.2", "sampling.n=4", "sampling.max_new_tokens=24",
         "policy.learning_rate=[1e-4]", "policy.batch_size=4", "policy.max_steps=3", "policy.logging_steps=1",
-        "policy.save_steps=3", "evaluation.prompts=10",
+        "policy.save_steps=3", "evaluation.prompts=10", "build_pairs.unfinished=sentence",
     )  # fmt: skip
     return folder / "run"
 

@@ -183,4 +183,4 @@ def test_real_text_and_a_real_model(tmp_path, shared_data):
     assert "81 lines read, 80 used, 1 quarantined" in done.stdout
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["annotation"]["spearman_severity"] is None and report["annotation"]["layer"] in range(1, 9)
-    assert set(report["reward_model"]["none"]["by_set"]) == {"heldout"}
+    assert report["reward_model"]["none"]["by_set"] == {}, "all pairs are of one set"
