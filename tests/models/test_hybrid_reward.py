@@ -217,7 +217,7 @@ def test_unusable_states_are_refused_in_one_line_before_anything_is_fitted(fitte
     ):
         with monkeypatch.context() as nothing_begins, pytest.raises(UserError) as error:
             if "layer 2" not in says:  # that is seen when its scale is taken
-                nothing_begins.setattr("alignment.models.hybrid_reward.standard", None)
+                nothing_begins.setattr("alignment.models.fit_heads.standard", None)
             call()
         assert says in str(error.value) and "\n" not in str(error.value)
 
