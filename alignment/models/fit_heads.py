@@ -34,7 +34,7 @@ def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int
     """A head per gate, from the same probes and folds: what they have in common is computed once."""
     (pairs, layers, width), generator = chosen.shape, torch.Generator().manual_seed(seed)
     with _one_thread() as threads, bar(None, "fitting the hybrid reward", layers + len(gates), "part") as progress:
-        if width <= min(2 * pairs, MANY):
+        if not _in_span(pairs, width):
             standards = [_standard(chosen, rejected, layer) for layer in range(layers)]
             x = [_standardised(chosen, rejected, layer, by) / width**0.5 for layer, by in enumerate(standards)]
             start = fit_start(torch.stack(x), generator)
@@ -63,6 +63,19 @@ def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int
             weights = _lifted(chosen, rejected, standards, fitted, workers)
     mean, scale = (torch.stack(values) for values in zip(*standards, strict=True))
     return FittedHeads(mean, scale, {gate: _on_states(of, weights[gate]) for gate, of in fitted.items()})
+
+
+def fitting_bytes(pairs: int, layers: int, width: int, workers: int) -> tuple[int, int]:
+    """What a fit takes at most beside the states: of the host, and where it computes, a GPU or the host again."""
+    rows = 2 * pairs
+    if not _in_span(pairs, width):  # x, the rows of five folds without their own, and those; and a fit's systems
+        return 8 * layers * (7 * rows * width + 3 * width**2), 0
+    layer = 4 * 8 * rows * width  # its states in float64, as they are standardised
+    return workers * layer, 4 * layers * rows**2 + workers * 3 * 8 * rows**2
+
+
+def _in_span(pairs: int, width: int) -> bool:
+    return width > min(2 * pairs, MANY)
 
 
 def _lifted(
