@@ -6,14 +6,15 @@ of the calibrated confidence. The fit that is kept is then made on all pairs, wi
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from alignment.maths.confidence import Temperature, calibrated_loss, fit_temperature
-from alignment.maths.hybrid import PARAMETERS, Gate, Head, JointTraining, first_head, gaps, layer_scores, rescaled
+from alignment.maths.early_stopping import FoldTraining, Training, only, stop_early, without
+from alignment.maths.hybrid import Gate, Head, first_head, layer_scores, rescaled
 from alignment.maths.layers import each_layer
 from alignment.maths.probes import Probes, fit_probes
 from alignment.maths.span_probes import fit_span_probes
@@ -21,8 +22,6 @@ from alignment.maths.span_training import SpanTraining
 
 FOLDS = 5
 COSTS = (0.005, 0.05, 0.5, 5.0, 50.0)
-STEPS = 100  # of training, at most
-PATIENCE = 10  # steps without a lower loss on held-out pairs
 
 
 class Candidate(NamedTuple):
@@ -82,10 +81,10 @@ def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) ->
     pairs = x.shape[1] // 2
     folds, candidates = _folds(pairs, generator), []
     for cost in COSTS:
-        fold_probes = [fit_probes(_without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
+        fold_probes = [fit_probes(without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
         scores = x.new_empty(2, pairs, x.shape[0])
         for fold, probes in zip(folds, fold_probes, strict=True):
-            scores[:, fold] = torch.stack(layer_scores(_only(x, fold), *probes).chunk(2))
+            scores[:, fold] = torch.stack(layer_scores(only(x, fold), *probes).chunk(2))
         candidates.append(Candidate(cost, fold_probes, scores))
     return Start(x, folds, candidates, {})
 
@@ -135,27 +134,44 @@ def choose(start: Start, gate: Gate) -> tuple[Candidate, int | None]:
 
 
 def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
-    """Trains the gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
+    """One gate alone."""
+    return fit_gates(start, [gate], margin)[gate]
+
+
+def fit_gates(
+    start: Start, gates: Sequence[Gate], margin: float, done: Callable[[], object] = lambda: None
+) -> dict[Gate, Fitted]:
+    """Trains each gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
 
     On the pairs that probes were fitted on, all layers look perfect: a gate can only learn there which one is louder.
+    done: is called for every gate that has learned all it will.
     """
-    best, layer = choose(start, gate)
-    picked = {"last_layer": -1, "best_layer": layer}
-    scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
-    heads = [
-        rescaled(first_head(fitted, gate, layer), scale) for fitted in (*best.fold_probes, start.probes(best.cost))
-    ]
-    if heads[0].vote is not None:
-        heads = _with_votes(heads, best.scores, start.folds, margin)
-    if start.span:
-        trained = _trained(start.folds, start.x.shape[1] // 2).to(start.x.device)
-        heads, steps, heldout = _stop_early(SpanTraining(start.x, trained, heads, margin, start.workers))
-    else:
-        heads, steps, heldout = _stop_early(_FoldTraining(start.x, start.folds, heads, margin))
-    scale = _scale(heldout, margin)
-    heldout = scale * heldout
-    temperature, confidences = fit_temperature(heldout), _confidences(heldout, start.folds)
-    return Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, heldout, confidences)
+    chosen, trainings = [], []
+    for gate in gates:
+        best, layer = choose(start, gate)
+        picked = {"last_layer": -1, "best_layer": layer}
+        scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
+        heads = [
+            rescaled(first_head(fitted, gate, layer), scale) for fitted in (*best.fold_probes, start.probes(best.cost))
+        ]
+        if heads[0].vote is not None:
+            heads = _with_votes(heads, best.scores, start.folds, margin)
+        chosen.append(best)
+        trainings.append(_training(start, heads, margin))
+    fitted = {}
+    for gate, best, (heads, steps, heldout) in zip(gates, chosen, stop_early(trainings, done=done), strict=True):
+        scale = _scale(heldout, margin)
+        heldout = scale * heldout
+        temperature, confidences = fit_temperature(heldout), _confidences(heldout, start.folds)
+        fitted[gate] = Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, heldout, confidences)
+    return fitted
+
+
+def _training(start: Start, heads: list[Head], margin: float) -> Training:
+    if not start.span:
+        return FoldTraining(start.x, start.folds, heads, margin)
+    trained = _trained(start.folds, start.x.shape[1] // 2).to(start.x.device)
+    return SpanTraining(start.x, trained, heads, margin, start.workers)
 
 
 def _confidences(heldout: Float[Tensor, " pair"], folds: list[Tensor]) -> Float[Tensor, " pair"]:
@@ -176,71 +192,9 @@ def _with_votes(
     x = scores.flatten(0, 1).T[:, :, None].contiguous()
     identity = Probes(torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0, 0]))
     start = rescaled(first_head(identity, gate), _scale((scores[0] - scores[1]).mean(dim=1), margin))
-    training = _FoldTraining(x, folds, [start] * len(heads), margin, ["vote"])
-    gates, _, _ = _stop_early(training, least=1)
+    training = FoldTraining(x, folds, [start] * len(heads), margin, ["vote"])
+    ((gates, _, _),) = stop_early([training], least=1)
     return [head._replace(vote=trained.vote) for head, trained in zip(heads, gates, strict=True)]
-
-
-@runtime_checkable
-class Training(Protocol):
-    """Trains a head per fold, on the other folds, and a last one on all pairs."""
-
-    @property
-    def heads(self) -> list[Head]: ...
-
-    def heldout_gaps(self) -> Float[Tensor, " pair"]:
-        """The gaps of all pairs, each by its fold's head."""
-
-    def step(self) -> None: ...
-
-
-class _FoldTraining:
-    """A training on rows of its own for every head."""
-
-    def __init__(
-        self,
-        x: Float[Tensor, "layer row rank"],
-        folds: list[Tensor],
-        heads: list[Head],
-        margin: float,
-        trained: Sequence[str] = PARAMETERS,
-    ) -> None:
-        self._folds, self._heldout_rows = folds, [_only(x, fold) for fold in folds]
-        rows = [*(_without(x, fold) for fold in folds), x]
-        self._trainings = [JointTraining(*each, margin, trained) for each in zip(rows, heads, strict=True)]
-
-    @property
-    def heads(self) -> list[Head]:
-        return [training.head for training in self._trainings]
-
-    def heldout_gaps(self) -> Float[Tensor, " pair"]:
-        heads = self.heads
-        heldout = heads[0].bias.new_empty(sum(map(len, self._folds)))
-        for fold, rows, head in zip(self._folds, self._heldout_rows, heads, strict=False):
-            heldout[fold] = gaps(rows, head)
-        return heldout
-
-    def step(self) -> None:
-        for training in self._trainings:
-            training.step()
-
-
-def _stop_early(training: Training, least: int = 0) -> tuple[list[Head], int, Float[Tensor, " pair"]]:
-    """Trains as long as held-out pairs gain from it.
-
-    Gaps also lower eq. 7 by growing; whether they order pairs better is judged by a loss that scale doesn't change.
-    Returns the heads, the number of steps (`least` or more), and the gaps of all pairs, each by its fold's head.
-    """
-    best: tuple[list[Head], int, Tensor] = ([], 0, torch.empty(0))
-    lowest = float("inf")
-    for step in range(STEPS + 1):
-        heldout = training.heldout_gaps()
-        if step >= least and (loss := calibrated_loss(heldout)) < lowest:
-            best, lowest = (training.heads, step, heldout), loss
-        if step == min(max(best[1], least) + PATIENCE, STEPS):
-            break
-        training.step()
-    return best
 
 
 def _scale(heldout: Float[Tensor, " pair"], margin: float) -> float:
@@ -270,13 +224,3 @@ def _probes(fits: list[Float[Tensor, " row"]]) -> Probes:
 def _labels(pairs: int) -> Float[Tensor, " row"]:
     chosen = torch.ones(pairs, dtype=torch.float64)
     return torch.cat([chosen, -chosen])
-
-
-def _only(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:
-    return x[:, torch.cat([pairs, pairs + x.shape[1] // 2])]
-
-
-def _without(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:
-    kept = torch.ones(x.shape[1] // 2, dtype=torch.bool)
-    kept[pairs] = False
-    return _only(x, kept.nonzero()[:, 0])

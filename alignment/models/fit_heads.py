@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.maths.cross_fitting import Fitted, fit_gate, fit_span_start, fit_start
+from alignment.maths.cross_fitting import Fitted, fit_gates, fit_span_start, fit_start
 from alignment.maths.layers import each_layer
 from alignment.maths.probes import Standard, standard
 from alignment.runs.bars import bar
@@ -54,10 +54,7 @@ def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int
             empty = torch.empty(layers, 2 * pairs, 2 * pairs, device=device)
             start = fit_span_start(products, empty, generator, workers)
             standards = [found[layer] for layer in range(layers)]
-        fitted: dict[Gate, Fitted] = {}
-        for gate in gates:
-            fitted[gate] = fit_gate(start, gate, margin)
-            progress.update()
+        fitted = fit_gates(start, gates, margin, progress.update)
         weights = {gate: width**0.5 * of_gate.head.weight for gate, of_gate in fitted.items()}
         if start.span:
             weights = _lifted(chosen, rejected, standards, fitted, workers)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from alignment import HybridReward
-from alignment.maths.cross_fitting import COSTS, Fitted, fit_gate, fit_span_start, fit_start
+from alignment.maths.cross_fitting import COSTS, Fitted, Start, fit_gate, fit_gates, fit_span_start, fit_start
 from alignment.maths.hybrid import GATES, JointTraining, first_head, gaps, layer_scores
 from alignment.maths.layers import each_layer
 from alignment.maths.probes import Probes, fit_probes, standard
@@ -75,7 +75,7 @@ def test_training_is_the_one_on_states(gate):
     rows = [one.repeat(2) for one in trained]
     on_states = [JointTraining(x[:, of], head, 1.0) for of, head in zip(rows, lifted, strict=True)]
     for _ in range(15):
-        in_span.step()
+        in_span.step([in_span])
         for training in on_states:
             training.step()
     for found, training, started in zip(in_span.heads, on_states, heads, strict=True):
@@ -102,6 +102,22 @@ def test_every_choice_is_the_one_on_states(gate):
     torch.testing.assert_close(scores, layer_scores(x, *expected.head[:2]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("width", [100, 12])
+def test_gates_that_are_fitted_together_are_those_fitted_alone(width):
+    """Each stops in its own time, whatever the others do; with 12 dimensions to the last bit."""
+    x, finished = answers(width), []
+    start = span_start(x) if width == 100 else fit_start(x, torch.Generator().manual_seed(0))
+    gates = ("sigmoid_scores", "static_softmax", "best_layer")
+    together = fit_gates(start, gates, 1.0, lambda: finished.append(1))
+    assert tuple(together) == gates and len(finished) == 3
+    for gate, fitted in together.items():
+        alone = fit_gate(start, gate, 1.0)
+        assert (fitted.steps, fitted.cost, fitted.head.layer) == (alone.steps, alone.cost, alone.head.layer)
+        close = {"rtol": 1e-4, "atol": 1e-5} if width == 100 else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(fitted.heldout_gaps, alone.heldout_gaps, **close)
+        torch.testing.assert_close(fitted.head.weight, alone.head.weight, **close)
+
+
 def test_layers_side_by_side_give_the_same_bits():
     x = answers(100)
     one, two = in_span(x, "sigmoid_scores", 1), in_span(x, "sigmoid_scores", 2)
@@ -126,7 +142,7 @@ def test_layers_come_in_order_each_on_one_core():
 def test_real_pairs_are_ranked_as_by_a_fit_on_states():
     """Two layers of Llama 7B, a fit on 120 pairs, against float64 in a basis of the span of the states."""
     states = load_file(LLAMA)
-    chosen, rejected = (states[side][:, [16, 32]] for side in ("safe", "unsafe"))
+    chosen, rejected = (states[side][:, [20, 32]] for side in ("safe", "unsafe"))
     test = torch.arange(150) % 5 == 0
     found = HybridReward.fit(chosen[~test], rejected[~test], gate="static_softmax")
     rows, x = torch.cat([chosen[~test], rejected[~test]]).double(), []
@@ -144,6 +160,9 @@ def test_real_pairs_are_ranked_as_by_a_fit_on_states():
 
 
 def in_span(x: torch.Tensor, gate: str, workers: int = 1) -> Fitted:
+    return fit_gate(span_start(x, workers), gate, 1.0)
+
+
+def span_start(x: torch.Tensor, workers: int = 1) -> Start:
     empty = torch.empty(LAYERS, 2 * PAIRS, 2 * PAIRS)
-    start = fit_span_start(lambda layer: products(x[layer]), empty, torch.Generator().manual_seed(0), workers)
-    return fit_gate(start, gate, 1.0)
+    return fit_span_start(lambda layer: products(x[layer]), empty, torch.Generator().manual_seed(0), workers)
