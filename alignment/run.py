@@ -141,7 +141,12 @@ def _say_sweep() -> None:
     from alignment.reports.compare import comparison
     from alignment.reports.tables import as_text
 
-    if tables := comparison(_swept):
+    try:
+        tables = comparison(_swept)
+    except UserError as error:  # a report that can't be read takes nothing from the jobs
+        print(f"repalign: {error}", file=sys.stderr, flush=True)
+        return
+    if tables:
         print(f"\nthe {len(_swept)} jobs:\n{as_text(tables).rstrip()}", flush=True)
 
 

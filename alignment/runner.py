@@ -103,7 +103,6 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
     work = run.work(step.stage, step.manifest.key)
     out = work / "out"
     if ranks.main:
-        _clear_stale_work(work)
         work.mkdir(parents=True, exist_ok=True)
         earlier = _seconds_before(work)
         shutil.rmtree(out, ignore_errors=True)  # a killed run may have left half a file there
@@ -126,7 +125,7 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
             ranks.say(f"  the result before it, of {replaced:.0f} s, is kept in {aside}; run.replace=true keeps none")
         timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
         artifacts.write_json(run.timings, timings)  # now: killed before, it told how long the result before it took
-        shutil.rmtree(work, ignore_errors=True)
+        _clear_work(run, step.stage)
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
@@ -162,9 +161,7 @@ def _report(run: RunDir) -> dict:
     return report
 
 
-def _clear_stale_work(work: Path) -> None:
-    """Removes unfinished work of this stage under other settings, which will never be used."""
-    stage = work.name.rpartition("-")[0]
-    for folder in work.parent.glob(f"{stage}-*") if work.parent.exists() else []:
-        if folder != work:
-            shutil.rmtree(folder, ignore_errors=True)
+def _clear_work(run: RunDir, stage: str) -> None:
+    """Removes the stage's unfinished work. Under other settings it stayed until now: they may have been a mistake."""
+    for folder in run.work("").glob(f"{stage}-*"):
+        shutil.rmtree(folder, ignore_errors=True)

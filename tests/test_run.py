@@ -73,7 +73,7 @@ def test_a_sweep_ends_with_a_table_of_its_jobs_whichever_failed(tmp_path, monkey
     with pytest.raises(SystemExit):
         run.main()
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert any("reward model (none), % right" in line for line in said) and "seed=2 no report yet" in said
+    assert any("RM, none: % right" in line for line in said) and "seed=2 no report yet" in said
     assert "seed=1 75.0 [50.0, 87.5]" in said
 
 

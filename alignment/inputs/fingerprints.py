@@ -72,12 +72,20 @@ def _questions(cfg: DictConfig) -> str:
     return _hashes(files) or _file_hash("annotator.contrast.questions", contrast.questions)
 
 
-def _evaluation_sets(cfg: DictConfig) -> str:
-    """The files of all that is evaluated on beside the data's own prompts; sets on the hub are downloaded for it."""
-    card = cfg.scorecard
-    files = [
+def _prompt_files(cfg: DictConfig) -> list[Path]:
+    return [
         file for name in cfg.evaluation.sets if name != "data" for file in prompt_files(name, cfg.evaluation.folder)
     ]
+
+
+def _evaluation_prompts(cfg: DictConfig) -> str:
+    """The files whose prompts nothing may learn from."""
+    return hashlib.sha256("".join(map(hash_file, _prompt_files(cfg))).encode()).hexdigest()
+
+
+def _evaluation_sets(cfg: DictConfig) -> str:
+    """The files of all that is evaluated on beside the data's own prompts; sets on the hub are downloaded for it."""
+    card, files = cfg.scorecard, _prompt_files(cfg)
     if card.mmlu.questions:
         files += [file for split in ("dev", "test") for file in files_of("mmlu", cfg.evaluation.folder, split)]
     files += files_of("rewardbench", cfg.evaluation.folder) if "rewardbench" in card.rankings else []
@@ -128,6 +136,7 @@ FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),
     "scorer": lambda cfg: _local_model("scorecard.reward_model", cfg.scorecard.reward_model),
     "asked": _evaluation_sets,
+    "evaluation prompts": _evaluation_prompts,
     "answers": lambda cfg: _file_hash("judge.input", cfg.judge.input),
     "judges": _judges,
     "labels": _labels,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from alignment.launching import commands, exits
 from alignment.plan import Step, keep_settings
-from alignment.runs import stopping
+from alignment.runs import results, stopping
 from alignment.runs.ranks import accelerator, cores
 from alignment.runs.run_files import RunDir, locked
 from alignment.stages import STAGES
@@ -34,6 +34,8 @@ def run_stages(cfg: DictConfig, run: RunDir, steps: list[Step], overrides: Seque
             else:
                 _run(cfg, run, step.stage, processes, overrides)
         exits.clear(run.root)
+        if steps[-1].cached or steps[-1].stage != "report":  # else that stage has said it
+            print("", *results.link(run), sep="\n", flush=True)
 
 
 def _gpus() -> int:

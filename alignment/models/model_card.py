@@ -14,6 +14,7 @@ MARGINS: dict[Margins, str] = {
 }
 COMPARED = {
     "loaded": "with the model as it was trained",
+    "unrounded": "with it before its weights were rounded to be saved",
     "one_by_one": "one conversation at a time, or many in a batch",
     "pipeline": "through transformers' text-classification pipeline",
     "chat_template": "written by its chat template instead of as above",

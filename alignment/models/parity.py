@@ -33,6 +33,7 @@ class TrainedScores:
     exact: in float32, by the weights that are saved. Not so where the ranks compute with split weights in bfloat16, or
         where adapters were trained on rounded weights, or merged into weights that were rounded then.
     rounded: were the weights rounded when adapters were merged into them?
+    unrounded: the scores before the weights were rounded to the precision in which they are saved, where they were.
     reloaded, unmerged: only of adapters that were trained on weights in 4 bits, and are saved merged into whole ones:
         the adapters' scores, loaded back on weights in 4 bits and on whole ones.
     """
@@ -40,6 +41,7 @@ class TrainedScores:
     scores: Tensor
     exact: bool
     rounded: bool = False
+    unrounded: Tensor | None = None
     reloaded: Tensor | None = None
     unmerged: Tensor | None = None
 
@@ -74,6 +76,8 @@ def check_parity(
         "left_padding": _difference(reward_scores(model, rows, pad_id, padding="left"), loaded),
         "bfloat16": _difference(reward_scores(_rounded(model), rows, pad_id), loaded),
     }
+    if trained.unrounded is not None:
+        differences["unrounded"] = _difference(loaded, trained.unrounded)
     rounding = LIMIT + ROUNDINGS * differences["bfloat16"]
     limits = {"one_by_one": LIMIT, "pipeline": LIMIT, "loaded": LIMIT if trained.exact else rounding}
     if trained.reloaded is not None:

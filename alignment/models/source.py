@@ -65,6 +65,12 @@ def known_as(source: ModelSource) -> tuple[str, str]:
     return name, f"a folder whose files have the hash `{source.fingerprint[:16]}`"
 
 
+def named(source: ModelSource) -> str:
+    """Its name and version in a line without a path of this machine."""
+    name, version = known_as(source)
+    return f"{name} ({version.replace('`', '')})"
+
+
 def ready_path(source: ModelSource) -> str:
     """The path to load from."""
     return str(LANGUAGE_MODEL) if source.path == "world" else source.path

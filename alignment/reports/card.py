@@ -164,7 +164,7 @@ def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
         heads = ["", "set", "judge", "n", *_compared(before, after)]
         rows = _flat(_rows(card, before, after))
         few |= any("*" in cells[3] for cells in rows)
-        lines += markdown_table(heads, rows, named=3)
+        lines += [*([""] if lines[-1] else []), *markdown_table(heads, rows, named=3)]
         by_category, left_out = _flat(_rows(card, before, after, categories=True)), _shown_categories(card)[1]
         few |= any("*" in cells[3] for cells in by_category)
         if by_category:

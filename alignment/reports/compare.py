@@ -32,12 +32,12 @@ def comparison(folders: Sequence[Path]) -> list[Table]:
         counts = {name: {of_run[name][1] for of_run in figures.values() if name in of_run} for name in shown}
         table = Table("run", caption=few(*(n for of_name in counts.values() for n in of_name)))
         for name in shown:  # n beside the name where it is the same for all runs, as it is in most sweeps
-            same = f"\nn = {counted(next(iter(counts[name])))}" if len(counts[name]) == 1 else ""
+            same = f"\nn = {counted(next(iter(counts[name])))}" if len(counts[name]) == 1 else "\n(n)"
             table.add_column(Text(name + same))
         for run in runs:
             cells = [figures.get(run.root, {}).get(name, ("", None)) for name in shown]
             written = [
-                f"{cell}, n = {counted(n)}" if cell and len(counts[name]) > 1 else cell
+                f"{cell} ({counted(n)})" if cell and len(counts[name]) > 1 else cell
                 for name, (cell, n) in zip(shown, cells, strict=True)
             ]
             table.add_row(Text(_name(run.root, folders)), *(written if run.root in figures else ["no report yet"]))
@@ -66,14 +66,14 @@ def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
         if annotation["ranked_right"] is not None:
             figures["margins as labelled, %"] = percent(annotation["ranked_right"]), annotation["pairs"]
         if annotation["gap"] is not None and (correlation := annotation[f"spearman_{annotation['gap']}"]) is not None:
-            figures[f"margins with {annotation['gap']}, Spearman"] = number(correlation, "z.2f"), annotation["gaps"]
+            figures[f"Spearman with {annotation['gap']}"] = number(correlation, "z.2f"), annotation["gaps"]
     models = report.get("reward_model", {})
     for kind in (kind for kind in models if kind != "gain"):
         accuracy = models[kind]["accuracy"]
-        figures[f"reward model ({kind}), % right"] = percent(accuracy), accuracy["n"]
+        figures[f"RM, {kind}: % right"] = percent(accuracy), accuracy["n"]
     for kind, by_group in models.get("gain", {}).items():
         gain = by_group[ALL]
-        figures[f"gain over {kind}, points"] = percent(gain, signed=True), gain["n"]
+        figures[f"RM: gain over {kind}, points"] = percent(gain, signed=True), gain["n"]
     if hybrid := report.get("hybrid"):
         summary = {"mean": hybrid["soft"], "ci95": hybrid["ci95"]["pair_accuracy"]}
         figures["hybrid reward, % right"] = percent(summary), hybrid["pairs"]["heldout"]

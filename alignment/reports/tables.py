@@ -76,7 +76,7 @@ def as_text(tables: list[Table]) -> str:
     """The tables as they are printed and kept in table.txt."""
     console = Console(file=io.StringIO(), width=120, color_system=None)
     for table in tables:
-        table.box = SIMPLE_HEAD
+        table.box, table.caption_justify = SIMPLE_HEAD, "left"
         for column in table.columns[1:]:
             column.justify = "right"
         console.print(table)

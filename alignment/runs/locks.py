@@ -36,7 +36,7 @@ class Holder:
     """The process that holds a lock, as the locked file tells it.
 
     space: where its number means something: containers count on their own. attempt: of the Slurm job, which may be
-    requeued.
+    requeued. started: as `_started` tells it.
     """
 
     process: int = 0
@@ -50,7 +50,7 @@ class Holder:
     def here(cls) -> "Holder":
         own, environment = psutil.Process(), os.environ
         job, attempt = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
-        return cls(own.pid, socket.gethostname(), _space(), own.create_time(), job, int(attempt))
+        return cls(own.pid, socket.gethostname(), _space(), _started(own), job, int(attempt))
 
     @classmethod
     def of(cls, content: str) -> "Holder":
@@ -89,9 +89,17 @@ class Holder:
         """The process on this machine; None if it is gone, even if another has its number now."""
         try:
             process = psutil.Process(self.process)
-            return process if abs(process.create_time() - self.started) < 1 else None
+            return process if _started(process) == self.started else None
         except (psutil.NoSuchProcess, ValueError):
             return None
+
+
+def _started(process: psutil.Process) -> float:
+    """When it started, which no change of the clock changes: on Linux in ticks since the machine did."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    if not stat.exists():
+        return process.create_time()
+    return float(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
 
 
 def _space() -> str:

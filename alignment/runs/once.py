@@ -9,11 +9,10 @@ class _Once:
 
     def __init__(self) -> None:
         self.said: set[str] | None = None
-        self.speaks = True
 
-    def begin(self, speaks: bool = True) -> None:
-        """A run begins here. speaks: of workers side by side one alone does."""
-        self.said, self.speaks = set(), speaks
+    def begin(self) -> None:
+        """A run begins here, or a worker of it, which says what its own trainings have to say."""
+        self.said = set()
 
     @contextmanager
     def in_a_run(self) -> Iterator[None]:
@@ -29,7 +28,7 @@ class _Once:
             return True
         new = line not in self.said
         self.said.add(line)
-        return new and self.speaks
+        return new
 
 
 once = _Once()

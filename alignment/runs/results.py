@@ -1,6 +1,8 @@
 """What users came for, at the top of a run's folder: links to what its stages published."""
 
 import os
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from alignment.runs.run_files import RunDir
@@ -37,17 +39,19 @@ def link(run: RunDir) -> list[str]:
         for target in published if _unlinked(top) else []:
             system, seed = _which(run, target)
             at = top if len(published) == 1 else top / system / seed
-            at.parent.mkdir(parents=True, exist_ok=True)
-            at.symlink_to(os.path.relpath(target, at.parent))
+            with suppress(OSError):  # a file system without links
+                at.parent.mkdir(parents=True, exist_ok=True)
+                at.symlink_to(os.path.relpath(target, at.parent))
         if published:
             path = top if len(published) == 1 else top / "<system>" / "seed-<n>"
-            lines.append(f"{name:14} {loading.format(path=path)}")
+            path = path if any(top.glob("*")) or top.is_file() else published[0]
+            lines.append(f"{name:21} {loading.format(path=path)}")
             if any((target / ADAPTERS).is_dir() for target in published):
-                lines.append(f"{'  its adapters':14} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
+                lines.append(f"{'  its adapters':21} {LOADED_ON_BASE.format(path=path / ADAPTERS)}")
             if name == "policy":
-                lines.append(f"{'':14} {SERVED.format(path=path)}")
+                lines.append(f"{'':21} {SERVED.format(path=shlex.quote(str(path)))}")
     if run.tables.exists():
-        lines.append(f"{'report':14} {run.report}; tables and pictures in {run.tables.parent}")
+        lines.append(f"{'report':21} {run.report}; tables and pictures in {run.tables.parent}")
     return lines
 
 

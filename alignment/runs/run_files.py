@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from alignment.runs.locks import Holder, lock, taken_over
 from alignment.types import UserError
@@ -137,23 +138,31 @@ def locked(run: RunDir, what: str = "") -> Iterator[Callable[[], bool]]:
     that outlived theirs, and so does anybody from a process that is gone.
     """
     path = run.root / f".lock{what and '.'}{what}"
-    file = open(path, "a+")  # noqa: SIM115 (another may take its place)
-    try:
-        try:
-            lock(file, wait=False)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = Holder.of(file.read())
-            if not holder.may_lose_it():
-                problem = f"{run.root} is in use by {holder.says}"
-                raise UserError("run.dir", problem, "wait for it or choose another folder") from error
-            print(f"{run.root}: taken over from {holder.says}", flush=True)
-            holder.end()
-            file.close()
-            file = taken_over(path)
+    with open(path.with_name(f"{path.name}.asked"), "a") as asked:  # of two that find the holder gone, one takes over
+        lock(asked, wait=True)
+        file = _held(run, path)
         file.truncate(0)
         file.write(Holder.here().content)
         file.flush()
+    try:
         yield lambda: path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
     finally:
         file.close()
+
+
+def _held(run: RunDir, path: Path) -> IO:
+    """The locked file; UserError while somebody holds it who may not lose it."""
+    file = open(path, "a+")  # noqa: SIM115 (it is locked as long as it is open)
+    try:
+        lock(file, wait=False)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = Holder.of(file.read())
+        file.close()
+        if not holder.may_lose_it():
+            problem = f"{run.root} is in use by {holder.says}"
+            raise UserError("run.dir", problem, "wait for it or choose another folder") from error
+        print(f"{run.root}: taken over from {holder.says}", flush=True)
+        holder.end()
+        return taken_over(path)
+    return file

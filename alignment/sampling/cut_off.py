@@ -14,7 +14,8 @@ from alignment.types import Unfinished, UserError
 PILOT = 16  # prompts that are answered before all others, where there are more than twice as many
 MANY = 0.25  # of the answers: more that are cut off are worth a word
 _END = re.compile(r"(?:[.!?…][\"'”’»)\]*_`]*(?=\s|$))|[。！？][”’」』）]*")
-_NO_END = re.compile(r"(?:\b[^\W\d]|^\s*\d+)$", re.MULTILINE)  # before the period of "e.g.", and of "2." in a list
+# before the period of "e.g.", "Dr." and of "2." in a list; not of "I can't."
+_NO_END = re.compile(r"(?:(?<![\w'’])[^\W\d]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs)|^\s*\d+)$", re.MULTILINE)
 
 
 def whole_sentences(text: str) -> str:
@@ -47,9 +48,10 @@ def cut_share(samples: Sequence[Sequence[Sample]]) -> float:
 
 
 def remedies(limit: str, unfinished: Unfinished) -> str:
-    """The settings that make more of the answers usable. limit: the setting that cuts them."""
+    """The settings that make more of the answers usable. limit: the setting that cuts them, with its value."""
     other = "build_pairs.unfinished=sentence, which ends them at their last whole sentence"
-    return f"raise {limit}" if unfinished == "sentence" else f"raise {limit}, or set {other}"
+    key = limit.partition("=")[0]
+    return f"raise {key}" if unfinished else f"raise {key}, or set {other}"
 
 
 def sample_after_pilot(
@@ -68,10 +70,12 @@ def sample_after_pilot(
     tried = sample([questions[i] for i in first], "pilot")
     enough = sum(sum(usable(one, bool(unfinished)) for one in own) > 1 for own in as_used(tried, unfinished))
     share = cut_share(tried)
-    found = f"of {PILOT} prompts tried first, {share:.1%} of the answers are cut off ({limit}), and {enough} prompts"
+    found = (
+        f"{PILOT} prompts tried first: {share:.1%} of their answers are cut off ({limit}), two can be used of {enough}"
+    )
     if 2 * enough < PILOT and share > 0:
-        raise UserError("build_pairs", f"{found} have two that can be used", remedies(limit, unfinished))
-    say(f"  {found} have two that can be used" + (f": {remedies(limit, unfinished)}" if share > MANY else ""))
+        raise UserError("build_pairs", f"{found} prompts", remedies(limit, unfinished))
+    say(f"  {found} prompts" + (f"; {remedies(limit, unfinished)}" if share > MANY else ""))
     rest = sorted(set(range(len(questions))) - set(first))
     answered = dict(zip(first, tried, strict=True))
     answered |= zip(rest, sample([questions[i] for i in rest], "samples"), strict=True)

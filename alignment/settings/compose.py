@@ -38,17 +38,22 @@ def check_arguments(arguments: list[str]) -> None:
 
 def as_hydra_reads(arguments: list[str]) -> list[str]:
     """The same command line, with quotes around words such as José, whose letters Hydra reads only in quotes, and with
-    brackets around one value where a list is wanted."""
+    brackets around one value where a list is wanted; in a sweep, around each."""
+    sweep = any(argument in ("-m", "--multirun") for argument in arguments)
     return [
-        argument if argument.startswith("-") else _listed(argument if argument.isascii() else _accented(argument))
+        argument
+        if argument.startswith("-")
+        else _listed(argument if argument.isascii() else _accented(argument), sweep)
         for argument in arguments
     ]
 
 
-def _listed(override: str) -> str:
+def _listed(override: str, sweep: bool) -> str:
     key, _, value = override.partition("=")
-    one = value and value != "null" and not value.startswith(("[", "$")) and len(re.findall(_CHOICE, value)) == 1
-    return f"{key}=[{value}]" if one and key in _LIST_KEYS else override
+    if key not in _LIST_KEYS or not value or value == "null" or value.startswith(("[", "$")):
+        return override
+    values = re.findall(_CHOICE, value)
+    return f"{key}={','.join(f'[{one}]' for one in values)}" if sweep or len(values) == 1 else override
 
 
 def _list_keys(schema: type, prefix: str = "") -> set[str]:

@@ -159,7 +159,7 @@ STAGES: dict[str, Stage] = {
             "annotator.batch_tokens",
             "evaluation.sets",
         ),
-        inputs=("model", "questions"),
+        inputs=("model", "questions", "evaluation prompts"),
         model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
     "annotate": Stage(
@@ -219,6 +219,7 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
         config=(
+            "seed",
             *MODEL,
             "data",
             "policy.systems",

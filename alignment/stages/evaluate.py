@@ -27,7 +27,7 @@ from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import load_language_model
 from alignment.models.packing import Packing
-from alignment.models.source import ModelSource, model_source, source_at
+from alignment.models.source import ModelSource, model_source, named, source_at
 from alignment.policies.systems import SYSTEMS, evaluated
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
@@ -141,7 +141,7 @@ def _source(job: Job, system: str, seed: int) -> ModelSource:
     source = model_source(job.cfg.model)
     if system == "after":
         after = source_at(job.cfg.scorecard.after, "scorecard.after")
-        return replace(source, path=after.path, revision=after.revision)
+        return replace(source, path=after.path, revision=after.revision, fingerprint=after.fingerprint)
     if system in SYSTEMS and SYSTEMS[system].stage is not None:
         return replace(source, path=str(job.run.policy(SYSTEMS[system].stage, system, seed)), revision=None)
     return source
@@ -219,9 +219,9 @@ def _record(job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[st
     cfg, root = job.cfg, job.run.root
     systems = []
     for name in evaluated(cfg):
-        path = Path(_source(job, name, cfg.policy.seeds[0]).path)
-        path = path.relative_to(root) if path.is_relative_to(root) else path
-        systems.append({"name": name, "model": str(path)})
+        source = _source(job, name, cfg.policy.seeds[0])
+        own = Path(source.path).is_relative_to(root)  # its scorecard is read where this machine's folders are not
+        systems.append({"name": name, "model": str(Path(source.path).relative_to(root)) if own else named(source)})
     sets: dict[str, dict] = {}
     for prompt in asked:
         counts = sets.setdefault(prompt.set, {"harmful": 0, "harmless": 0, "unknown": 0, "not_answered": 0})

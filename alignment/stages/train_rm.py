@@ -264,8 +264,10 @@ def _scores_in_training(
     if lora["name"] != "quantized":
         model.float()  # DeepSpeed's are in the training's precision
     whole = lora["name"] == "none"
+    model.eval()
+    unrounded = trained_scores(model, rows, pad_id) if whole and dtype != torch.float32 else None
     if whole:
         round_weights(model, dtype)
-    model.eval()
     exact = whole or (not rounded and dtype == torch.float32)
-    return TrainedScores(trained_scores(model, rows, pad_id), exact=exact, rounded=not whole and dtype != torch.float32)
+    merged_rounded = not whole and dtype != torch.float32
+    return TrainedScores(trained_scores(model, rows, pad_id), exact, merged_rounded, unrounded)

@@ -147,7 +147,7 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
 
 def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, sender: Any) -> None:
     stopping.follow(shared.stop)
-    once.begin(speaks=worker == 0)
+    once.begin()
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
     try:

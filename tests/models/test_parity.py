@@ -84,6 +84,8 @@ def test_weights_that_are_saved_in_bfloat16_are_compared_as_they_are_saved(saved
         check(folder, rows, texts, scores)
     trained = _scores_in_training(model, {"name": "none"}, torch.bfloat16, rows, model.config.pad_token_id)
     assert trained.exact and check(folder, rows, texts, trained.scores)["loaded"] <= 1e-6
+    found = check(folder, rows, texts, trained.scores, unrounded=trained.unrounded)
+    assert found["unrounded"] > 1e-4, "the card says what rounding changed"
     adapted = _scores_in_training(model, {"name": "adapters"}, torch.bfloat16, rows, model.config.pad_token_id)
     assert adapted.rounded and not adapted.exact, "what they are merged into is rounded afterwards"
 

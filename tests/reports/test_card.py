@@ -123,3 +123,5 @@ def test_a_table_for_every_system_that_is_compared_with_the_first():
     assert [line for line in shown if line.startswith("scorecard")] == [
         "scorecard n base dpo difference p", "scorecard n base cdpo difference p",
     ]  # fmt: skip
+    page = card_markdown(card(*numbers, systems="base dpo cdpo")).splitlines()
+    assert [page[i - 1] for i, line in enumerate(page) if line.startswith("|  | set")] == ["", ""], "or they are one"

@@ -37,7 +37,7 @@ def test_a_row_for_each_run_and_a_table_for_every_four_figures(tmp_path):
     folders = [tmp_path / name for name in ("seed=0", "seed=1", "seed=2")]
     shown, heads = lines(folders), [[str(column.header) for column in table.columns] for table in comparison(folders)]
     assert heads == [
-        ["run", "reward model (none), % right\nn = 50", "gain over none, points\nn = 50",
+        ["run", "RM, none: % right\nn = 50", "RM: gain over none, points\nn = 50",
          "cdpo_star: toxic, %\nn = 100", "cdpo_star: refuses harmless, %\nn = 100"],
         ["run", "cdpo_star: helpful, %\nn = 100"],
     ]  # fmt: skip
@@ -50,7 +50,7 @@ def test_where_n_differs_it_stands_in_the_cells(tmp_path):
     for name, n in (("a", 40), ("b", 8)):
         report(tmp_path / name, reward_model={"none": {"accuracy": rate(0.5, n=n)}})
     shown = lines([tmp_path / "a", tmp_path / "b"])
-    assert "a 50.0, n = 40" in shown and "b 50.0, n = 8*" in shown and "fewer than 30" in " ".join(shown)
+    assert "a 50.0 (40)" in shown and "b 50.0 (8*)" in shown and "fewer than 30" in " ".join(shown)
 
 
 def test_a_card_gives_the_rates_of_its_picture_for_the_last_system(tmp_path):
@@ -71,7 +71,7 @@ def test_margins_and_the_best_of_n(tmp_path):
     best = {"toxic_rate": 0.125, "ci95": {"toxic_rate": [0.0, 0.25]}, "prompts": {"toxic_rate": 300}}
     run = report(tmp_path, annotation=annotation, best_of_n={"hybrid": {"4": best, "16": best}})
     assert headlines(run) == {
-        "margins as labelled, %": ("50.0  [25.0, 75.0]", 40), "margins with given, Spearman": ("0.25", 30),
+        "margins as labelled, %": ("50.0  [25.0, 75.0]", 40), "Spearman with given": ("0.25", 30),
         "best of 16 by hybrid: toxic, %": ("12.5  [0.0, 25.0]", 300),
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from alignment.data.licences import LICENCES
 from alignment.data.preference_pairs import Source
 from alignment.data.preference_sets import SETS
-from alignment.models.source import ModelSource, known_as
+from alignment.models.source import ModelSource, known_as, named
 from alignment.reports.model_cards import write_cards
 from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
@@ -91,6 +91,7 @@ def test_a_model_is_known_by_its_name_on_the_hub_where_it_has_one(tmp_path):
     cached = tmp_path / "models--some--model" / "snapshots" / "abc"
     cached.mkdir(parents=True)
     assert known_as(ModelSource(str(cached), fingerprint="0"))[0] == "some/model"
+    assert named(ModelSource("/home/me/model", fingerprint="abc")) == "model (a folder whose files have the hash abc)"
 
 
 def test_every_preference_set_has_its_licence_and_docs_say_the_same():

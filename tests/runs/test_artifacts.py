@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Thread
+from time import sleep
 
 import psutil
 import pyarrow as pa
 import pytest
 
-from alignment.runs import artifacts
+from alignment.runs import artifacts, locks
 from alignment.runs.locks import Holder, link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage, difference, git_commit
 from alignment.runs.run_files import RunDir, locked, open_run
@@ -200,7 +202,7 @@ def test_a_lock_is_taken_over_from_a_process_that_is_gone(tmp_path):
 def test_a_requeued_job_ends_what_its_earlier_attempt_left_and_takes_over(tmp_path, monkeypatch, capsys):
     run = open_run(tmp_path)
     left = subprocess.Popen(["sleep", "60"])
-    holder = {"process": left.pid, "started": psutil.Process(left.pid).create_time(), "job": "77", "attempt": 0}
+    holder = {"process": left.pid, "started": locks._started(psutil.Process(left.pid)), "job": "77", "attempt": 0}
     for job, attempt in (("77", "0"), ("78", "1")):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", attempt)
@@ -210,6 +212,36 @@ def test_a_requeued_job_ends_what_its_earlier_attempt_left_and_takes_over(tmp_pa
     with held_by(run, **holder), locked(run):
         assert left.wait(timeout=5) == -9
     assert f"taken over from process {left.pid}" in capsys.readouterr().out
+
+
+def test_a_clock_that_is_set_makes_nobody_gone(tmp_path, monkeypatch):
+    run = open_run(tmp_path)
+    with held_by(run):
+        honest = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: honest(self) + 3600)
+        with pytest.raises(UserError, match="is in use by process"), locked(run):
+            pass
+
+
+def test_of_two_that_find_the_holder_gone_one_takes_over(tmp_path):
+    run, got, both = open_run(tmp_path), [], Barrier(2)
+
+    def come() -> None:
+        both.wait()
+        try:
+            with locked(run):
+                got.append("held")
+                sleep(0.5)
+        except UserError as error:
+            got.append(str(error))
+
+    with held_by(run, process=2**22 - 1):
+        comers = [Thread(target=come) for _ in range(2)]
+        for comer in comers:
+            comer.start()
+        for comer in comers:
+            comer.join()
+    assert len(got) == 2 and got[0] == "held" and f"is in use by process {os.getpid()}" in got[1], got
 
 
 def test_one_whose_lock_was_taken_over_notices(tmp_path, monkeypatch):

@@ -44,12 +44,11 @@ def test_parts_of_a_training_count_and_so_does_what_was_done_before(monkeypatch,
     assert "2.5/4" in shown.getvalue()
 
 
-def test_a_run_says_a_line_once_its_other_workers_say_none_and_a_trainer_alone_says_all():
+def test_a_run_says_a_line_once_and_a_trainer_alone_says_all():
     once = _Once()
     assert once.first("rows") and once.first("rows"), "no run has begun"
     once.begin()
     assert [once.first(line) for line in ("rows", "rows", "z", "rows")] == [True, False, True, False]
-    once.begin()
-    assert once.first("rows"), "of the next run"
-    once.begin(speaks=False)
-    assert not once.first("rows")
+    with once.in_a_run():
+        assert once.first("rows") and not once.first("rows"), "of the next run"
+    assert once.first("rows"), "it has ended"

@@ -18,6 +18,8 @@ LIMIT = "model.answer_tokens=8"
         ("Is it? Yes! And", "Is it? Yes!"),
         ("Steps:\n1. Mix.\n2. Ba", "Steps:\n1. Mix."),
         ("Take tools, e.g. a pick", ""),
+        ("Ask Dr. No", ""),
+        ("Sorry, I can't. Try something else fir", "Sorry, I can't."),
         ("It is 3.14 or 3.", ""),
         ("In 2020. The", "In 2020."),
         ("Wait... the", "Wait..."),
@@ -69,15 +71,13 @@ def test_a_pilot_is_a_part_of_the_samples_and_says_what_it_found(capsys):
     assert not set(model.folders["pilot"]) & set(model.folders["samples"])
     assert model.folders["pilot"][::5] == ["q0", "q31", "q62", "q93"]
     said = capsys.readouterr().out
-    assert "50.0% of the answers are cut off (model.answer_tokens=8), and 8 prompts have two that can be used" in said
-    assert "raise model.answer_tokens=8, or set build_pairs.unfinished=sentence" in said
+    assert "50.0% of their answers are cut off (model.answer_tokens=8), two can be used of 8 prompts; raise" in said
+    assert "raise model.answer_tokens, or set build_pairs.unfinished=sentence" in said
 
 
 def test_too_few_whole_answers_end_it_before_the_rest_is_sampled():
     model = Model(7)
-    with pytest.raises(
-        UserError, match=r"56.2% of the answers are cut off .*, and 7 prompts .*; raise model.answer_to"
-    ):
+    with pytest.raises(UserError, match=r"56.2% of their answers are cut off .* of 7 prompts; raise model.answer_to"):
         sample_after_pilot(model, asked(100), LIMIT, False, print)
     assert list(model.folders) == ["pilot"]
     for unfinished in (True, "sentence"):

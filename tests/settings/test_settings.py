@@ -191,6 +191,12 @@ def test_words_with_accents_in_lists_and_sweeps_need_no_quotes():
         compose_config(as_hydra_reads(given))
 
 
+def test_a_sweep_over_a_list_takes_values_without_brackets():
+    given = as_hydra_reads(["-m", "+recipe=cdpo", "policy.learning_rate=1e-4,1e-5", "policy.seeds=[0,1],2", "seed=1,2"])
+    assert given[2:] == ["policy.learning_rate=[1e-4],[1e-5]", "policy.seeds=[0,1],2", "seed=1,2"]
+    check_arguments(["-m", "+recipe=cdpo", given[2]])
+
+
 @pytest.mark.parametrize(
     "more", [["data=file", "data.path=x", "policy.systems=[cdpo,cdpo_star]"], ["build_pairs.scorer=hybrid"]], ids=str
 )

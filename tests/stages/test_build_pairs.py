@@ -280,7 +280,7 @@ def test_what_was_cut_off_may_end_with_its_last_whole_sentence(run, world, tmp_p
 def test_a_stage_killed_after_its_pilot_goes_on_and_writes_the_same_bytes(run, tmp_path, capsys):
     given = ["build_pairs.prompts=36", "sampling.n=2"]
     first = build(run, tmp_path, *given)
-    assert "of 16 prompts tried first, " in capsys.readouterr().out
+    assert "16 prompts tried first: " in capsys.readouterr().out
     whole = {path.name: path.read_bytes() for path in first.stage("build_pairs").iterdir()}
     assert [row["id"] for row in artifacts.read_rows(first.samples)[::2]] == [
         row["id"] for row in world_pairs(60, 20, Drawing(0))[0].rows[:36]
