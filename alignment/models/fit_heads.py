@@ -112,10 +112,12 @@ def _standardised(chosen: Tensor, rejected: Tensor, layer: int, by: Standard) ->
 @contextmanager
 def _one_thread() -> Iterator[int]:
     """Computes on one thread: of many small products several gain little, and they round differently. Gives the number
-    of threads there were, for layers side by side."""
-    threads = torch.get_num_threads()
+    of threads there were, for layers side by side. Products of float32 are not cut to fewer digits, as training may."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
     try:
         yield threads
     finally:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)

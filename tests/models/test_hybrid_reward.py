@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from alignment import HybridReward
 from alignment.maths.hybrid import GATES
+from alignment.maths.probes import standard
 from alignment.models.hybrid_quality import RELEASED_BATCH, describe
 from alignment.types import UserError
 
@@ -145,6 +146,21 @@ def test_many_dimensions_are_fitted_as_few_are(monkeypatch, gate):
     torch.testing.assert_close(many.weight, few.weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(many.cross_fitted.gaps, few.cross_fitted.gaps, rtol=1e-3, atol=1e-4)
     assert (many.meaning["cost"], many.layer) == (few.meaning["cost"], few.layer)
+
+
+def test_products_have_all_digits_whatever_training_is_set_to(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "alignment.models.fit_heads.standard",
+        lambda *given: found.append(torch.get_float32_matmul_precision()) or standard(*given),
+    )
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        HybridReward.fit(*states(pairs=20, width=60), gate="uniform")
+        assert set(found) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("width", [20, 100])
