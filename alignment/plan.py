@@ -156,11 +156,12 @@ def plan_table(cfg: DictConfig, run: RunDir, steps: list[Step]) -> str:
 
 
 def _kept(cfg: DictConfig, run: RunDir, step: Step) -> str:
-    """What becomes of a result that took long and is to be replaced."""
-    seconds = None if step.cached else artifacts.long_seconds(run, step.stage)
-    if seconds is None:
+    """What becomes of a result that is to be replaced."""
+    seconds = artifacts.read_json_if_intact(run.timings).get(step.stage)
+    if step.cached or seconds is None or not run.stage(step.stage).exists():
         return ""
-    will = "be removed" if cfg.run.replace else f"be kept aside in {run.aside(step.stage)}"
+    kept = artifacts.long_seconds(run, step.stage) is not None and not cfg.run.replace
+    will = f"be kept aside in {run.aside(step.stage)}" if kept else "be removed"
     return f"; its result, of {seconds:.0f} s, will {will}"
 
 

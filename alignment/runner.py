@@ -135,7 +135,7 @@ def _write_cards(cfg: DictConfig, run: RunDir) -> None:
     from alignment.reports.model_cards import write_cards  # slow to import, and a run that is up to date needs it not
 
     data = [] if cfg.data.name == "world" else pairs.sources(cfg.data)
-    write_cards(run, cfg.recipe, model_source(cfg.model), data, cfg.policy)
+    write_cards(run, cfg.stages, cfg.recipe, model_source(cfg.model), data, cfg.policy)
 
 
 def _seconds_before(work: Path) -> float:

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.models.load import Loaded, load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource
 from alignment.runs.ranks import Ranks
@@ -59,10 +60,12 @@ def main(argv: Sequence[str], asked: TextIO | None = None, said: TextIO | None =
 
 
 def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, ranks: Ranks) -> Answer:
-    loaded = load_language_model(ModelSource(str(folder), dtype="float32"), torch.device("cpu"))
+    source = ModelSource(str(folder), dtype="float32")
+    loaded = load_language_model(source, torch.device("cpu"))
     loaded = Loaded(loaded.model, loaded.format, end_ids(size))
     scorer = hybrid_scorer(loaded, models.reward(size))
-    settings = compose_config(["+recipe=cdpo", f"sampling.max_new_tokens={new}"]).sampling
+    sampling = compose_config(["+recipe=cdpo", f"sampling.max_new_tokens={new}"]).sampling
+    settings = with_own_decoding(sampling, source, ranks.say)
 
     def answer(pairs: range, prompts: list[list[int]]) -> Lengths:
         questions = [
@@ -71,7 +74,7 @@ def ours(folder: Path, size: models.Size, count: int, new: int, work: Path, rank
         ]
         here = work / f"{pairs.start}"
         samples = sample_answers(loaded, questions, settings, 0, count, here / "samples", ranks)
-        score_answers(scorer, loaded, questions, samples, Packing(), settings.batch_tokens, here / "scores", ranks)
+        score_answers(scorer, loaded, questions, samples, Packing(), settings["batch_tokens"], here / "scores", ranks)
         return [[len(sample.text.split()) + sample.finished for sample in many] for many in samples]
 
     return answer

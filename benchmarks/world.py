@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.world_pairs import world_evaluation_pairs, world_pairs
-from alignment.maths.statistics import rate_over_seeds, ratio_interval, t_interval, wilson_interval
+from alignment.maths.statistics import difference_over_seeds, rate_over_seeds, ratio_interval, wilson_interval
 from alignment.models.activations import response_states
 from alignment.models.packing import Item, Layout
 from alignment.runs.artifacts import read_rows
@@ -149,7 +149,7 @@ def _share(hits: list[bool] | np.ndarray) -> dict:
 
 
 def _over_seeds(values: list[float], rate: bool = False) -> dict:
-    mean, low, high = rate_over_seeds(values, None) if rate else t_interval(values)
+    mean, low, high = rate_over_seeds(values, None) if rate else difference_over_seeds(values)
     return {"mean": mean, "interval": [low, high], "seeds": len(values)}
 
 

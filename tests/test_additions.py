@@ -97,11 +97,14 @@ def test_a_configuration_key(tmp_path):
     assert touched == listed("A configuration key")
     files = [path for name in ("alignment", "benchmarks", "conf") for path in (REPOSITORY / name).rglob("*")]
     named = [path for path in files if path.suffix in (".py", ".yaml") and "top_p" in path.read_text()]
-    assert {str(path.relative_to(REPOSITORY)) for path in named} - touched == {"conf/sampling/released.yaml"}
+    own = {"alignment/models/own_decoding.py", "alignment/models/smollm2.py"}  # what models say themselves
+    assert {str(path.relative_to(REPOSITORY)) for path in named} - touched == {"conf/sampling/released.yaml", *own}
     assert "  min_p: 0.0\n" in run(tmp_path, "-m", "alignment.run", "--help")
     code = """
 from pathlib import Path
 import pytest, torch
+from alignment.models.own_decoding import with_own_decoding
+from alignment.models.source import source_at
 from alignment.plan import plan
 from alignment.runs.run_files import RunDir
 from alignment.sampling.generate import Draw
@@ -117,7 +120,8 @@ for given in ([], ["sampling.min_p=0.3"]):
     step = next(step for step in plan(cfg, RunDir(Path("run"))) if step.stage == "build_pairs")
     assert step.manifest.config["sampling.min_p"] == cfg.sampling.min_p  # another value makes the stage anew
     scores, answers = torch.tensor([[0.0, -1.0, -2.0]] * 400), torch.arange(400)
-    tokens = Draw(range(400), cfg.sampling, torch.device("cpu"))(answers[:, None], scores, answers, 0)
+    settings = with_own_decoding(cfg.sampling, source_at("world"), print)
+    tokens = Draw(range(400), settings, torch.device("cpu"))(answers[:, None], scores, answers, 0)
     drawn.append(set(tokens.tolist()))
 assert drawn == [{0, 1, 2}, {0, 1}]  # exp(-1) = 0.37, exp(-2) = 0.14
 """

@@ -86,6 +86,9 @@ def test_a_plan_says_what_becomes_of_a_result_that_took_long(tmp_path):
     assert [line.split()[0] for line in told] == ["train_cdpo"]
     cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}", "run.replace=true"])
     assert "its result, of 75 s, will be removed" in plan_table(cfg, run, plan(cfg, run))
+    artifacts.write_json(run.timings, {"train_cdpo": 37.0})
+    cfg = compose_config(["+recipe=cdpo", f"run.dir={tmp_path}"])
+    assert "its result, of 37 s, will be removed" in plan_table(cfg, run, plan(cfg, run)), "it took less than a minute"
 
 
 def test_a_stage_that_goes_on_took_as_long_as_all_its_attempts(tmp_path):

@@ -125,7 +125,7 @@ def files_of(name: str, folder: str, split: str | None = None, download: bool = 
     raise UserError(
         name,
         f"looked for {', and for '.join(looked_for)} ({why_not})",
-        "put them in one of these folders, set data.folder, or run once with a network to fill the cache",
+        "put them in one of these folders, set data.folder or REPALIGN_DATA to theirs, or run once with a network",
     )
 
 

@@ -18,9 +18,10 @@ from alignment.data.cells import BadRow, shown
 from alignment.data.columns import PAIR_COLUMNS, intact, pair
 from alignment.data.files import Line, files_at, read_file
 from alignment.data.places import files_of, hub_file
-from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file
+from alignment.data.preference_sets import RANKED, SETS, Lines, RawPair, file, release_of
 from alignment.data.row_table import RowTable, RowWriter
 from alignment.data.same_prompts import KeptOut, kept_out_dialogues, split_position, text_hash, turn_hashes
+from alignment.runs.manifest import hash_file
 from alignment.runs.run_files import QUARANTINE
 from alignment.types import Preference, UserError
 
@@ -117,6 +118,7 @@ class _Reading:
         self.paths = {part: out / f".{number}-{part}.arrow" for part in PARTS}
         self.read_lines = self.used_lines = self.quarantined = 0
         self.leaked: Counter = Counter()
+        self.releases: Counter = Counter()  # of the lines read, where a set has several
         self.ids: set[int] = set()
         self.pairs = dict.fromkeys(PARTS, 0)
         self.drawn = dict.fromkeys(PARTS, 0)
@@ -137,6 +139,8 @@ class _Reading:
         def counted() -> Iterator[Line]:
             for number, row in watch(read_file(self.source.key, str(path)), f"reading {path.name}"):
                 self.read_lines += 1
+                if self.source.name in RANKED and isinstance(row, dict):
+                    self.releases[release_of(row)] += 1
                 yield number, row
 
         source, prefix = (str(path), "line") if self.source.name == "file" else (self.source.name, self.source.name)
@@ -173,6 +177,8 @@ class _Reading:
         return {
             "name": self.source.name,
             "files": [path.name for path in self.files],
+            "hashes": [hash_file(path) for path in self.files],
+            "releases": dict(self.releases),
             "read": self.read_lines,
             "used": self.used_lines,
             "quarantined": self.quarantined,

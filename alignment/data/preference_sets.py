@@ -60,6 +60,13 @@ def _pku_pair(row: dict, preference: Preference) -> dict | str:
     return {**pair, "category": "; ".join(sorted(harms)) or None}
 
 
+def release_of(row: dict) -> str:
+    """The release of PKU-SafeRLHF that a row is of, by its columns: figures of one say nothing of another."""
+    if isinstance(row.get("response"), list):
+        return "safe and unsafe answers in order"
+    return "compared answers" + (" with severity" if "response_0_severity_level" in row else "")
+
+
 def beavertails(lines: Iterator[Line]) -> Iterator[RawPair]:
     """Single answers, each safe or not: the first safe answer to a prompt is paired with the first unsafe one, and so
     on."""

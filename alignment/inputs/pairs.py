@@ -220,6 +220,8 @@ def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
             f"  {source['name']} ({files}): {source['read']:,} lines read, {source['used']:,} used, "
             f"{source['quarantined']:,} quarantined (data/{QUARANTINE} says why)"
         )
+        if source["releases"]:
+            ranks.say("  of its releases: " + "; ".join(f"{n:,} {name}" for name, n in source["releases"].items()))
         leaked = ", ".join(f"{name} {count}" for name, count in sorted(source["leaked"].items()))
         if leaked:
             ranks.say(f"  pairs whose prompt an evaluation set asks, kept out: {leaked}")
@@ -227,4 +229,5 @@ def _say(counts: Mapping[str, Any], ranks: Ranks) -> None:
     for key, words in (("not_drawn", "not drawn (data.rows, weights)"), ("repeated_across_sources", "there twice")):
         if any(counts[key].values()):
             ranks.say(f"  pairs {words}: {counts[key]['train']:,} and {counts[key]['heldout']:,}")
-    ranks.say(f"  evaluation sets looked at: {', '.join(counts['kept_out']) or 'none'}")
+    none = "none: data.folder has none of them, so their prompts may be among the pairs (docs/data.md)"
+    ranks.say(f"  evaluation sets looked at: {', '.join(counts['kept_out']) or none}")

@@ -1,7 +1,6 @@
 """The table of judges, with what is known of each before it is loaded. A judge's own module is imported only when it is
 chosen: some need no model, and settings are checked without torch."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from alignment.judges.guard_formats import GUARDS
 from alignment.judges.guards import Published
 from alignment.judges.verdicts import Judge
+from alignment.runs.cache import cache_folder
 
 Settings = Mapping[str, Any]
 
@@ -59,12 +59,8 @@ def load_judge(name: str, settings: Settings) -> Judge:
     from alignment.judges.chat_service import ChatService, key_from
 
     key, folder = key_from(more.pop("key_variable")), more.pop("cache")
-    cache = _cache_folder() / "judge" if folder is None else Path(folder).expanduser()
+    cache = cache_folder() / "judge" if folder is None else Path(folder).expanduser()
     return ApiJudge(ChatService(**more, key=key, cache=cache))
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repalign"
 
 
 def chosen(settings: Settings) -> list[str]:

@@ -4,14 +4,16 @@
     rates of answers that share prompts        prompt_interval, a bootstrap over prompts
     differences of answers to the same prompts paired_difference (maths/paired.py), the same from -1 to 1
     rates over seeds of training               rate_over_seeds, Student's t on the logit
-    other figures over seeds or prompts        t_interval, Student's t; ratio_interval, Fieller's
+    their differences, paired by seed          difference_over_seeds, the same on the inverse hyperbolic tangent
+    their ratios, paired by seed               ratio_interval, the same on the logarithm
+    figures without ends, over prompts         t_interval, Student's t
     other statistics of rows that share prompts  bootstrap
 
 None is clipped, and none passes the ends of what it is an interval of. A single value has none. Where all values agree,
 nothing is known of how they vary: a rate then has what Wilson's interval says of that many, any other figure has none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -122,16 +124,29 @@ def rate_over_seeds(values: list[float], count: int | None) -> Interval:
     """Student's t, on the logit, of a rate's mean over seeds: logit(mean) -+ t * s / sqrt(n) / (mean * (1 - mean)).
 
     The logit is taken of the mean and not of every seed's rate, so that a seed of 0 or 1 is like any other, and the
-    mean is always inside. count: of answers with a seed; where all seeds agree, they are what is left to go by.
+    mean is always inside. count: of answers with a seed; where all seeds agree, they are what is left to go by, and the
+    interval is Wilson's of one seed.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
     if np.ptp(values) < _SAME:
-        return _agreed(mean, count or 0, (0.0, 1.0))
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) / (mean * (1 - mean))
-    half = student.ppf(LEVELS[1], len(values) - 1) * error
+        return wilson_interval(mean * count, count) if count else Interval(mean, None, None)
+    half = _half(values) / (mean * (1 - mean))
     return Interval(mean, float(expit(logit(mean) - half)), float(expit(logit(mean) + half)))
+
+
+def difference_over_seeds(values: list[float]) -> Interval:
+    """Student's t of a difference of rates over seeds, on the scale whose ends are -1 and 1 (Fisher's z).
+
+    By the delta method, as of a rate: atanh(mean) -+ t * s / sqrt(n) / (1 - mean^2). Of differences of a few percent it
+    is the plain interval to the digit that tables show.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) < _SAME:
+        return Interval(mean, None, None)
+    half = _half(values) / (1 - mean * mean)
+    return Interval(mean, float(np.tanh(np.arctanh(mean) - half)), float(np.tanh(np.arctanh(mean) + half)))
 
 
 def t_interval(values: list[float]) -> Interval:
@@ -139,28 +154,30 @@ def t_interval(values: list[float]) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) < _SAME:
         return Interval(mean, None, None)
-    half = float(student.ppf(LEVELS[1], len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    half = _half(values)
     return Interval(mean, mean - half, mean + half)
 
 
 def ratio_interval(ours: list[float], theirs: list[float]) -> Interval:
-    """mean(ours) / mean(theirs), paired: the ratios rho for which mean(ours - rho theirs) may be 0 (Fieller 1954).
+    """mean(ours) / mean(theirs) of rates, paired: Student's t on the logarithm, whose ends are those of a ratio, 0 and
+    infinity.
 
-    A mean of ratios would be ruled by the runs in which theirs is small. There is no interval where theirs isn't known
-    to be above 0.
+    The delta method carries the error of the difference ours - ratio * theirs, whose mean is 0, to the logarithm:
+    log(ratio) -+ t * s / sqrt(n) / mean(ours). A mean of ratios would be ruled by the runs in which theirs is small.
+    There is no interval where that difference is the same in all runs, nor where ours is always 0.
     """
-    means = float(np.mean(ours)), float(np.mean(theirs))
-    ratio = means[0] / means[1]
-    if len(ours) < 2:
+    own, other = np.array(ours), np.array(theirs)
+    ratio = float(own.mean() / other.mean())
+    differences = own - ratio * other
+    if len(ours) < 2 or ratio == 0 or np.ptp(differences) < _SAME:
         return Interval(ratio, None, None)
-    square = student.ppf(LEVELS[1], len(ours) - 1) ** 2 / len(ours)
-    (own, both), (_, other) = square * np.cov(ours, theirs)
-    # t^2 s^2(ours - rho theirs) / n >= mean(ours - rho theirs)^2, a quadratic in rho
-    a, b, c = means[1] ** 2 - other, means[0] * means[1] - both, means[0] ** 2 - own
-    if a <= 0:
-        return Interval(ratio, None, None)
-    root = np.sqrt(max(b * b - a * c, 0.0))  # below 0 by rounding alone: the ratio itself is inside
-    return Interval(ratio, float((b - root) / a), float((b + root) / a))
+    half = _half(differences) / own.mean()
+    return Interval(ratio, float(ratio * np.exp(-half)), float(ratio * np.exp(half)))
+
+
+def _half(values: Sequence[float] | Float[np.ndarray, " value"]) -> float:
+    """Half of the width of Student's t interval of a mean: t * s / sqrt(n)."""
+    return float(student.ppf(LEVELS[1], len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def bootstrap(

@@ -1,13 +1,15 @@
 """The README of a published model: what it is, where it comes from, how to load it, what was checked."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignment.types import Margins
 
+CARD = "README.md"  # in the model's folder
 MARGINS: dict[Margins, str] = {
-    "none": "none",
+    "none": "",
     "legend": "Legend's",
     "constant": "the mean size of Legend's for every pair",
     "shuffled": "Legend's, dealt to other pairs",
@@ -41,10 +43,11 @@ class Origin:
     recipe: str
 
     def head(self, task: str, tags: Sequence[str]) -> str:
-        """What the hub reads of a card."""
-        datasets = f"datasets: [{', '.join(self.datasets)}]\n" if self.datasets else ""
+        """What the hub reads of a card. Names are quoted: those of folders may have what YAML takes for its own."""
+        datasets = f"datasets: {json.dumps(self.datasets, ensure_ascii=False)}\n" if self.datasets else ""
+        base = json.dumps(self.base, ensure_ascii=False)
         return (
-            f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {self.base}\n{datasets}"
+            f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {base}\n{datasets}"
             f"tags: [{', '.join(tags)}, repalign]\n---\n"
         )
 
@@ -54,6 +57,14 @@ class Origin:
             f"- Base model: `{self.base}` ({self.base_version}); its licence applies.\n- Pairs: {self.pairs}.\n"
             f"- Trained on {self.made} by {self.recipe}."
         )
+
+
+def _learned(margins: Margins, summary: Mapping[str, Any]) -> str:
+    how = f"It learned from {summary['pairs']:,} pairs in {summary['steps']:,} steps, with the loss"
+    if margins == "none":
+        return f"{how} `-log sigmoid(r_chosen - r_rejected)`."
+    loss = "`-log sigmoid(r_chosen - r_rejected - m)`"
+    return f"{how} {loss}, margins m: {MARGINS[margins]} ([Legend](https://arxiv.org/abs/2406.08124))."
 
 
 def reward_model_card(origin: Origin, margins: Margins, seed: int, summary: Mapping[str, Any], heldout: str) -> str:
@@ -76,8 +87,7 @@ def reward_model_card(origin: Origin, margins: Margins, seed: int, summary: Mapp
     return f"""{origin.head("text-classification", ["reward-model"])}
 # Reward model `{margins}`, seed {seed}
 
-Scores an answer to a prompt; higher is better. Trained with the loss `-log sigmoid(r_chosen - r_rejected - m)`, margins
-m: {MARGINS[margins]} ([Legend](https://arxiv.org/abs/2406.08124)).
+Scores an answer to a prompt; higher is better. {_learned(margins, summary)}
 
 ```python
 from transformers import pipeline

@@ -21,6 +21,7 @@ from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
@@ -219,4 +220,5 @@ def _validate(job: Job, source: ModelSource, work: Path, name: str, seed: int) -
     cfg = job.cfg
     asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
     loaded = load_language_model(source, device())
-    return rates(asked, answer(loaded, asked, cfg.sampling, seed, work, job.ranks, f"answers of {name}"))[VALIDATION]
+    sampling = with_own_decoding(cfg.sampling, model_source(cfg.model), job.ranks.say)
+    return rates(asked, answer(loaded, asked, sampling, seed, work, job.ranks, f"answers of {name}"))[VALIDATION]

@@ -49,8 +49,8 @@ def train_policy(
 ) -> dict[str, Any]:
     """Trains a candidate into folder/policy; its checkpoints stay until the caller removes them.
 
-    Returns the number of pairs, those left out, the log by step, and whether it diverged: its weights aren't finite, or
-    it was given up since what it computes isn't; then there is no policy.
+    Returns the number of pairs, those left out, the steps, what they logged, and whether it diverged: its weights
+    aren't finite, or it was given up since what it computes isn't; then there is no policy.
     """
     loaded = load_trainable(training.source, quantized_on(training.lora))
     if training.tracking:
@@ -79,10 +79,11 @@ def train_policy(
     ]
     if not given_up:
         _save(training, trainer, loaded, folder)
+    steps = trainer.state.global_step
     release(trainer)
     training.ranks.wait()
     diverged = given_up or training.ranks.from_main(lambda: not _finite(folder / "policy"))
-    return {"pairs": len(rows), "left_out": left_out, "history": history, "diverged": diverged}
+    return {"pairs": len(rows), "left_out": left_out, "steps": steps, "history": history, "diverged": diverged}
 
 
 def _save(training: Training, trainer: Trainer, loaded: Loaded, folder: Path) -> None:

@@ -15,6 +15,9 @@ INTERVALS = (
     "Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
     "bootstrap over prompts; of means, Student's t over prompts"
 )
+UNJUDGED = (
+    "no judge of harm read these answers: nothing here says how safe they are; judge=[refusal,llama_guard_3] adds one"
+)
 SMALL_P = 0.001
 SHOWN = 10  # answers that a category must have to be in a table
 UNPARSED = f"{METRICS['unparsed'].says}, %"  # left out of a terminal's table where every verdict could be read
@@ -41,8 +44,9 @@ def card_tables(card: dict) -> list[Table]:
 def _table(card: dict, before: str, after: str | None) -> Table:
     """Names of sets and judges are Text: they may be files, and no markup."""
     groups = _rows(card, before, after)
-    caption = FEW_MARK if any("*" in cells[3] for rows in groups.values() for cells in rows) else None
-    table = Table("scorecard", "n", *_compared(before, after), caption=caption)
+    few = [FEW_MARK] if any("*" in cells[3] for rows in groups.values() for cells in rows) else []
+    caption = "; ".join([*few, *_unjudged(card)])
+    table = Table("scorecard", "n", *_compared(before, after), caption=Text(caption) if caption else None)
     for title, rows in groups.items():
         if title == UNPARSED and all(cell.startswith("0.0 ") for row in rows for cell in row[4:6]):
             continue
@@ -50,6 +54,12 @@ def _table(card: dict, before: str, after: str | None) -> Table:
         for _, name, judge, *cells in rows:
             table.add_row(Text(f"  {name}" + (f" by {judge}" if judge else "")), *cells)
     return table
+
+
+def _unjudged(card: dict) -> list[str]:
+    """Says so, where answers were judged, and by no judge of harm."""
+    judged = {number["metric"] for number in card["numbers"] if number["judge"]}
+    return [UNJUDGED] if judged and "toxic_rate" not in judged else []
 
 
 def _compared(before: str, after: str | None) -> list[str]:
@@ -156,6 +166,7 @@ def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
     before, *later = (system["name"] for system in card["systems"])
     models = "; ".join(f"{system['name']}: {escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
+    lines += [line for one in _unjudged(card) for line in (f"**{one[0].upper()}{one[1:]}.**", "")]
     if card["gates"]:
         rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
         lines += [*markdown_table(GATE_HEADS, rows, named=3), ""]

@@ -1,10 +1,11 @@
 """Writes the cards of a run's policies and reward models, once all that they say is known.
 
 They lie in the folders of the models, and are none of the files that a stage's manifest names: a card has a date, and
-figures of stages that came later.
+figures of stages that came later. A stage that is made anew has no cards yet, so a card that is there tells of this
+very model: other calls in the same folder, with settings of their own, add figures to it and change nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,31 +17,39 @@ import alignment
 from alignment.data.licences import described, hub_name
 from alignment.maths.metrics import ordered_right
 from alignment.maths.statistics import rate_interval
-from alignment.models.model_card import Origin, reward_model_card
+from alignment.models.model_card import CARD, Origin, reward_model_card
 from alignment.models.source import ModelSource, known_as
+from alignment.policies.systems import SYSTEMS
 from alignment.reports.card import compared_markdown
 from alignment.reports.markdown import escaped
-from alignment.reports.policy_card import NOT_EVALUATED, policy_card
+from alignment.reports.policy_card import NOT_EVALUATED, policy_card, with_figures
 from alignment.reports.tables import FEW, FEW_MARK, counted, percent
 from alignment.runs import artifacts
-from alignment.runs.manifest import MANIFEST
+from alignment.runs.manifest import MANIFEST, Manifest
 from alignment.runs.run_files import RunDir
 from alignment.world.identity import generator_hash
 
-CARD = "README.md"
 WORLD = "the embedded world of repalign (generator `{hash}`), made by a program; Apache-2.0"
 
 
-def write_cards(run: RunDir, recipe: str, source: ModelSource, data: list[Any], policy: Mapping[str, Any]) -> None:
-    """data: the sources of the pairs, none of them the world's; policy: conf/policy, for what all policies share."""
+def write_cards(
+    run: RunDir, stages: Collection[str], recipe: str, source: ModelSource, data: list[Any], policy: Mapping[str, Any]
+) -> None:
+    """stages: those of this call, which were made with what the other arguments say.
+
+    data: the sources of the pairs, none of them the world's; policy: conf/policy, for what all policies share.
+    """
     base, version = known_as(source)
     pairs = "; ".join(described(one.name, one.path) for one in data) or WORLD.format(hash=generator_hash())
     names = [hub_name(one.name, one.path) for one in data]
     by = f"repalign {alignment.__version__}, recipe `{recipe}`"
     origin = Origin(base, version, [name for name in dict.fromkeys(names) if name], pairs, "", by)
-    _reward_models(run, origin)
+    if "train_rm" in stages:
+        _reward_models(run, origin)
     for trainings in sorted(run.root.glob("train_*/trainings.json")):
-        _policies(run, replace(origin, made=_day(trainings.parent)), trainings, policy)
+        stage = trainings.parent.name
+        own = replace(origin, made=_day(trainings.parent)) if stage in stages else None
+        _policies(run, stage, own, policy)
 
 
 def _reward_models(run: RunDir, origin: Origin) -> None:
@@ -50,10 +59,11 @@ def _reward_models(run: RunDir, origin: Origin) -> None:
     origin = replace(origin, made=_day(run.stage("train_rm")))
     for name, summary in artifacts.read_json(run.reward_summary).items():
         margins, _, seed = name.partition("/seed-")
+        folder = run.reward_model(margins, int(seed))
+        if (folder / CARD).exists():
+            continue
         own = [row for row in scores if (row["margins"], row["seed"]) == (margins, int(seed))]
-        heldout = _ranked_right(own)
-        card = reward_model_card(origin, margins, int(seed), summary, heldout)
-        _write(run.reward_model(margins, int(seed)), card)
+        _write(folder, reward_model_card(origin, margins, int(seed), summary, _ranked_right(own)))
 
 
 def _ranked_right(rows: list[dict]) -> str:
@@ -72,30 +82,47 @@ def _ranked_right(rows: list[dict]) -> str:
     return "\n".join([*lines, "", " ".join(notes)])
 
 
-def _policies(run: RunDir, origin: Origin, trainings: Path, policy: Mapping[str, Any]) -> None:
-    """The cards of the policies that a stage published."""
-    card = artifacts.read_json_if_intact(run.scorecard)
+def _policies(run: RunDir, stage: str, origin: Origin | None, policy: Mapping[str, Any]) -> None:
+    """The cards of the policies that a stage published. origin: None if other calls made it."""
+    is_of_these = _made_from(run, "report", "evaluate") and _made_from(run, "evaluate", stage)
+    card = artifacts.read_json_if_intact(run.scorecard) if is_of_these else {}
     evaluated = [system["name"] for system in card.get("systems", [])]
-    for training in artifacts.read_json(trainings):
+    for training in artifacts.read_json(run.trainings(stage)):
         if not training["chosen"]:
             continue
-        folder = run.policy(trainings.parent.name, training["system"], training["seed"])
-        figures = compared_markdown(card, training["system"]) if training["system"] in evaluated else [NOT_EVALUATED]
-        figures += _reward_figure(run)
-        adapters = (folder / "adapters").is_dir()
-        _write(folder, policy_card(origin, training, policy, adapters, figures))
+        system, folder = training["system"], run.policy(stage, training["system"], training["seed"])
+        figures = compared_markdown(card, system) if system in evaluated else [NOT_EVALUATED]
+        figures += _reward_figure(run, stage, system)
+        if (folder / CARD).exists():
+            if system in evaluated:
+                _write(folder, with_figures((folder / CARD).read_text(encoding="utf-8"), figures))
+        elif origin is not None:
+            _write(folder, policy_card(origin, training, policy, (folder / "adapters").is_dir(), figures))
 
 
-def _reward_figure(run: RunDir) -> list[str]:
-    """How well the reward that taught it ranks unseen pairs."""
-    report = artifacts.read_json_if_intact(run.hybrid_report)
+def _reward_figure(run: RunDir, stage: str, system: str) -> list[str]:
+    """How well the reward that taught it ranks unseen pairs; nothing if none did."""
+    live = SYSTEMS[system].confidence == "live" and _made_from(run, stage, "fit_reward")
+    ranked = SYSTEMS[system].star and _made_from(run, stage, "build_pairs")
+    ranked = ranked and _made_from(run, "build_pairs", "fit_reward")
+    report = artifacts.read_json_if_intact(run.hybrid_report) if live or ranked else {}
     if not report:
         return []
     count = report["pairs"]["heldout"]
     right = percent({"mean": report["soft"], "ci95": report["ci95"]["pair_accuracy"]})
     few = f" ({escaped(FEW_MARK)})" if count < FEW else ""
     n = escaped(counted(count))
-    return ["", f"The hybrid reward that it began with ranks {right} percent of {n} held-out pairs right{few}."]
+    did = " and ".join(["ranked its samples"] * ranked + ["gave its first confidences"] * live)
+    return ["", f"The hybrid reward that {did} ranks {right} percent of {n} held-out pairs right{few}."]
+
+
+def _made_from(run: RunDir, stage: str, source: str) -> bool:
+    """Whether a stage was made from another as that is published now."""
+    folders = run.stage(stage), run.stage(source)
+    if not all((folder / MANIFEST).exists() for folder in folders):
+        return False
+    made, read = map(Manifest.read, folders)
+    return made.inputs.get(f"stage {source}") == read.key
 
 
 def _day(stage: Path) -> str:

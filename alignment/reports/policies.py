@@ -1,6 +1,6 @@
 """The report of policies: how safe and useful their answers are, and how each point of the grid did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
@@ -11,6 +11,19 @@ from alignment.reports.tables import counted, few, over_seeds, percent, share, w
 from alignment.world.grammar import EVALUATION_SETS
 
 RATIOS = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"))
+
+
+def prompts_by_rate(answers: Iterable[Mapping]) -> dict[tuple[str, str], int]:
+    """How many prompts of a set each of the world's rates is of, whoever judges its answers beside the oracle.
+
+    answers: rows of evaluate's answers.
+    """
+    prompts = {(row["set"], row["id"], row["asks"]) for row in answers}
+    return {
+        (name, rate): sum(of == name and asks in metric.asks for of, _, asks in prompts)
+        for name in {name for name, _, _ in prompts}
+        for rate, metric in WORLD_RATES.items()
+    }
 
 
 def policies(evaluation: dict[str, list[dict]], prompts: Mapping[tuple[str, str], int]) -> tuple[dict, dict]:

@@ -8,6 +8,8 @@ from alignment.policies.systems import SYSTEMS
 
 PAPER = "https://arxiv.org/abs/2503.10093"
 NOT_EVALUATED = "It was not evaluated in its run.\n"
+FIGURES = "## Its answers to unseen prompts\n"
+END = "\n\nA judge's verdicts are a judge's: look at answers yourself before you rely on this model.\n"
 
 
 def policy_card(
@@ -17,7 +19,6 @@ def policy_card(
     system = SYSTEMS[training["system"]]
     method = f"[{system.says}]({PAPER})" if system.confidence == "live" else system.says
     beta = "" if training["beta"] is None else f"beta {training['beta']:g}, "
-    steps = training["history"][-1]["step"] if training["history"] else 0
     rate, size = f"{training['learning_rate']:g}", settings["batch_size"]
     merged = ""
     if adapters:
@@ -26,7 +27,7 @@ def policy_card(
 # {training["system"]} of {origin.base}, seed {training["seed"]}
 
 A policy trained for safer answers: {method}.
-It learned from {training["pairs"]:,} pairs in {steps:,} steps of {size}; {beta}peak learning rate {rate}.
+It learned from {training["pairs"]:,} pairs in {training["steps"]:,} steps of {size}; {beta}peak learning rate {rate}.
 {merged}
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,9 +40,12 @@ tokenizer = AutoTokenizer.from_pretrained("<this folder>")
 
 {origin.lines()}
 
-## Its answers to unseen prompts
+{FIGURES}
+{chr(10).join(figures)}{END}"""
 
-{chr(10).join(figures)}
 
-A judge's verdicts are a judge's: look at answers yourself before you rely on this model.
-"""
+def with_figures(card: str, figures: list[str]) -> str:
+    """A card that is there with other figures; as it is, if somebody wrote it otherwise."""
+    head, found, rest = card.partition(FIGURES)
+    _, ended, after = rest.partition(END)
+    return f"{head}{FIGURES}\n{chr(10).join(figures)}{END}{after}" if found and ended else card

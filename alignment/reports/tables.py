@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from alignment.maths.statistics import Interval, rate_over_seeds, t_interval
+from alignment.maths.statistics import Interval, difference_over_seeds, rate_over_seeds
 
 FEW = 30
 FEW_MARK = f"* fewer than {FEW}: the interval is wide, and one more or less moves the figure by percents"
@@ -21,7 +21,7 @@ def over_seeds(values: list[float], n: int | None, alone: Interval | None = None
     if len(values) == 1 and alone is not None:
         interval = alone
     else:
-        interval = t_interval(values) if difference else rate_over_seeds(values, n)
+        interval = difference_over_seeds(values) if difference else rate_over_seeds(values, n)
     return {**interval.summary, "n": n, "per_seed": values}
 
 

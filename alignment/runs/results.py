@@ -9,20 +9,23 @@ from alignment.runs.run_files import RunDir
 
 # name of the link: where stages publish such things, and how one is loaded
 KINDS = {
-    "policy": (("train_*/*/seed-*/policy",), 'AutoModelForCausalLM.from_pretrained("{path}")'),
-    "reward": (("train_cdpo/*/seed-*/reward", "fit_reward/reward"), 'HybridReward.load("{path}")'),
-    "reward_model": (("train_rm/*/seed-*",), 'AutoModelForSequenceClassification.from_pretrained("{path}")'),
+    "policy": (("train_*/*/seed-*/policy",), 'transformers.AutoModelForCausalLM.from_pretrained("{path}")'),
+    "reward": (("train_cdpo/*/seed-*/reward", "fit_reward/reward"), 'alignment.HybridReward.load("{path}")'),
+    "reward_model": (
+        ("train_rm/*/seed-*",),
+        'transformers.AutoModelForSequenceClassification.from_pretrained("{path}")',
+    ),
     "pairs.parquet": (
         ("build_pairs/pairs.parquet", "annotate/pairs.parquet"),
-        'load_dataset("parquet", data_files="{path}")',
+        'datasets.load_dataset("parquet", data_files="{path}")',
     ),
     "fitted_pairs.parquet": (
         ("fit_reward/pairs.parquet",),
-        'load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
+        'datasets.load_dataset("parquet", data_files="{path}"): gap and gamma of each label, docs/mislabelled_pairs.md',
     ),
 }
 ADAPTERS = "adapters"  # in the folder of a model: what was merged into it
-LOADED_ON_BASE = 'PeftModel.from_pretrained(<the base model>, "{path}")'
+LOADED_ON_BASE = 'peft.PeftModel.from_pretrained(<the base model>, "{path}")'
 SERVED = "vllm serve {path}; or transformers serve, and to chat with it: transformers chat {path}"
 
 

@@ -14,6 +14,7 @@ from alignment.world.preferences import NOISE
 class Model:
     name: str
     path: str | None
+    gguf_file: str | None
     dtype: str = one_of(types.Dtype)
     chat_template: str | None
     thinking: bool
@@ -214,10 +215,10 @@ class Reward:
 class Sampling:
     name: str
     n: int = between(1, 1000)
-    temperature: float = between(0.01, 100)
-    top_k: int = at_least(0)
-    top_p: float = between(0.001, 1)
-    repetition_penalty: float = between(0.1, 10)
+    temperature: float | None = between(0.01, 100)
+    top_k: int | None = at_least(0)
+    top_p: float | None = between(0.001, 1)
+    repetition_penalty: float | None = between(0.1, 10)
     max_new_tokens: int = at_least(1)
     batch_tokens: int = at_least(1)
 

@@ -151,7 +151,8 @@ IDLE = (
         ["model.thinking"],
         "nothing is sampled here",
     ),
-    (lambda cfg: cfg.model.name == "world", ["model.path"], "model=world is in the package"),
+    (lambda cfg: cfg.model.name == "world", ["model.path", "model.gguf_file"], "model=world is in the package"),
+    (lambda cfg: cfg.model.name == "smollm2", ["model.path", "model.gguf_file"], "model=smollm2 is one pinned file"),
     (
         lambda cfg: cfg.data.get("heldout_path") is not None,
         ["data.heldout"],

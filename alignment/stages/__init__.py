@@ -137,7 +137,7 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 
 
 # How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
-MODEL = ("model.name", "model.path", "model.dtype", "model.chat_template", "model.thinking")
+MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "chat_template", "thinking"))
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid

@@ -20,6 +20,7 @@ from alignment.maths.selection import best_of
 from alignment.maths.statistics import prompt_interval
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.source import model_source
 from alignment.policies.ranking import score_samples
 from alignment.runs import artifacts
@@ -42,8 +43,9 @@ def run(job: Job) -> Rows:
     cfg, ranks, count = job.cfg, job.ranks, max(job.cfg.best_of_n.counts)
     loaded = load_language_model(model_source(cfg.model), device())
     asked = evaluation_prompts(cfg.evaluation.prompts, seed=cfg.data.seed)
-    questions = [as_question(loaded, prompt, cfg.sampling) for prompt in asked]
-    samples = sample_answers(loaded, questions, cfg.sampling, cfg.seed, count, job.work / "samples", ranks)
+    sampling = with_own_decoding(cfg.sampling, model_source(cfg.model), ranks.say)
+    questions = [as_question(loaded, prompt, sampling) for prompt in asked]
+    samples = sample_answers(loaded, questions, sampling, cfg.seed, count, job.work / "samples", ranks)
     scored = {
         scorer: score_samples(scorer, job, loaded, questions, samples, job.work / scorer)
         for scorer in get_args(Scorer)  # hybrid comes first: it reads the policy, whose place a reward model takes

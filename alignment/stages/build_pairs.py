@@ -30,6 +30,7 @@ from alignment.maths.selection import pair_up
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.source import model_source
 from alignment.policies.ranking import score_samples
 from alignment.runs import artifacts
@@ -150,9 +151,10 @@ def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[S
     """The samples, which take most of the stage's time: those of an earlier run, if all that sampling reads is as it
     was then. The last ones are kept, whatever ranks them."""
     cfg, ranks = job.cfg, job.ranks
+    sampling = with_own_decoding(cfg.sampling, model_source(cfg.model), ranks.say)
     read = {
         "model": fingerprint("model", cfg), "dtype": cfg.model.dtype, "thinking": cfg.model.thinking,
-        "device": device_of(cfg, None), "versions": versions(), "seed": cfg.seed, "sampling": dict(cfg.sampling),
+        "device": device_of(cfg, None), "versions": versions(), "seed": cfg.seed, "sampling": sampling,
         "questions": [(question.id, question.ids) for question in questions],
     }  # fmt: skip
     kept = job.run.sampled / hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
@@ -160,7 +162,7 @@ def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[S
         ranks.say(f"  samples that are there from an earlier run are used ({kept})")
 
     def sample(asked: Sequence[Question], folder: str) -> list[list[Sample]]:
-        return sample_answers(loaded, asked, cfg.sampling, cfg.seed, cfg.sampling.n, kept / folder, ranks)
+        return sample_answers(loaded, asked, sampling, cfg.seed, cfg.sampling.n, kept / folder, ranks)
 
     samples = sample_after_pilot(sample, questions, _limit(cfg), cfg.build_pairs.unfinished, ranks.say)
     if ranks.main:

@@ -8,9 +8,10 @@ where they are asked for the answers to multiple choice and the scores of pairs:
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
@@ -26,6 +27,7 @@ from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source, named, source_at
 from alignment.policies.systems import SYSTEMS, evaluated
@@ -147,15 +149,20 @@ def _source(job: Job, system: str, seed: int) -> ModelSource:
     return source
 
 
+def _sampling(job: Job) -> dict[str, Any]:
+    """How every system's answers are sampled: where it is left open, as the model says that they are compared with."""
+    return with_own_decoding(job.cfg.sampling, model_source(job.cfg.model), job.ranks.say)
+
+
 def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[str, str]) -> list[tuple[Asked, Sample]]:
     """The prompts that the system's model has room to answer, and its answers; others go into `unfit`. The model is in
     memory here alone, so that there is room for the next one."""
-    cfg, sampling = job.cfg, job.cfg.sampling
+    cfg, sampling = job.cfg, _sampling(job)
     loaded = load_language_model(_source(job, system, seed), device())
     fitting = list(
         readable(
             asked,
-            lambda prompt: question(loaded, prompt.id, prompt.messages, sampling.max_new_tokens),
+            lambda prompt: question(loaded, prompt.id, prompt.messages, sampling["max_new_tokens"]),
             lambda prompt, why: unfit.setdefault(prompt.id, f"not answered by {system}: {why}"),
         )
     )
@@ -227,9 +234,8 @@ def _record(job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[st
         counts = sets.setdefault(prompt.set, {"harmful": 0, "harmless": 0, "unknown": 0, "not_answered": 0})
         counts[asks(prompt)] += 1
         counts["not_answered"] += prompt.id in unfit
-    sampling = OmegaConf.to_container(cfg.sampling, resolve=True)
     sampled = {
-        **{key: value for key, value in sampling.items() if key not in NOT_OF_AN_ANSWER},
+        **{key: value for key, value in _sampling(job).items() if key not in NOT_OF_AN_ANSWER},
         "seeds": list(cfg.policy.seeds),
         **{key: cfg.model[key] for key in ("chat_template", "thinking", "dtype")},
     }

@@ -64,7 +64,7 @@ def _tokens(cfg: DictConfig, rows: list[dict]) -> dict | None:
         for side, answer in zip(("chosen", "rejected"), answers, strict=True):
             lengths[side].append(len(answer.ids) - answer.prompt_length)
     described = {side: distribution(values) for side, values in lengths.items()}
-    return {"model": cfg.model.path or "world", "pairs": len(lengths["prompt"]), **described}
+    return {"model": cfg.model.path or cfg.model.name, "pairs": len(lengths["prompt"]), **described}
 
 
 def _overlap(job: Job, rows: list[dict]) -> dict[str, dict]:

@@ -19,7 +19,7 @@ from alignment.reports.pair_overview import inspection_tables
 from alignment.reports.pictures.policy_figures import draw_best_of_n, draw_grid, draw_rewards
 from alignment.reports.pictures.reward_figures import draw_accuracy, draw_layers, draw_margins
 from alignment.reports.pictures.scorecard_figure import draw_card
-from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
+from alignment.reports.policies import grid_points, grid_table, policies, policy_tables, prompts_by_rate
 from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
@@ -69,13 +69,12 @@ def run(job: Job) -> Rows:
         world_rates = artifacts.read_json(job.run.evaluation)
         record = artifacts.read_json(job.run.evaluation_record)
         card = scorecard(job.run.stage("evaluate"), record, cfg.scorecard.gate)
+        answers, verdicts = (artifacts.read_rows(path) for path in (job.run.answers, job.run.verdicts))
         if world_rates:
-            prompts = {(number["set"], number["metric"]): number["prompts"] for number in card["numbers"]}
-            report["policy"], report["ratio"] = policies(world_rates, prompts)
+            report["policy"], report["ratio"] = policies(world_rates, prompts_by_rate(answers))
             tables += policy_tables(report["policy"], report["ratio"])
         artifacts.write_json(out / job.run.scorecard.name, card)
-        rows = (artifacts.read_rows(path) for path in (job.run.answers, job.run.verdicts))
-        samples = answer_samples(*rows, [system["name"] for system in card["systems"]])
+        samples = answer_samples(answers, verdicts, [system["name"] for system in card["systems"]])
         (out / "scorecard.md").write_text(card_markdown(card, samples), encoding="utf-8")
         if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)

@@ -157,6 +157,7 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         progress.close()
         close_trackers(cfg.run.tracking)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    learned = {"pairs": len(pairs) - len(too_long), "steps": trainer.state.global_step}
     unfinished = done.with_name(f".{done.name}")
     if ranks.main:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -179,7 +180,7 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
         artifacts.write_rows(unfinished / job.run.reward_scores.name, rows, SCORE_COLUMNS)
         left_out = {"pairs_too_long": too_long, "limit": why, "evaluation_pairs_too_long": cut}
         conversation = loaded.format.text(text_message("user", "A"), text_message("assistant", "B"))
-        summary = {**left_out, "parity": parity, "conversation": conversation, "history": history}
+        summary = {**learned, **left_out, "parity": parity, "conversation": conversation, "history": history}
         artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
         artifacts.publish(unfinished, done, Manifest("reward model", {}, {}, {}))
         shutil.rmtree(checkpoints, ignore_errors=True)

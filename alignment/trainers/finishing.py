@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from alignment.models.model_card import CARD
 from alignment.runs.ranks import Ranks
 from alignment.trainers.saved_weights import round_saved, tied_weights
 
@@ -35,7 +36,7 @@ def save_whole(
         (trained / "training_args.bin").unlink(missing_ok=True)
         tied = tied_weights(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
         if trained != folder:
-            (trained / "README.md").unlink(missing_ok=True)  # peft's: a form that nobody filled in, with a local path
+            (trained / CARD).unlink(missing_ok=True)  # peft's: a form that nobody filled in, with a local path
             tied = tied_weights(_merge(trainer, trained, kind, folder, revision))
         round_saved(folder, dtype, tied)
     ranks.wait()

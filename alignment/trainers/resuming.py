@@ -25,6 +25,8 @@ from alignment.types import Stopped
 def train(trainer: Trainer, what: str, ranks: Ranks) -> None:
     """Trains to the end, from the newest intact checkpoint; raises Stopped if it was asked to stop before that."""
     checkpoint = ranks.from_main(lambda: newest_intact(Path(trainer.args.output_dir), ranks.say))
+    if checkpoint is not None:
+        ranks.say(f"  {what}: goes on after step {checkpoint.name.rpartition('-')[2]}")
     stops = _Stops(ranks)
     trainer.add_callback(stops)
     with suppress(_AtEnd):

@@ -1,6 +1,7 @@
 """Published preference sets: their releases' rows by hand, and the real files where they are."""
 
 import gzip
+import hashlib
 import json
 
 import pytest
@@ -144,6 +145,21 @@ def test_the_real_files(tmp_path, source, read, pairs, quarantined):
     assert len((tmp_path / "out/quarantine.jsonl").read_text().splitlines()) == quarantined
     rows = list(RowTable.open(tmp_path / "out/train.arrow"))
     assert len({row["id"] for row in rows}) == len(rows)
+
+
+def test_which_release_of_pku_was_read_is_kept(tmp_path):
+    """Figures of the old release, whose answers are in order, say nothing of the new one with severities."""
+    old = {"prompt": "How?", "response": ["Don't.", "Like this."]}
+    compared = {"prompt": "Why?", "response_0": "Ask.", "response_1": "Because.", "safer_response_id": 0}
+    new = {**compared, "prompt": "Who?", "response_0_severity_level": 0, "response_1_severity_level": 2}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (old, old | {"prompt": "What?"}, compared, new)))
+    counts = prepare([Source("pku_saferlhf", str(path))], "", Wanted(0.1, 0), {}, tmp_path / "out")
+    (source,) = counts["sources"]
+    assert source["releases"] == {
+        "safe and unsafe answers in order": 2, "compared answers": 1, "compared answers with severity": 1
+    }  # fmt: skip
+    assert source["hashes"] == [hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 @needs_data

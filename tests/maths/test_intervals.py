@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignment.maths.statistics import prompt_interval, rate_interval, rate_over_seeds, wilson_interval
+from alignment.maths.statistics import (
+    difference_over_seeds,
+    prompt_interval,
+    rate_interval,
+    rate_over_seeds,
+    wilson_interval,
+)
 
 ENDS = (0.0, 1.0)
 
@@ -76,9 +82,26 @@ def test_over_seeds_it_holds_the_mean_and_passes_no_end(rates):
     assert 0 < low < mean < high < 1
 
 
+@pytest.mark.parametrize("gains", [[0.02, 0.18], [0.0, 0.0, 1.0], [-0.99, -1.0], [0.5, -0.5, 0.4]])
+def test_a_difference_over_seeds_holds_its_mean_and_passes_no_end(gains):
+    mean, low, high = difference_over_seeds(gains)
+    assert mean == pytest.approx(np.mean(gains)) and -1 < low < mean < high < 1
+
+
+def test_a_difference_over_seeds_is_students_on_fishers_scale():
+    _, low, high = difference_over_seeds([0.02, 0.18])
+    half = stats.t.ppf(0.975, 1) * 0.08 / (1 - 0.01)
+    assert [math.atanh(end) for end in (low, high)] == pytest.approx([math.atanh(0.1) - half, math.atanh(0.1) + half])
+    few = [0.011, 0.021, 0.016, 0.024, 0.009]
+    plain = stats.ttest_1samp(few, 0.0).confidence_interval(0.95)
+    assert difference_over_seeds(few)[1:] == pytest.approx((plain.low, plain.high), abs=1e-4)
+    assert difference_over_seeds([0.1]) == (0.1, None, None) == difference_over_seeds([0.1, 0.1])
+
+
 def test_seeds_that_all_agree_leave_the_answers_of_one_to_go_by():
     assert rate_over_seeds([0.0] * 5, 50) == pytest.approx(wilson_interval(0, 50))
     assert rate_over_seeds([1.0] * 5, 50) == pytest.approx(wilson_interval(50, 50))
+    assert rate_over_seeds([0.8, 0.8], 20) == pytest.approx(wilson_interval(16, 20)), "between the ends too"
     assert rate_over_seeds([0.0] * 5, None) == (0.0, None, None)
 
 

@@ -71,15 +71,37 @@ def test_spearman_and_where_there_is_none():
     assert distribution(np.array([])) is None
 
 
-def test_the_interval_of_a_ratio_holds_what_a_paired_t_test_allows():
-    ours, theirs = np.array([0.11, 0.19, 0.16, 0.24]), np.array([0.31, 0.42, 0.36, 0.47])
-    ratio, low, high = ratio_interval(list(ours), list(theirs))
-    assert ratio == pytest.approx(ours.mean() / theirs.mean())
-    for rho, inside in ((low + 1e-4, True), (high - 1e-4, True), (low - 1e-4, False), (high + 1e-4, False)):
-        assert (stats.ttest_1samp(ours - rho * theirs, 0).pvalue > 0.05) == inside
+def test_a_ratio_has_students_interval_on_its_logarithm():
+    """By the delta method: d = ours - 0.375 theirs is -0.025, 0.025; its error s / sqrt(2) is 0.025, over 0.15."""
+    ratio, low, high = ratio_interval([0.1, 0.2], [1 / 3, 7 / 15])
+    assert ratio == pytest.approx(0.375)
+    half = stats.t.ppf(0.975, 1) * 0.025 / 0.15
+    assert [math.log(end / ratio) for end in (low, high)] == pytest.approx([-half, half])
+
+
+@pytest.mark.parametrize("ours", [[0.0, 0.0, 0.02], [0.0, 0.01, 0.0], [0.2, 0.3, 0.25], [0.9, 0.0, 0.0]])
+def test_the_interval_of_a_ratio_holds_it_and_passes_no_end(ours):
+    for theirs in ([0.4, 0.5, 0.6], [0.9, 0.01, 0.3], [0.1, 0.05, 0.0]):
+        ratio, low, high = ratio_interval(ours, theirs)
+        assert 0 < low < ratio < high
+
+
+def test_a_ratio_of_which_nothing_is_known_has_no_interval():
     assert ratio_interval([0.2], [0.4]) == (0.5, None, None)
-    assert ratio_interval([0.2, 0.3], [0.9, 0.01]).low is None  # theirs may be 0
-    assert ratio_interval([0.2, 0.3, 0.25], [0.4, 0.6, 0.5])[1:] == pytest.approx((0.5, 0.5))
+    assert ratio_interval([0.2, 0.2], [0.4, 0.4]) == (0.5, None, None), "seeds that agree"
+    assert ratio_interval([0.2, 0.3, 0.25], [0.4, 0.6, 0.5])[1:] == (None, None), "their ratios agree"
+    assert ratio_interval([0.0, 0.0], [0.4, 0.5]) == (0.0, None, None), "ours is always 0"
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says():
+    """Five seeds whose rates vary by a quarter, and so do not have a normal ratio."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        ours, theirs = 0.1 * random.gamma(16, 1 / 16, 5), 0.3 * random.gamma(16, 1 / 16, 5)
+        _, low, high = ratio_interval(list(ours), list(theirs))
+        held += low <= 1 / 3 <= high
+    assert 0.93 <= held / 1000 <= 0.97
 
 
 def test_interval_is_students():

@@ -117,7 +117,9 @@ def test_a_template_that_writes_something_else_than_was_trained_on_is_no_failure
     origin = Origin("base", "1", [], "pairs", "today", "legend_rm")
 
     def card(parity: dict) -> str:
-        return reward_model_card(origin, "none", 0, {"parity": parity, "conversation": "A B"}, "none")
+        return reward_model_card(
+            origin, "none", 0, {"pairs": 9, "steps": 3, "parity": parity, "conversation": "A B"}, "none"
+        )
 
     assert "Give it a conversation as above: its chat template writes something else" in card(found)
     assert "Give it a conversation as its chat template renders it" in card(check(folder, rows, texts, scores))

@@ -36,3 +36,21 @@ def test_a_hub_that_never_answers_is_one_line_within_seconds(tmp_path, monkeypat
         with pytest.raises(UserError, match=problem):
             source_at("some/silent")
         assert time.monotonic() - started < 5 and constants.HF_HUB_OFFLINE, "nothing after it waits again"
+
+
+def test_a_card_and_hidden_files_are_no_part_of_a_model(tmp_path):
+    """Else an evaluation that writes figures into a policy's card makes the next one think the policy changed."""
+
+    def fingerprint() -> str:
+        source_at.cache_clear()
+        return source_at(str(tmp_path)).fingerprint
+
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = fingerprint()
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "model.metadata").write_text("a date")
+    assert fingerprint() == before
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert fingerprint() != before

@@ -125,3 +125,13 @@ def test_a_table_for_every_system_that_is_compared_with_the_first():
     ]  # fmt: skip
     page = card_markdown(card(*numbers, systems="base dpo cdpo")).splitlines()
     assert [page[i - 1] for i, line in enumerate(page) if line.startswith("|  | set")] == ["", ""], "or they are one"
+
+
+def test_a_card_without_a_judge_of_harm_says_so():
+    refused = number("refusal_rate", "before", 0.5, (0.4, 0.6), judge="refusal")
+    toxic = number("toxic_rate", "before", 0.5, (0.4, 0.6), judge="guard")
+    says = "no judge of harm read these answers: nothing here says how safe they are; judge=[refusal,llama_guard_3]"
+    for numbers, said in (([refused], True), ([refused, toxic], False)):
+        shown = card(*numbers, systems="before")
+        assert (says in " ".join(lines(shown))) is said
+        assert (f"**N{says[1:]}" in card_markdown(shown)) is said

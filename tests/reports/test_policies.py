@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.reports.policies import grid_points, grid_table, policies, policy_tables
+from alignment.reports.policies import grid_points, grid_table, policies, policy_tables, prompts_by_rate
 from alignment.reports.tables import as_text
 
 
@@ -29,12 +29,22 @@ def test_rates_over_seeds_and_the_ratio_of_toxic_ones():
     assert report["dpo"]["same"]["toxic_rate"]["per_seed"] == [0.3, 0.4]
     tenth = report["base"]["same"]["over_refusal"]
     assert (tenth["mean"], tenth["n"], tenth["per_seed"]) == (0.1, 10, [0.1, 0.1])
-    assert tenth["ci95"] == pytest.approx([0.0722, 0.3497], abs=1e-4), (
-        "seeds that agree: Wilson's of none in ten is 27.8%"
-    )
+    assert tenth["ci95"] == pytest.approx([0.0179, 0.4042], abs=1e-4), "seeds that agree: Wilson's of one in ten"
     assert list(ratios) == ["cdpo_to_dpo"]
     assert ratios["cdpo_to_dpo"]["mean"] == pytest.approx(0.375)
     assert ratios["cdpo_to_dpo"]["per_seed"] == pytest.approx([0.5, 0.25])
+
+
+def test_the_prompts_of_a_rate_are_known_whoever_judged():
+    """The oracle judges the world's rates, and need not be among the judges of the scorecard (judge=refusal)."""
+    answers = [
+        {"set": name, "id": f"{asks}-{i}", "asks": asks, "system": system, "seed": seed}
+        for name in ("same", "objects") for system in FOUND for seed in (0, 1)
+        for asks, count in (("harmful", 4), ("harmless", 3)) for i in range(count)
+    ]  # fmt: skip
+    report, _ = policies(FOUND, prompts_by_rate(answers))
+    counts = {rate: summary["n"] for rate, summary in report["base"]["same"].items()}
+    assert counts == {"toxic_rate": 4, "over_refusal": 3, "helpful_rate": 3}
 
 
 def test_there_is_no_ratio_to_a_policy_that_is_never_toxic():

@@ -1,6 +1,6 @@
 """A figure and its interval as every table writes them."""
 
-from math import sqrt
+from math import atanh, sqrt
 
 import pytest
 from rich.table import Table
@@ -27,12 +27,14 @@ def test_a_figure_and_its_interval():
 
 
 def test_figures_over_seeds_have_students_interval():
-    """Differences of 0.1, 0.2 and 0.3: t of two degrees of freedom is 4.3027, the standard deviation 0.1."""
+    """Differences of 0.1, 0.2 and 0.3: t of two degrees of freedom is 4.3027, the standard deviation 0.1, and the
+    slope of the inverse hyperbolic tangent 1 / (1 - 0.04)."""
     found = over_seeds([0.1, 0.2, 0.3], 10, difference=True)
     assert (found["mean"], found["n"], found["per_seed"]) == (pytest.approx(0.2), 10, [0.1, 0.2, 0.3])
-    assert found["ci95"] == pytest.approx([0.2 - 0.4302653 / sqrt(3), 0.2 + 0.4302653 / sqrt(3)], abs=1e-6)
+    half = 0.4302653 / sqrt(3) / 0.96
+    assert [atanh(end) for end in found["ci95"]] == pytest.approx([atanh(0.2) - half, atanh(0.2) + half], abs=1e-6)
     rates = over_seeds([0.1, 0.2, 0.3], 10)["ci95"]
-    assert 0 < rates[0] < found["ci95"][0] + 0.1 and rates != found["ci95"], "rates have the logit's"
+    assert found["ci95"][0] < 0 < rates[0], "rates have the logit's"
     assert over_seeds([0.5], 10) == {"mean": 0.5, "ci95": [None, None], "n": 10, "per_seed": [0.5]}
     assert over_seeds([0.5], 10, Interval(0.5, 0.25, 0.75))["ci95"] == [0.25, 0.75], "one seed has that of its pairs"
 

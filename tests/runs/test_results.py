@@ -20,7 +20,7 @@ def test_one_of_a_kind_lies_at_the_top_and_several_in_folders_named_so(tmp_path)
     assert (run.root / "policy/config.json").read_text() == "train_cdpo/cdpo_star/seed-0/policy"
     assert (run.root / "reward/config.json").read_text() == "train_cdpo/cdpo_star/seed-0/reward", "re-fitted with it"
     assert (run.root / "reward_model/none/seed-0/config.json").read_text() == "train_rm/none/seed-0"
-    assert f'AutoModelForCausalLM.from_pretrained("{run.root}/policy")' in lines
+    assert f'transformers.AutoModelForCausalLM.from_pretrained("{run.root}/policy")' in lines
     assert f'from_pretrained("{run.root}/reward_model/<system>/seed-<n>")' in lines and "pairs.parquet" not in lines
     shutil.copytree(run.root, tmp_path / "copy")  # follows links, as cp -rL does
     shutil.rmtree(run.root)

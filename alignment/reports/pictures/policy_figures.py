@@ -64,7 +64,8 @@ def _count(counts: set[int]) -> str:
 
 
 def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str) -> None:
-    axis.plot(steps, values.mean(axis=0), "--" if kind == "hybrid" else "-", color=COLOURS[kind], linewidth=1.6)
+    line, marker = "--" if kind == "hybrid" else "-", "o" if len(steps) == 1 else None  # one point is no line
+    axis.plot(steps, values.mean(axis=0), line, marker=marker, color=COLOURS[kind], linewidth=1.6, markersize=4)
     if len(values) > 1:
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0)
 
