@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from alignment.maths.hybrid import GATES
 from alignment.models.packing import Item
 from alignment.trainers import margin_rm
 from benchmarks import (
@@ -17,6 +18,7 @@ from benchmarks import (
     live_reward,
     machine,
     models,
+    reward_fit,
     run,
     sampling,
     training,
@@ -230,6 +232,12 @@ def curve(name: str, of: str) -> dict:
         "comparison": "growth", "name": name, "batch": 4, "of": of, "points": points, "seconds_exponent": 1.0,
         "memory": memory,
     }  # fmt: skip
+
+
+def test_the_fit_of_a_reward_is_measured_beside_its_states():
+    found = reward_fit.measure(20, layers=1)
+    assert found["states_bytes"] == 2 * 20 * 4096 * 4 and found["seconds"] > 0 and set(found["steps"]) == set(GATES)
+    assert 0 <= found["bytes_beside_states"] < 2e9 and 0 <= found["right"] <= 1
 
 
 def test_one_comparison_replaces_its_own_entries_and_keeps_the_others(tmp_path):

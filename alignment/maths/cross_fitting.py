@@ -5,20 +5,23 @@ the cost of the SVMs, the layer of best_layer, how long probes and gate train to
 of the calibrated confidence. The fit that is kept is then made on all pairs, with these choices.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from alignment.maths.confidence import Temperature, calibrated_loss, fit_temperature
-from alignment.maths.hybrid import Gate, Head, JointTraining, first_head, gaps, layer_scores, rescaled
+from alignment.maths.early_stopping import FoldTraining, Training, only, stop_early, without
+from alignment.maths.hybrid import Gate, Head, first_head, layer_scores, rescaled
+from alignment.maths.layers import each_layer
 from alignment.maths.probes import Probes, fit_probes
+from alignment.maths.span_probes import fit_span_probes
+from alignment.maths.span_training import SpanTraining
 
 FOLDS = 5
 COSTS = (0.005, 0.05, 0.5, 5.0, 50.0)
-STEPS = 100  # of training, at most
-PATIENCE = 10  # steps without a lower loss on held-out pairs
 
 
 class Candidate(NamedTuple):
@@ -34,11 +37,31 @@ class Candidate(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The folds, and the probes fitted on them, from which the fit of every gate starts."""
+    """The folds, and the probes fitted on them, from which the fit of every gate starts.
+
+    In the span of the answers, x holds their products K, and the weights of probes and heads are the a of
+    span_probes.py: a score is x . weight + bias in either case.
+    """
 
     x: Float[Tensor, "layer row rank"]  # all chosen answers, then all rejected ones
     folds: list[Tensor]  # numbers of pairs
     candidates: list[Candidate]
+    whole: dict[float, Probes]  # fitted on all pairs, by their cost, as far as a gate asked for them
+    span: bool = False
+    workers: int = 1
+
+    def probes(self, cost: float) -> Probes:
+        """The probes of all pairs."""
+        if cost not in self.whole and self.span:
+            every = torch.ones(1, self.x.shape[1], dtype=torch.bool, device=self.x.device)
+            labels = _labels(self.x.shape[1] // 2).to(self.x.device)
+            fits = each_layer(
+                lambda layer: fit_span_probes(self.x[layer], labels, every, [cost])[0][0][0], len(self.x), self.workers
+            )
+            self.whole[cost] = _probes(fits)
+        elif cost not in self.whole:
+            self.whole[cost] = fit_probes(self.x, _labels(self.x.shape[1] // 2), cost)
+        return self.whole[cost]
 
 
 class Fitted(NamedTuple):
@@ -56,16 +79,40 @@ class Fitted(NamedTuple):
 def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) -> Start:
     """Deals the pairs into folds, and fits the probes of every fold at every cost."""
     pairs = x.shape[1] // 2
-    order = torch.randperm(pairs, generator=generator)
-    folds = [order[i::FOLDS].sort().values for i in range(FOLDS)]
-    candidates = []
+    folds, candidates = _folds(pairs, generator), []
     for cost in COSTS:
-        fold_probes = [fit_probes(_without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
+        fold_probes = [fit_probes(without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
         scores = x.new_empty(2, pairs, x.shape[0])
         for fold, probes in zip(folds, fold_probes, strict=True):
-            scores[:, fold] = torch.stack(layer_scores(_only(x, fold), *probes).chunk(2))
+            scores[:, fold] = torch.stack(layer_scores(only(x, fold), *probes).chunk(2))
         candidates.append(Candidate(cost, fold_probes, scores))
-    return Start(x, folds, candidates)
+    return Start(x, folds, candidates, {})
+
+
+def fit_span_start(
+    products_of: Callable[[int], Float[Tensor, "row row"]],
+    x: Float[Tensor, "layer row row"],
+    generator: torch.Generator,
+    workers: int = 1,
+) -> Start:
+    """As fit_start, in the span of the answers. products_of: K of a layer, which is kept in x and fitted at once."""
+    layers, pairs = x.shape[0], x.shape[1] // 2
+    folds, candidates = _folds(pairs, generator), []
+    trained, labels = _trained(folds, pairs)[:-1].repeat(1, 2).to(x.device), _labels(pairs).to(x.device)
+
+    def fit(layer: int) -> list[tuple[Tensor, Tensor]]:
+        x[layer] = products_of(layer)
+        return fit_span_probes(x[layer], labels, trained, COSTS)
+
+    fits = each_layer(fit, layers, workers)
+    for number, cost in enumerate(COSTS):
+        fold_probes = [_probes([of_layer[number][0][i] for of_layer in fits]) for i in range(FOLDS)]
+        scores = torch.stack([of_layer[number][1] for of_layer in fits], dim=2)  # fold, row, layer
+        heldout = scores.new_empty(2, pairs, layers)
+        for fold, by_fold in zip(folds, scores, strict=True):
+            heldout[:, fold] = by_fold.unflatten(0, (2, pairs))[:, fold]
+        candidates.append(Candidate(cost, fold_probes, heldout))
+    return Start(x, folds, candidates, {}, True, workers)
 
 
 def choose(start: Start, gate: Gate) -> tuple[Candidate, int | None]:
@@ -87,26 +134,44 @@ def choose(start: Start, gate: Gate) -> tuple[Candidate, int | None]:
 
 
 def fit_gate(start: Start, gate: Gate, margin: float) -> Fitted:
-    """Trains the gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
+    """One gate alone."""
+    return fit_gates(start, [gate], margin)[gate]
+
+
+def fit_gates(
+    start: Start, gates: Sequence[Gate], margin: float, done: Callable[[], object] = lambda: None
+) -> dict[Gate, Fitted]:
+    """Trains each gate alone, on scores of probes that didn't see their pairs; then probes and gate together, on eq. 7.
 
     On the pairs that probes were fitted on, all layers look perfect: a gate can only learn there which one is louder.
+    done: is called for every gate that has learned all it will.
     """
-    best, layer = choose(start, gate)
-    picked = {"last_layer": -1, "best_layer": layer}
-    scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
-    probes = [*best.fold_probes, fit_probes(start.x, _labels(start.x.shape[1] // 2), best.cost)]
-    heads = [rescaled(first_head(fitted, gate, layer), scale) for fitted in probes]
-    if heads[0].vote is not None:
-        heads = _with_votes(heads, best.scores, start.folds, margin)
-    trainings = [
-        *(JointTraining(_without(start.x, fold), head, margin) for fold, head in zip(start.folds, heads, strict=False)),
-        JointTraining(start.x, heads[-1], margin),
-    ]
-    heads, steps, heldout = _stop_early(trainings, start.x, start.folds)
-    scale = _scale(heldout, margin)
-    heldout = scale * heldout
-    temperature, confidences = fit_temperature(heldout), _confidences(heldout, start.folds)
-    return Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, heldout, confidences)
+    chosen, trainings = [], []
+    for gate in gates:
+        best, layer = choose(start, gate)
+        picked = {"last_layer": -1, "best_layer": layer}
+        scale = _scale(best.gaps[:, picked[gate]] if gate in picked else best.gaps.mean(dim=1), margin)
+        heads = [
+            rescaled(first_head(fitted, gate, layer), scale) for fitted in (*best.fold_probes, start.probes(best.cost))
+        ]
+        if heads[0].vote is not None:
+            heads = _with_votes(heads, best.scores, start.folds, margin)
+        chosen.append(best)
+        trainings.append(_training(start, heads, margin))
+    fitted = {}
+    for gate, best, (heads, steps, heldout) in zip(gates, chosen, stop_early(trainings, done=done), strict=True):
+        scale = _scale(heldout, margin)
+        heldout = scale * heldout
+        temperature, confidences = fit_temperature(heldout), _confidences(heldout, start.folds)
+        fitted[gate] = Fitted(rescaled(heads[-1], scale), best.cost, steps, temperature, heldout, confidences)
+    return fitted
+
+
+def _training(start: Start, heads: list[Head], margin: float) -> Training:
+    if not start.span:
+        return FoldTraining(start.x, start.folds, heads, margin)
+    trained = _trained(start.folds, start.x.shape[1] // 2).to(start.x.device)
+    return SpanTraining(start.x, trained, heads, margin, start.workers)
 
 
 def _confidences(heldout: Float[Tensor, " pair"], folds: list[Tensor]) -> Float[Tensor, " pair"]:
@@ -127,38 +192,9 @@ def _with_votes(
     x = scores.flatten(0, 1).T[:, :, None].contiguous()
     identity = Probes(torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0, 0]))
     start = rescaled(first_head(identity, gate), _scale((scores[0] - scores[1]).mean(dim=1), margin))
-    trainings = [JointTraining(_without(x, fold), start, margin, ["vote"]) for fold in folds]
-    trainings.append(JointTraining(x, start, margin, ["vote"]))
-    gates, _, _ = _stop_early(trainings, x, folds, least=1)
+    training = FoldTraining(x, folds, [start] * len(heads), margin, ["vote"])
+    ((gates, _, _),) = stop_early([training], least=1)
     return [head._replace(vote=trained.vote) for head, trained in zip(heads, gates, strict=True)]
-
-
-def _stop_early(
-    trainings: list[JointTraining],
-    x: Float[Tensor, "layer row rank"],
-    folds: list[Tensor],
-    least: int = 0,
-) -> tuple[list[Head], int, Float[Tensor, " pair"]]:
-    """Trains a head per fold, on the other folds, and a last one on all pairs, as long as held-out pairs gain from it.
-
-    Gaps also lower eq. 7 by growing; whether they order pairs better is judged by a loss that scale doesn't change.
-    Returns the heads, the number of steps (`least` or more), and the gaps of all pairs, each by its fold's head.
-    """
-    heldout_rows = [_only(x, fold) for fold in folds]
-    best: tuple[list[Head], int, Tensor] = ([], 0, torch.empty(0))
-    lowest = float("inf")
-    for step in range(STEPS + 1):
-        heads = [training.head for training in trainings]
-        heldout = x.new_empty(x.shape[1] // 2)
-        for fold, rows, head in zip(folds, heldout_rows, heads, strict=False):
-            heldout[fold] = gaps(rows, head)
-        if step >= least and (loss := calibrated_loss(heldout)) < lowest:
-            best, lowest = (heads, step, heldout), loss
-        if step == min(max(best[1], least) + PATIENCE, STEPS):
-            break
-        for training in trainings:
-            training.step()
-    return best
 
 
 def _scale(heldout: Float[Tensor, " pair"], margin: float) -> float:
@@ -166,16 +202,25 @@ def _scale(heldout: Float[Tensor, " pair"], margin: float) -> float:
     return fit_temperature(heldout, margin).alpha or 1.0
 
 
+def _folds(pairs: int, generator: torch.Generator) -> list[Tensor]:
+    order = torch.randperm(pairs, generator=generator)
+    return [order[i::FOLDS].sort().values for i in range(FOLDS)]
+
+
+def _trained(folds: list[Tensor], pairs: int) -> Bool[Tensor, "head pair"]:
+    """For each fold the pairs outside of it, and all pairs last."""
+    trained = torch.ones(len(folds) + 1, pairs, dtype=torch.bool)
+    for number, fold in enumerate(folds):
+        trained[number, fold] = False
+    return trained
+
+
+def _probes(fits: list[Float[Tensor, " row"]]) -> Probes:
+    """The probes of all layers from each layer's a (span_probes.py)."""
+    weight = torch.stack(fits)
+    return Probes(weight, weight.sum(dim=1))
+
+
 def _labels(pairs: int) -> Float[Tensor, " row"]:
     chosen = torch.ones(pairs, dtype=torch.float64)
     return torch.cat([chosen, -chosen])
-
-
-def _only(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:
-    return x[:, torch.cat([pairs, pairs + x.shape[1] // 2])]
-
-
-def _without(x: Float[Tensor, "layer row rank"], pairs: Int[Tensor, " pair"]) -> Float[Tensor, "layer fewer rank"]:
-    kept = torch.ones(x.shape[1] // 2, dtype=torch.bool)
-    kept[pairs] = False
-    return _only(x, kept.nonzero()[:, 0])

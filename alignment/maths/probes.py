@@ -4,7 +4,7 @@
 
 x is the standardised state divided by sqrt(width), so that |x| is about 1 and a cost C means the same at any width. The
 bias is penalised like a weight, as liblinear does it. With fewer answers than dimensions the weights lie in the span of
-the answers: everything is computed in a basis of that span, at most one dimension an answer.
+the answers, where span_probes.py finds them.
 """
 
 from typing import NamedTuple
@@ -41,22 +41,6 @@ def standard(states: Float[Tensor, "row width"], name: str) -> Standard:
     if constant.all():
         raise UserError(name, "it is the same for all answers", "leave the layer out, or read other answers")
     return Standard(states.mean(dim=0), deviation.masked_fill(constant, 1.0))
-
-
-def span(x: Float[Tensor, "row width"]) -> tuple[Float[Tensor, "row rank"], Float[Tensor, "row rank"] | None]:
-    """Coordinates of the rows in an orthonormal basis of their span, and the `lift` that takes weights back.
-
-    x^T @ lift @ weight are the weights on x. With fewer dimensions than rows the coordinates are x itself, and lift is
-    None.
-    """
-    if x.shape[1] <= x.shape[0]:
-        return x, None
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    inside = values > 1e-10 * values[-1]
-    root = values.clamp_min(0).sqrt()
-    inverse = torch.where(inside, 1 / root, torch.zeros_like(root))
-    # the symmetric root, which is unique: eigenvectors of equal eigenvalues are not
-    return vectors * (root * inside) @ vectors.T, vectors * inverse @ vectors.T
 
 
 def fit_probes(x: Float[Tensor, "layer row rank"], labels: Float[Tensor, " row"], cost: float) -> Probes:

@@ -17,6 +17,7 @@ from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
 from alignment.memory.planned_texts import Texts
+from alignment.models.fit_heads import fitting_bytes
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
 from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
@@ -143,16 +144,18 @@ class Estimator:
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(total))
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
-        """In the end every rank holds all layers of all answers in float32."""
+        """In the end every rank holds all layers of all answers in float32, and the main one fits to them."""
         texts, tokens = self._train.first(cfg.reward.pairs), cfg.reward.batch_tokens
         count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if cfg.data.name == "world" else 0)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         text_config = self._config.get_text_config()
         states = count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
+        shape = text_config.num_hidden_layers, text_config.hidden_size
+        host, products = fitting_bytes(texts.count, *shape, 1 if self.machine.gpu else torch.get_num_threads())
         if self.machine.gpu:
-            memory = replace(memory, host=memory.host + states)
+            memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:
-            memory = replace(memory, hidden=memory.hidden + states)
+            memory = replace(memory, hidden=memory.hidden + states + host + products)
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(count * texts.mean))
 
     def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:

@@ -7,8 +7,7 @@ reward.save(folder); HybridReward.load(folder)
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -18,9 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from alignment.maths.cross_fitting import fit_gate, fit_start
 from alignment.maths.hybrid import GATES, Head, gate_weights, hybrid_score, vote_shape
-from alignment.maths.probes import Standard, span, standard
+from alignment.models.fit_heads import fit_heads
 from alignment.models.fitting_states import require_pairs, require_tensor
 from alignment.runs.artifacts import atomic_file, write_json
 from alignment.types import Gate, Message, Pooling, UserError
@@ -48,17 +46,6 @@ class JudgedConversations(NamedTuple):
 
     states: Tensor
     scores: Tensor
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Fits on one thread: of many small products several gain little, and they round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class HybridReward(nn.Module):
@@ -173,9 +160,6 @@ class HybridReward(nn.Module):
         return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling)[gate]
 
     @classmethod
-    @_one_thread()
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def fit_gates(
         cls,
         chosen: Tensor,
@@ -192,34 +176,16 @@ class HybridReward(nn.Module):
                 raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
         if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < float("inf"):
             raise UserError("margin", f"{margin!r} is no number of at least 0", "give one, as 1.0")
-        margin, (layers, width) = float(margin), chosen.shape[1:]
-        standards, coordinates, lifts = [], [], []
-        for layer in range(layers):
-            states = _both(chosen, rejected, layer)
-            standards.append(standard(states, f"layer {layer + 1} of the states"))
-            x, lift = span(_standardised(states, standards[-1]) / width**0.5)
-            coordinates.append(x)
-            lifts.append(lift)
-        start = fit_start(torch.stack(coordinates), torch.Generator().manual_seed(seed))
-        mean, scale = (torch.stack(values) for values in zip(*standards, strict=True))
+        fitted = fit_heads(chosen, rejected, gates, seed, float(margin))
         rewards: dict[Gate, HybridReward] = {}
-        for gate in gates:
-            fitted = fit_gate(start, gate, margin)
-            weight = width**0.5 * fitted.head.weight
-            if lifts[0] is not None:  # from coordinates in the answers' span back to the dimensions of a state
-                weight = torch.stack(
-                    [
-                        _standardised(_both(chosen, rejected, layer), standards[layer]).T @ (lifts[layer] @ in_span)
-                        for layer, in_span in enumerate(fitted.head.weight)
-                    ]
-                )
-            alpha, capped = fitted.temperature
+        for gate, of_gate in fitted.gates.items():
+            alpha, capped = of_gate.temperature
             meaning = {
-                "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{fitted.cost:g}",
-                "steps": str(fitted.steps), "alpha": f"{alpha:.4g}{CAPPED if capped else ''}",
+                "pairs": str(len(chosen)), "seed": str(seed), "margin": f"{margin:g}", "cost": f"{of_gate.cost:g}",
+                "steps": str(of_gate.steps), "alpha": f"{alpha:.4g}{CAPPED if capped else ''}",
             }  # fmt: skip
-            rewards[gate] = cls(mean, scale, fitted.head._replace(weight=weight), pooling, alpha, meaning)
-            rewards[gate].cross_fitted = CrossFitted(fitted.heldout_gaps, fitted.heldout_confidences)
+            rewards[gate] = cls(fitted.mean, fitted.scale, of_gate.head, pooling, alpha, meaning)
+            rewards[gate].cross_fitted = CrossFitted(of_gate.heldout_gaps, of_gate.heldout_confidences)
         return rewards
 
     # ---- files ------------------------------------------------------------------------------------------------------
@@ -257,15 +223,6 @@ class HybridReward(nn.Module):
             raise _no_reward(folder, f"{TENSORS} holds numbers that are not finite")
         head = Head(tensors["weight"], tensors["bias"], tensors.get("vote"), gate, settings["layer"])
         return cls(tensors["mean"], tensors["scale"], head, settings["pooling"], settings["alpha"], settings["meaning"])
-
-
-def _both(chosen: Tensor, rejected: Tensor, layer: int) -> Tensor:
-    """One layer's states in float64, chosen answers first: never all layers at once."""
-    return torch.cat([chosen[:, layer], rejected[:, layer]]).to("cpu", torch.float64)
-
-
-def _standardised(states: Tensor, by: Standard) -> Tensor:
-    return (states - by.mean) / by.scale
 
 
 def _read(folder: Path, name: str, parse: Callable[[bytes], Any]) -> Any:

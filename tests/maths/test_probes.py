@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.svm import LinearSVC
 
-from alignment.maths.probes import fit_probes, span, standard
+from alignment.maths.probes import fit_probes, standard
 from alignment.types import UserError
 
 
@@ -36,31 +36,6 @@ def test_the_solution_has_no_slope():
     lack = (1 - labels * ((x @ probes.weight[:, :, None])[:, :, 0] + probes.bias[:, None])).clamp_min(0)
     slope = probes.weight - 14.0 * ((lack * labels)[:, None] @ x)[:, 0]
     assert float(slope.abs().max()) < 1e-9 and float((probes.bias - 14.0 * (lack * labels).sum(1)).abs().max()) < 1e-9
-
-
-def test_the_span_holds_the_same_problem():
-    """A fit in the basis, taken back to the features, is the fit on the features."""
-    x, labels = data(1, 30, 200)
-    coordinates, lift = span(x[0])
-    torch.testing.assert_close(coordinates @ coordinates.T, x[0] @ x[0].T)
-    here, there = fit_probes(coordinates[None], labels, 3.0), fit_probes(x, labels, 3.0)
-    torch.testing.assert_close(x[0].T @ (lift @ here.weight[0]), there.weight[0])
-    torch.testing.assert_close(here.bias, there.bias)
-
-
-def test_a_span_of_dependent_rows_loses_nothing():
-    """Standardised rows always depend on each other (they add up to 0); here some are equal too."""
-    x = data(1, 20, 60)[0][0]
-    x[5], x[7] = x[4], x[4]
-    x = x - x.mean(dim=0)
-    coordinates, lift = span(x)
-    torch.testing.assert_close(coordinates @ coordinates.T, x @ x.T)
-    torch.testing.assert_close(x @ x.T @ lift, coordinates)
-
-
-def test_narrow_features_are_their_own_basis():
-    x = data(1, 20, 20)[0][0]
-    assert span(x)[0] is x and span(x)[1] is None
 
 
 def test_standardising_leaves_constants_alone_and_refuses_a_constant_layer():

@@ -12,6 +12,7 @@ from alignment.launching import commands, local, slurm
 from alignment.memory import costs, fitting, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
+from alignment.models.fit_heads import fitting_bytes
 from alignment.plan import plan
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
@@ -160,6 +161,23 @@ def test_models_disk_and_time_by_hand(folder):
     assert "trains 2 models (train_cdpo)" in text and "at 100 TFLOP/s a GPU: a third or three times as much" in text
     assert f"take {4 * parameters / 1e9:.1f}" in text or f"take {4 * parameters / 1e9:.2f}" in text
     assert "up to" in text and not costs.costs_text([replace(one, models=0)], found.machine, folder).count("disk")
+
+
+def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):
+    """On a GPU the products of answers are its own, and one layer's states the host's; else all is the host's."""
+    cfg = composed(folder, "stages=[fit_reward]")
+    monkeypatch.setattr("alignment.memory.estimates.fitting_bytes", lambda *sizes: (0, 0))
+    without = {gpu: estimator(cfg, None, gpu=gpu).estimate("fit_reward", cfg).memory for gpu in (True, False)}
+    monkeypatch.setattr("alignment.memory.estimates.fitting_bytes", lambda *sizes: (1000, 20))
+    counted = {gpu: estimator(cfg, None, gpu=gpu).estimate("fit_reward", cfg).memory for gpu in (True, False)}
+    more = {gpu: (one.hidden - without[gpu].hidden, one.host - without[gpu].host) for gpu, one in counted.items()}
+    assert more == {True: (20, 1000), False: (1020, 0)}
+
+
+def test_a_fit_takes_what_it_takes():
+    """Products of 2,000 answers in 32 layers, and two layers at a time in float64; narrow states as they are."""
+    assert sum(fitting_bytes(1000, 32, 4096, 2)) == 32 * 4 * 2000**2 + 2 * (32 * 2000 * 4096 + 24 * 2000**2)
+    assert fitting_bytes(1000, 4, 96, 2) == (8 * 4 * (7 * 2000 * 96 + 3 * 96**2), 0)
 
 
 def test_points_of_a_grid_need_room_until_their_stage_is_published():

@@ -1,14 +1,17 @@
 """HybridReward as a user has it: fit, score, save, load, and what it refuses."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from sklearn.svm import LinearSVC
+from tqdm import tqdm
 
 from alignment import HybridReward
 from alignment.maths.hybrid import GATES
+from alignment.maths.probes import standard
 from alignment.models.hybrid_quality import RELEASED_BATCH, describe
 from alignment.types import UserError
 
@@ -132,6 +135,47 @@ def test_fitting_is_the_same_every_time_and_takes_no_global_randomness():
     assert other.alpha != first.alpha  # other folds
 
 
+@pytest.mark.parametrize("gate", ["sigmoid_scores", "last_layer"])
+def test_many_dimensions_are_fitted_as_few_are(monkeypatch, gate):
+    """From products of answers, or as they are: the same reward, but for float32."""
+    few, unseen = HybridReward.fit(*states(), gate=gate), states(seed=1)[0]
+    monkeypatch.setattr("alignment.models.fit_heads.MANY", 19)
+    many = HybridReward.fit(*states(), gate=gate)
+    assert not torch.equal(many.weight, few.weight), "both ways were taken"
+    torch.testing.assert_close(many.score(unseen), few.score(unseen), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(many.weight, few.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(many.cross_fitted.gaps, few.cross_fitted.gaps, rtol=1e-3, atol=1e-4)
+    assert (many.meaning["cost"], many.layer) == (few.meaning["cost"], few.layer)
+
+
+def test_products_have_all_digits_whatever_training_is_set_to(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "alignment.models.fit_heads.standard",
+        lambda *given: found.append(torch.get_float32_matmul_precision()) or standard(*given),
+    )
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        HybridReward.fit(*states(pairs=20, width=60), gate="uniform")
+        assert set(found) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("width", [20, 100])
+def test_a_bar_shows_layers_and_gates(monkeypatch, width):
+    shown = []
+
+    def bar(items, what, total, unit):
+        shown.append(tqdm(items, total=total, disable=False, file=io.StringIO()))
+        return shown[0]
+
+    monkeypatch.setattr("alignment.models.fit_heads.bar", bar)
+    HybridReward.fit_gates(*states(width=width), gates=["uniform", "last_layer"])
+    assert len(shown) == 1 and shown[0].n == shown[0].total == LAYERS + 2
+
+
 def test_fitting_leaves_gradients_and_inputs_alone():
     chosen, rejected = states()
     copies = chosen.clone(), rejected.clone()
@@ -217,7 +261,7 @@ def test_unusable_states_are_refused_in_one_line_before_anything_is_fitted(fitte
     ):
         with monkeypatch.context() as nothing_begins, pytest.raises(UserError) as error:
             if "layer 2" not in says:  # that is seen when its scale is taken
-                nothing_begins.setattr("alignment.models.hybrid_reward.standard", None)
+                nothing_begins.setattr("alignment.models.fit_heads.standard", None)
             call()
         assert says in str(error.value) and "\n" not in str(error.value)
 
