@@ -1,6 +1,7 @@
 """The confidence-DPO trainer beside TRL's DPOTrainer, Mitchell's formula and itself cut up differently."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -70,6 +71,11 @@ def text_pairs(count: int = 24) -> Dataset:
 
 
 def a_reward(seed: int = 0, gate: str = "sigmoid_scores") -> HybridReward:
+    return copy.deepcopy(_fitted(seed, gate))
+
+
+@cache
+def _fitted(seed: int, gate: str) -> HybridReward:
     random = torch.Generator().manual_seed(seed)
     chosen, rejected = (torch.randn(40, LAYERS, WIDTH, generator=random) + shift for shift in (0.2, -0.2))
     return HybridReward.fit(chosen, rejected, gate=gate, seed=0)

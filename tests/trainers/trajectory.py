@@ -4,8 +4,10 @@ Run with OLDEST in the environment: one thread and the instructions that every p
 the same steps.
 """
 
+import copy
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -76,12 +78,13 @@ def of_policy(pairs: list[dict], confidence: str, folder: Path) -> list[dict[str
     return logged(
         ConfidenceDPOTrainer(
             str(LANGUAGE_MODEL), config, Dataset.from_list(_rows(pairs)),
-            reward=a_reward() if config.live else None,
+            reward=copy.deepcopy(a_reward()) if config.live else None,
             processing_class=AutoTokenizer.from_pretrained(LANGUAGE_MODEL),
         )
     )  # fmt: skip
 
 
+@cache
 def a_reward() -> HybridReward:
     """Fitted on states made up, of the policy's layers and width."""
     random = torch.Generator().manual_seed(0)
