@@ -302,24 +302,57 @@ def test_a_comparison_from_beginning_to_end(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cdpo", "annotation", "live_reward", "growth", "ranks"])
-def test_every_kind_of_comparison_from_beginning_to_end(folder, tmp_path, name, monkeypatch):
-    """The other trainings differ from cdpo in what a side does, which is tested above."""
-    for owner, what, few in (
-        (growth, "FACTORS", (1, 2)), (growth, "TOKENS", (64, 128)), (growth, "LAYERS", (2, 3)),
-        (growth, "IN_RANKS", (("training", 4, 1), ("annotation", 4, 1))), (figure_seven, "MEASURED", (64,)),
-    ):  # fmt: skip
-        monkeypatch.setattr(owner, what, few)
+@pytest.mark.parametrize("name", ["annotation", "live_reward", "ranks"])
+def test_every_other_kind_of_comparison_from_beginning_to_end(folder, tmp_path, name, monkeypatch):
+    """Trainings differ from sampling in what a side does, which is tested above; growth is of one side alone."""
+    monkeypatch.setattr(growth, "IN_RANKS", (("training", 4, 1), ("annotation", 4, 1)))
+    monkeypatch.setattr(figure_seven, "MEASURED", (64,))
     plan = Plan(folder, TOY, 1e9, rounds=1, more=SHORT)
     entries = run.run(name, 4, plan, tmp_path / "results.json")
     names = {one["name"] for one in entries}
     assert names == {
         "live_reward": {"live_reward", "live_reward_by_length"},
-        "growth": {"growth_pairs", "growth_tokens", "growth_layers"},
         "ranks": {"ranks_training", "ranks_annotation"},
     }.get(name, {name})  # fmt: skip
     table = run.table(json.loads((tmp_path / "results.json").read_text())["entries"])
     assert all(one["name"] in table for one in entries if "speed_ratio" in one)
+
+
+@pytest.mark.slow
+def test_a_point_of_growth_is_measured(folder):
+    plan = Plan(folder, TOY, 1e9, rounds=1)
+    point = growth._point(plan.arguments("ours", 2, name="cdpo", tokens=64), steps=2, warm_up=1)
+    assert point["tokens_per_step"] == 2 * 64 and point["seconds_per_step"] > 0
+    assert point["peak_bytes"] > point["baseline_bytes"] > 10**7
+
+
+def test_growth_finds_the_power_of_time_and_the_line_of_memory(monkeypatch, tmp_path):
+    """Planted: time goes by the square of what grows, memory by 3 bytes each over 7."""
+    grows = {"growth_pairs": "batch", "growth_tokens": "tokens", "growth_layers": "layers"}
+
+    def point(arguments: dict, steps: int, warm_up: int) -> dict:
+        size = arguments["layers"] if "layers" in arguments else arguments.get("tokens", arguments["batch"])
+        return {
+            "seconds_per_step": 5.0 * size**2,
+            "peak_bytes": 7 + 3 * size,
+            "baseline_bytes": 1,
+            "tokens_per_step": 9,
+        }
+
+    def arguments(plan: Plan, side: str, batch: int, **more) -> dict:
+        own = {} if plan.size.layers == TOY.layers else {"layers": plan.size.layers}
+        return {"batch": batch, **more, **own}
+
+    monkeypatch.setattr(growth, "_point", point)
+    monkeypatch.setattr(Plan, "arguments", arguments)
+    monkeypatch.setattr(growth, "TOKENS", (64, 128))
+    monkeypatch.setattr(growth, "LAYERS", (3, 4, 6))
+    entries = growth.growth(Plan(tmp_path, TOY, 1e9, rounds=1))
+    assert [one["name"] for one in entries] == list(grows)
+    for one in entries:
+        assert one["seconds_exponent"] == pytest.approx(2)
+        assert one["memory"]["fixed_bytes"] == pytest.approx(7) and one["memory"]["bytes_each"] == pytest.approx(3)
+        assert one["memory"]["explained"] == pytest.approx(1)
 
 
 @pytest.mark.slow
