@@ -1,7 +1,7 @@
 # Three commands do everything on a machine that has Python 3.11 or newer, pip and make:
 #   make legend_rm    annotate, train reward models with and without margins, compare them
 #   make cdpo         a safer policy from its own ranked samples
-#   make test         the tests, about six minutes
+#   make test         the tests, five minutes on two cores
 # The environment is made once, in .venv, and again only when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
