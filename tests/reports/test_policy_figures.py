@@ -9,7 +9,7 @@ def training(*gaps: float | None) -> dict:
     history = [
         {"step": 10 * (i + 1), "dpo_gap": gap, "dpo_accuracy": 0.5, "grad_norm": 1.0} for i, gap in enumerate(gaps)
     ]
-    return {"system": "dpo", "history": [*history, {"step": 99, "loss": 0.1}]}
+    return {"system": "dpo", "pairs": 40, "history": [*history, {"step": 99, "loss": 0.1}]}
 
 
 def test_a_step_without_a_number_is_left_out_for_all_seeds():

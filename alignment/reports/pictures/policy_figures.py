@@ -37,7 +37,8 @@ def draw_rewards(trainings: list[dict], path: Path) -> None:
                 if name.endswith("_star") == star:
                     for axis, values in zip(column, (gaps, accuracies), strict=True):
                         _draw_curve(axis, steps, values, _kind(name))
-            column[0].set_title(f"{'own samples' if star else 'given pairs'}, {_seeds(curves, star)}")
+            pairs = max(one["pairs"] for one in trainings if one["system"].endswith("_star") == star)
+            column[0].set_title(f"{pairs:,} pairs of {'own samples' if star else 'the data'}, {_seeds(curves, star)}")
             column[0].axhline(0, color="#888888", linewidth=0.6)
             column[1].axhline(50, color="#888888", linewidth=0.8, linestyle=DOTTED)
             column[1].set_xlabel("optimiser step")
