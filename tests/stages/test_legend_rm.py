@@ -158,6 +158,7 @@ def test_a_second_call_runs_nothing(copy):
     assert small_recipe.artefacts(copy / "run") == before
 
 
+@pytest.mark.slow
 def test_reward_models_are_the_same_bytes_trained_side_by_side(copy, again, monkeypatch):
     """The run had one worker, on one thread; here are two, where torch would take two threads."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
