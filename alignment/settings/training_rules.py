@@ -15,6 +15,7 @@ def check_trainings(cfg: Config) -> None:
     if set(trained_with("trainer")) & set(cfg.stages):
         _check_training(cfg.trainer, "trainer")
         _check_reward_models(cfg)
+        _check_upper_blocks(cfg)
     if {*trained_with("policy"), "evaluate"} & set(cfg.stages):
         _check_policies(cfg)
         _check_training(cfg.policy, "policy")
@@ -31,6 +32,21 @@ def _check_training(training: Training, group: str) -> None:
     steps = training.max_steps
     if steps == 0 or steps < -1:
         raise UserError(f"{group}.max_steps", f"{steps} is out of range", "give 1 or more, or -1 for epochs")
+
+
+def _check_upper_blocks(cfg: Config) -> None:
+    """Upper blocks train on states of frozen ones, which are whole and the same for all ranks and trainings."""
+    if cfg.trainer.upper_blocks is None:
+        return
+    layout = cfg.launch.get("layout", cfg.launch.name)
+    for key, problem, remedy in (
+        ("lora", f"{cfg.lora.name} adapts all blocks" if cfg.lora.name != "none" else "", "lora=none"),
+        ("launch", f"{layout} splits a model's weights" if layout not in ("inline", "ddp") else "", "inline or ddp"),
+        ("trainer.activation_checkpointing", "it is on" if cfg.trainer.activation_checkpointing else "", "false"),
+    ):
+        if problem:
+            reason = f"{problem}, and trainer.upper_blocks={cfg.trainer.upper_blocks} trains some blocks alone"
+            raise UserError(key, reason, f"choose {remedy}, or leave trainer.upper_blocks out")
 
 
 def _check_lists(group: str, settings: Mapping[str, Any], keys: Sequence[str]) -> None:

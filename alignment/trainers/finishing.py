@@ -42,6 +42,14 @@ def save_whole(
     ranks.wait()
 
 
+def save_own(model: PreTrainedModel, folder: Path, ranks: Ranks, dtype: torch.dtype) -> None:
+    """Writes a model of which a part was trained that shares its weights."""
+    if ranks.main:
+        model.save_pretrained(folder)
+        round_saved(folder, dtype, tied_weights(model))
+    ranks.wait()
+
+
 def adapters_of(folder: Path) -> Path:
     """Where the adapters lie that were merged into the model in `folder`."""
     return folder / "adapters"
