@@ -164,6 +164,8 @@ class Policy(Training):
 class RewardModel:
     margins: list[str]
     seeds: list[int]
+    control_seeds: int | None = at_least(1)
+    transfer: list[str]
 
 
 @dataclass

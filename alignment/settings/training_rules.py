@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from alignment.data.preference_sets import SETS
 from alignment.policies.systems import SYSTEMS
 from alignment.settings.method_schema import Training
 from alignment.settings.schema import Config
@@ -63,6 +64,17 @@ def _check_reward_models(cfg: Config) -> None:
             choose = f"list some of {', '.join(choices)}"
             raise UserError("reward_model.margins", f"{margins!r} is not a choice", choose)
     _check_lists("reward_model", cfg.reward_model, ("margins", "seeds"))
+    few, seeds = cfg.reward_model.control_seeds, len(cfg.reward_model.seeds)
+    if few is not None and few > seeds:
+        raise UserError("reward_model.control_seeds", f"{few} of {seeds} seeds", "give 1 or more of them, or null")
+    if transfer := list(cfg.reward_model.transfer):
+        check_list("reward_model.transfer", transfer)
+        if unknown := [name for name in transfer if name not in SETS or name == "file"]:
+            problem, remedy = f"there is no set {unknown[0]!r}", f"name some of {', '.join(set(SETS) - {'file'})}"
+            raise UserError("reward_model.transfer", problem, remedy)
+        if cfg.model.name == "world":
+            problem = "the world's model knows no words but the world's"
+            raise UserError("reward_model.transfer", problem, "leave it out, or use another model")
 
 
 def _check_policies(cfg: Config) -> None:

@@ -5,11 +5,9 @@ only the margins differ. Then each scores the evaluation pairs it has never seen
 """
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +21,14 @@ from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pair
 from alignment.evaluation.reward_texts import RewardTexts
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs
-from alignment.maths.margins import compared_margins
+from alignment.inputs.transfer import transfer_pairs
+from alignment.maths.margins import compared_margins, kinds_by_seed
 from alignment.models.activations import layer_count
 from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.lower_states import StatesTable, read_lower_states
 from alignment.models.packing import Packing
-from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
+from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.models.upper_blocks import check_split, lower_part, upper_part
@@ -38,11 +37,17 @@ from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
-from alignment.trainers.finishing import adapters_of, release, save_own, save_whole, weights_are_split
+from alignment.trainers.finishing import (
+    adapters_of,
+    release,
+    save_own,
+    save_whole,
+    scores_in_training,
+    weights_are_split,
+)
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.resuming import train
-from alignment.trainers.saved_weights import round_weights
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed
 
@@ -89,8 +94,10 @@ class Trainings:
 
 def run(job: Job) -> Rows:
     settings, ranks = job.cfg.reward_model, job.ranks
-    trainings = Trainings(job, artifacts.read_rows(job.run.pairs), _evaluation_pairs(job))
-    variants = [Variant(margins, seed) for seed in settings.seeds for margins in settings.margins]
+    pairs = artifacts.read_rows(job.run.pairs)
+    trainings = Trainings(job, pairs, _evaluation_pairs(job) | transfer_pairs(job.cfg, pairs, ranks))
+    kinds = kinds_by_seed(settings.margins, settings.seeds, settings.control_seeds)
+    variants = [Variant(margins, seed) for margins, seed in kinds]
     if there := sum(trainings.done(variant).exists() for variant in variants):
         ranks.say(f"  {there} of {len(variants)} models are there from an earlier run")
     missing = ranks.from_main(lambda: [variant for variant in variants if trainings.is_missing(variant)])
@@ -260,7 +267,7 @@ def _save(
     in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
     if ranks.main:
-        trained = trained or _scores_in_training(in_training, lora, dtype, probe, pad_id)
+        trained = trained or scores_in_training(in_training, lora, dtype, probe, pad_id)
         trained = replace(trained, exact=trained.exact and not upper)  # the kept states are rounded
     loaded.model = in_training = None  # on every rank: the next one takes their place
     free_memory()
@@ -276,23 +283,3 @@ def _save(
         trained = replace(trained, reloaded=reloaded(quantized), unmerged=reloaded(None))
     ranks.wait()
     return trained
-
-
-def _scores_in_training(
-    model: PreTrainedModel, lora: Mapping[str, Any], dtype: torch.dtype, rows: list[Rendered], pad_id: int
-) -> TrainedScores:
-    """What the trained model says in float32 (unless its weights are in 4 bits), rounded as it is saved.
-
-    Under adapters they are rounded only when these are merged, so that the scores of the saved model are others.
-    """
-    rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
-    if lora["name"] != "quantized":
-        model.float()  # DeepSpeed's are in the training's precision
-    whole = lora["name"] == "none"
-    model.eval()
-    unrounded = trained_scores(model, rows, pad_id) if whole and dtype != torch.float32 else None
-    if whole:
-        round_weights(model, dtype)
-    exact = whole or (not rounded and dtype == torch.float32)
-    merged_rounded = not whole and dtype != torch.float32
-    return TrainedScores(trained_scores(model, rows, pad_id), exact, merged_rounded, unrounded)
