@@ -28,7 +28,7 @@ from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.lower_states import StatesTable, read_lower_states
 from alignment.models.packing import Packing
-from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
+from alignment.models.parity import TrainedScores, check_parity, in_bfloat16, save_tokenizer, with_adapters
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.models.upper_blocks import check_split, lower_part, upper_part
@@ -141,7 +141,7 @@ def _lower_states(trainings: Trainings) -> StatesTable:
     if (
         source.dtype == "bfloat16"
     ):  # as other stages read the model; what is trained has weights in float32 all the same
-        lower, dtype = lower.to(torch.bfloat16), torch.bfloat16
+        lower, dtype = in_bfloat16(lower), torch.bfloat16
     table = read_lower_states(lower, texts.numbers, Packing(**cfg.packing), dtype, folder, ranks)
     loaded.model = model = lower = None
     free_memory()
