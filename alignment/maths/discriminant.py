@@ -3,8 +3,8 @@
     w = ((1 - s) S + s tr(S)/d I)^-1 (mu+ - mu-)
 
 S is the covariance within the sides, pooled: what answers of one side differ in among themselves (their length, their
-subject) counts for less, where the mean difference alone counts it in full. s, the shrinkage, is chosen by pairs that the
-discriminant wasn't fitted on. Everything is in float64.
+subject) counts for less, where the mean difference alone counts it in full. s, the shrinkage, is chosen by pairs that
+the discriminant wasn't fitted on. Everything is in float64.
 """
 
 from collections.abc import Sequence

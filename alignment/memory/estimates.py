@@ -131,7 +131,7 @@ class Estimator:
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
         texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
-        if contrast.file is not None:  # the set is ready-made, and no model is loaded
+        if contrast.file is not None or contrast.labelled is not None:  # no model is loaded
             memory = Memory(other=parts.overhead(self.machine.gpu))
             return self._inference(stage, cfg, "language", memory, texts, tokens=0, total=0)
         memory = self._sample(cfg, texts, 1, contrast.max_new_tokens, tokens, greedy=True)
