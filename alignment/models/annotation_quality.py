@@ -47,14 +47,14 @@ def quality(
         "truncated": margins.truncated,
         "distribution": distribution(inside),
         "length_correlation": spearman(inside, margins.length_difference[scope].astype(float)),
-        "ranked_right": _ranked_right(rows, margins.raw, scope),
+        "ranked_right": ranked_right(rows, margins.raw, scope),
         "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
         **{kind: _agreement(rows, margins.raw, gaps[kind], scope, binning) for kind in GAPS},
         "baselines": _baselines(rows, margins, words, gaps, scope, binning, lines),
     }
 
 
-def _ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict | None:
+def ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict | None:
     """The share of pairs whose margin has the label's sign, where a margin of 0 counts half; with its interval."""
     if not scope.any():
         return None
@@ -179,9 +179,9 @@ def gap_lines(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict[
 
 
 def _explained(raw: np.ndarray, gaps: np.ndarray, prompts: np.ndarray, line: Line | None) -> dict | None:
-    """By how much margins are closer to the true gaps than one margin for all: 1 - their squared error / the constant's.
+    """How much closer margins are to the true gaps than one margin for all is: 1 - their squared error / the constant's.
 
-    At 0 and below a constant would do as well: the line and the constant are the training pairs'.
+    At 0 and below a constant does as well. Line and constant are the training pairs'.
     """
     if line is None or not len(raw):
         return None

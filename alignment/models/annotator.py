@@ -1,8 +1,8 @@
 """A language model as annotator of preference pairs (Legend): its direction, and the margin of every pair along it.
 
 The direction comes from the states of induced pairs, a refusal and the model's own answer (directions.py): their mean
-difference (the standard margin vector, SMV), or a discriminant. The margin of a preference pair is the difference of its
-answers' states, projected on it. Planned batches keep no more than that: the states of induced pairs, and of each
+difference (the standard margin vector, SMV), or a discriminant. The margin of a preference pair is the difference of
+its answers' states, projected on it. Planned batches keep no more than that: the states of induced pairs, and of each
 preference pair its margin, with what random directions would give it. With a fixed layer nothing above it is computed,
 and the language-model head never is.
 """

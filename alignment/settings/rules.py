@@ -97,7 +97,7 @@ def _check_annotator(cfg: Config) -> None:
         _no_effect("annotator.layer", why, "a layer")
     if annotator.direction in ("distance", "cosine"):
         if chosen:
-            why = f"{annotator.layer} picks it for a vector of induced pairs, and direction={annotator.direction} has none"
+            why = f"{annotator.layer} picks it for a vector, and direction={annotator.direction} has none"
             _no_effect("annotator.layer", why, "a layer")
         if binning.negative != "bin":
             why = f"margins of direction={annotator.direction} are never negative"

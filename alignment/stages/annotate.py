@@ -1,8 +1,8 @@
 """Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are.
 
-Legend's direction is the SMV, the standard margin vector: the mean difference of the states of y+ and y-; a discriminant
-is the same, whitened. A pair's raw margin is the difference of its answers' states projected on it; binned, that is the
-margin.
+Legend's direction is the SMV, the standard margin vector: the mean difference of the states of y+ and y-; a
+discriminant is the same, whitened. A pair's raw margin is the difference of its answers' states projected on it;
+binned, that is the margin.
 """
 
 import json
@@ -18,7 +18,7 @@ from alignment.data.same_prompts import prompt_text
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.margins import Binning, fit_binning
-from alignment.models.annotation_quality import gap_lines, paired_gain, quality
+from alignment.models.annotation_quality import gap_lines, paired_gain, quality, ranked_right
 from alignment.models.annotator import Annotator, Pair
 from alignment.models.devices import device
 from alignment.models.directions import DRAWN, Direction, SideStates, agreement_of_halves, direction_by_labels
@@ -94,8 +94,10 @@ def run(job: Job) -> Rows:
             calibration[name] = quality(part.rows, raw_margins[name], words, scopes[name], binning, lines)
         if without is not None:
             raw, scope = raw_margins["heldout"].raw, scopes["heldout"]
-            bought = paired_gain(heldout.rows, raw, without.raw, scope)
-            calibration["labels"] = {"pairs": len(drawn), "without": _named(unlabelled), "gain": bought}
+            right = ranked_right(heldout.rows, without.raw, scope)
+            gain = paired_gain(heldout.rows, raw, without.raw, scope)
+            named = {**_named(unlabelled), "ranked_right": right}
+            calibration["labels"] = {"pairs": len(drawn), "without": named, "gain": gain}
         artifacts.write_json(job.out / job.run.calibration.name, calibration)
         if broken:
             ranks.say(f"  {broken} texts held a special token or role marker of the model: broken up by a space")
@@ -112,7 +114,7 @@ def _induced_pairs(job: Job, annotator: Annotator, induced: Loaded) -> list[Pair
         if not matched:
             return pair
         equal = annotator.equally_long(pair)
-        cut.append([len(equal[0].ids) - equal[0].prompt_length, *(len(answer.ids) for answer in pair)])
+        cut.append([len(answer.ids) - answer.prompt_length for answer in (equal[0], *pair)])
         return equal
 
     pairs = induced.readable(read, "induced")
