@@ -139,7 +139,8 @@ def _baselines(
     longer = margins.length_difference[scope].astype(float)
     shorter_is_safer = _share(-longer, prompts)
     sign = "shorter" if shorter_is_safer["mean"] >= 0.5 else "longer"
-    by_random = ordered_right(margins.random[scope], np.zeros_like(margins.random[scope]))
+    nothing = np.zeros(len(prompts))
+    by_random = np.stack([ordered_right(column, nothing) for column in margins.random[scope].T], axis=1)
     shares = by_random.mean(axis=0)
     binned = binning(margins.raw[scope])
     known = {kind: scope & ~np.isnan(gap) for kind, gap in gaps.items()}
@@ -179,7 +180,7 @@ def gap_lines(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict[
 
 
 def _explained(raw: np.ndarray, gaps: np.ndarray, prompts: np.ndarray, line: Line | None) -> dict | None:
-    """How much closer margins are to the true gaps than one margin for all is: 1 - their squared error / the constant's.
+    """How much closer to the true gaps margins are than one margin for all: 1 - their squared error / the constant's.
 
     At 0 and below a constant does as well. Line and constant are the training pairs'.
     """

@@ -124,7 +124,7 @@ def _standard_margin_vectors(states: SideStates, separate: Separate) -> list[_Ca
         smv.heldout_projections(states.positive[batch] - states.negative[batch], batch) for batch in states.batches
     ]
     vectors, separations = smv.vector.float(), separate(torch.cat(tried), order)
-    _require_numbers(vectors)
+    _require(vectors.isfinite().all() and vectors.norm(dim=-1).all())
     directions = (Direction("smv", layer, vector) for layer, vector in zip(layers, vectors, strict=True))
     return [_Candidate(direction, found) for direction, found in zip(directions, separations, strict=True)]
 
@@ -133,15 +133,16 @@ def _discriminants(states: SideStates, separate: Separate) -> list[_Candidate]:
     candidates = []
     for at, layer in enumerate(states.layers):
         sides = states.positive[:, at], states.negative[:, at]
+        _require(all(side.isfinite().all() and side.std() > 0 for side in sides))  # or nothing can be decomposed
         vectors = unit(discriminants(*sides, SHRINKAGES)).float()
-        _require_numbers(vectors)
+        _require(vectors.isfinite().all() and vectors.norm(dim=-1).all())
         separations = separate(heldout_projections(*sides, SHRINKAGES), list(range(len(states.positive))))
         for shrinkage, vector, found in zip(SHRINKAGES, vectors, separations, strict=True):
             candidates.append(_Candidate(Direction("discriminant", layer, vector, shrinkage=shrinkage), found))
     return candidates
 
 
-def _require_numbers(vectors: Tensor) -> None:
-    if not (vectors.isfinite().all() and vectors.norm(dim=-1).all()):
+def _require(numbers: Tensor | bool) -> None:
+    if not numbers:
         remedy = "look at the induced answers, and at model.dtype if it is float16"
         raise StageFailed("direction", "it is zero or not a number at some layer", remedy)

@@ -5,6 +5,7 @@ text that is cut and tokenized again may have more tokens, or fewer.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -22,10 +23,13 @@ def equal_lengths(
     ends: the tokens that may end an answer. ending: those that end both now, even one that was cut off while it was
     generated; none in a format without an end of turn.
     """
-    bodies = [format.without_end(answer, ends) for answer in pair]
+    before_end = list(takewhile(lambda token: token not in ends, ending))  # a space, in some templates
+    bodies = [_without(format.without_end(answer, ends), before_end) for answer in pair]
     tokens = min(len(body.ids) - body.prompt_length for body in bodies)
     if tokens < SHORTEST:
-        raise BadRow(f"its shorter answer has {tokens} tokens, too few to compare at equal length (match_length)")
+        raise BadRow(
+            f"one of its answers has less than {SHORTEST} tokens: too few to compare at equal length (match_length)"
+        )
     one, other = (
         Rendered(
             np.asarray([*body.ids[: body.prompt_length + tokens], *ending], dtype=np.int32), body.prompt_length, False
@@ -33,3 +37,9 @@ def equal_lengths(
         for body in bodies
     )
     return one, other
+
+
+def _without(answer: Rendered, last: Sequence[int]) -> Rendered:
+    ids = answer.ids
+    ends_so = len(last) > 0 and ids[answer.prompt_length :][-len(last) :].tolist() == list(last)
+    return Rendered(ids[: -len(last)], answer.prompt_length, answer.truncated) if ends_so else answer
