@@ -73,7 +73,8 @@ def test_pairs_without_known_gaps_are_ranked_at_most():
 
 
 BASELINES = {
-    "pairs": 40, "length_correlation_ci95": [-0.25, 0.25], "length": {"safer": "longer", "mean": 0.6, "ci95": [0.5, 0.7]},
+    "pairs": 40, "length_correlation_ci95": [-0.25, 0.25],
+    "length": {"safer": "longer", "mean": 0.6, "ci95": [0.5, 0.7]},
     "words": {"mean": 0.55, "ci95": [0.4, 0.7]},
     "random": {"mean": 0.5, "ci95": [0.45, 0.55], "directions": 20, "range": [0.3, 0.65]},
     "margins": {"mean": 0.0, "std": 1.5},
@@ -88,7 +89,7 @@ def test_what_margins_must_beat_stands_below_them():
         "halves": {"pairs": 64, "halvings": 20, "mean": 0.8, "range": [0.7, 0.9]},
         "labels": {
             "pairs": 64, "gain": {"pairs": 40, "mean": 0.05, "ci95": [-0.02, 0.12]},
-            "without": {"direction": "smv", "layer": 2, "shrinkage": None, "ranked_right": {"mean": 0.6, "ci95": [0.5, 0.7]}},
+            "without": {"direction": "smv", "layer": 2, "ranked_right": {"mean": 0.6, "ci95": [0.5, 0.7]}},
         },
     }  # fmt: skip
     report = annotation(found)

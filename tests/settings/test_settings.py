@@ -86,7 +86,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} annotator.labels=64 annotator.layer=2 annotator.direction=cosine": "annotator.labels: it would have no",
     f"{BASE} annotator.labels=5": "annotator.labels: 5 is out of range",
     f"{BASE} annotator.contrast.refusals=a.txt": "annotator.contrast.refusals: it would have no effect: neither side",
-    f"{BASE} annotator=matched annotator.contrast.refusals=a.txt": "annotator.contrast.refusals: there is no file a.txt",
+    f"{BASE} annotator=matched annotator.contrast.refusals=a.txt": "contrast.refusals: there is no file a.txt",
     f"{BASE} annotator.contrast.system_prompt=x": "annotator.contrast.system_prompt: it would have no effect",
     f"{BASE} annotator.contrast.positive=refusals annotator.contrast.negative=refusal": "both sides are refusals",
     f"{BASE} annotator.contrast.positive=safe_prompt annotator.contrast.system_prompt=": "system_prompt: it is empty",
