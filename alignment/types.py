@@ -17,6 +17,7 @@ DirectionKind = Literal["smv", "discriminant", "distance", "cosine", "random"]
 LayerChoice = Literal["auto", "length_free"]  # by which held-out induced pairs choose a layer
 Pooling = Literal["endpoint", "last_text", "mean"]
 PromptFormat = Literal["chat", "alpaca"]
+KeepStates = Literal["auto", "all", "none"]
 Scope = Literal["harmful", "harmless", "all"]
 BinningMethod = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
 NegativeMargins = Literal["bin", "clip", "keep", "abs"]

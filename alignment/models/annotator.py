@@ -25,6 +25,7 @@ from alignment.models.activations import check_layers, layer_count, response_sta
 from alignment.models.devices import to_host
 from alignment.models.directions import DRAWN, Direction, SideStates, best_direction
 from alignment.models.equal_lengths import equal_lengths
+from alignment.models.kept_states import KeptStates, not_kept, taken_line, text_key
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing
 from alignment.runs.batches import Finished, Pending, compute_in_batches
@@ -56,6 +57,7 @@ class Annotator:
 
     prompt: "chat" (the model's template) or "alpaca" (Legend's own format, with a joiner before the answer).
     work: where planned batches are kept until the stage is published. layout: how pairs become rows; see `laid_out`.
+    kept: where the states of pairs are taken from that it has both answers of.
     """
 
     loaded: Loaded
@@ -66,6 +68,7 @@ class Annotator:
     work: Path
     ranks: Ranks
     layout: Layout | None = None
+    kept: KeptStates | None = None
 
     def laid_out(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
         """The same annotator with the layout in which it will read these pairs."""
@@ -133,9 +136,14 @@ class Annotator:
         width = model.config.get_text_config().hidden_size
         others = unit(random_direction(RANDOM_DIRECTIONS, width, generator)).to(model.device)
 
+        left = not_kept(pairs, _keys, self.kept)
+        if self.kept is not None:
+            self.ranks.say(taken_line(f"{name} pairs", len(pairs), len(left)))
+        unread = [pairs[i] for i in left]
+
         def compute(batch: list[int]) -> Pending:
-            answers = [pairs[i][side] for side in (0, 1) for i in batch]
-            states, ended = self._states([pairs[i] for i in batch], [direction.layer])
+            answers = [unread[i][side] for side in (0, 1) for i in batch]
+            states, ended = self._states([unread[i] for i in batch], [direction.layer])
             chosen, rejected = states[:, 0].chunk(2)
             raw, random = to_host(_margin(direction, chosen, rejected)), to_host((chosen - rejected) @ others.T)
             facts = [(answer.truncated, len(answer.ids) - answer.prompt_length) for answer in answers]
@@ -145,16 +153,31 @@ class Annotator:
         raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
         random = np.empty((len(pairs), RANDOM_DIRECTIONS))
         no_end = truncated = 0
-        for batch, content in self._in_batches(name, pairs, compute):
+        for batch, content in self._in_batches(name, unread, compute):
             result = json.loads(content)
             truncated_answers, lengths = np.array(result["facts"]).T
-            raw[batch], random[batch] = result["raw"], result["random"]
-            length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
+            places = [left[i] for i in batch]
+            raw[places], random[places] = result["raw"], result["random"]
+            length_difference[places] = lengths[: len(batch)] - lengths[len(batch) :]
             no_end += result["ended"].count(False)
             truncated += int(truncated_answers.sum())
+        for i in sorted(set(range(len(pairs))) - set(left)):
+            raw[i], random[i], length_difference[i], ended = self._from_kept(pairs[i], direction, others.cpu())
+            no_end += ended.count(False)
         if not np.isfinite(raw).all():
             raise StageFailed("margins", "some are not numbers", "set model.dtype=float32 if it is float16")
         return RawMargins(raw, random, length_difference, no_end, truncated)
+
+    def _from_kept(
+        self, pair: Pair, direction: Direction, others: torch.Tensor
+    ) -> tuple[float, np.ndarray, int, list[bool]]:
+        """A whole pair's raw margin, its margins along other directions, its difference of lengths, and whether its
+        answers have an end token."""
+        chosen, rejected = self.kept.states(_keys(pair), direction.layer).split(1)
+        answers = [answer.ids[answer.prompt_length :].tolist() for answer in pair]
+        ended = [not self.loaded.end_ids.isdisjoint(answer) for answer in answers]
+        random = ((chosen - rejected) @ others.T)[0].numpy()
+        return float(_margin(direction, chosen, rejected)), random, len(answers[0]) - len(answers[1]), ended
 
     def side_states(self, name: str, pairs: list[Pair], layers: list[int]) -> SideStates:
         """The states of both answers of the pairs at these layers. name: of the planned batches."""
@@ -195,6 +218,10 @@ def _items(pairs: list[Pair]) -> list[Item]:
 def _share_a_prompt(one: Rendered, other: Rendered) -> bool:
     start = min(one.prompt_length, other.prompt_length)
     return np.array_equal(one.ids[:start], other.ids[:start])
+
+
+def _keys(pair: Pair) -> list[bytes]:
+    return [text_key(answer.ids) for answer in pair]
 
 
 def _margin(direction: Direction, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
