@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from torch import nn
 
 from alignment.evaluation.pair_scores import SCORED_TOKENS
-from alignment.maths.margins import kinds_by_seed
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
@@ -66,12 +65,7 @@ class Estimator:
         """stage: one that trains a model, or whose entry in STAGES names its estimate."""
         if STAGES[stage].trains:
             return self._training(stage, cfg)
-        estimates = {
-            "read_states": self._read_states, "induce": self._induce, "annotate": self._annotate,
-            "fit_reward": self._fit_reward, "build_pairs": self._build_pairs, "evaluate": self._evaluate,
-            "best_of_n": self._best_of_n,
-        }  # fmt: skip
-        return estimates[STAGES[stage].model.estimate](stage, cfg)
+        return getattr(self, f"_{STAGES[stage].model.estimate}")(stage, cfg)
 
     # ---- trainings --------------------------------------------------------------------------------------------------
 
