@@ -73,7 +73,7 @@ def _write_halves(folder: Path) -> dict[str, Path]:
 
 def _annotated(folder: Path, annotator: str, settings: list[str]) -> Path:
     """The folder of stage annotate, its stages run where they are missing; states are read once for both annotators."""
-    command = [sys.executable, "-m", "alignment.run", "+recipe=legend_rm", "stages=[induce,read_states,annotate]"]
+    command = [sys.executable, "-m", "alignment.run", "+recipe=legend_rm", "stages=[read_states,induce,annotate]"]
     command += [*MODEL, *settings, f"annotator={annotator}", "annotator.scope=all", f"run.dir={folder}"]
     subprocess.run([*command, "states.keep=all"], check=True)
     return folder / "annotate"
