@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from alignment.data.same_prompts import normal_text, opening, text_hash
+from alignment.maths.grouped_folds import deal
 from alignment.types import Message, UserError
 
 
@@ -21,15 +22,11 @@ def same_prompts(prompts: Sequence[Sequence[Message]]) -> Int[np.ndarray, " pair
 def dealt_folds(numbers: Int[np.ndarray, " pair"], folds: int, seed: int, name: str) -> Int[np.ndarray, " pair"]:
     """The fold of each pair: about as many pairs in each, and all of a number in one.
 
-    The seed orders the prompts; those with most pairs are dealt first, each to the fold that has fewest. name: of the
-    setting that says how many folds there are, for the error where prompts are too few.
+    The seed orders the prompts. name: of the setting that says how many folds there are, for the error where prompts
+    are too few.
     """
-    prompts, sizes = np.unique(numbers, return_counts=True)
+    prompts = np.unique(numbers)
     if len(prompts) < folds:
         raise UserError(name, f"{len(prompts)} prompts can't be dealt into {folds} folds", "give fewer folds")
-    shuffled = sorted(range(len(prompts)), key=lambda i: text_hash(str(prompts[i]), seed))
-    filled, fold_of = [0] * folds, {}
-    for place in sorted(shuffled, key=lambda i: -sizes[i]):
-        fold_of[prompts[place]] = filled.index(min(filled))
-        filled[fold_of[prompts[place]]] += sizes[place]
-    return np.array([fold_of[number] for number in numbers])
+    order = sorted(range(len(prompts)), key=lambda place: text_hash(str(prompts[place]), seed))
+    return deal(numbers, folds, order)

