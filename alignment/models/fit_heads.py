@@ -71,8 +71,8 @@ def fit_heads(
 def fitting_bytes(pairs: int, layers: int, width: int, workers: int) -> tuple[int, int]:
     """What a fit takes at most beside the states: of the host, and where it computes, a GPU or the host again."""
     rows = 2 * pairs
-    if not _in_span(pairs, width):  # x, the rows of five folds without their own, and those; and a fit's systems
-        return 8 * layers * (7 * rows * width + 3 * width**2), 0
+    if not _in_span(pairs, width):  # x; its rows outside a fold, and these beside a constant
+        return 8 * (3 * layers * rows * width + 3 * width**2), 0
     states = 8 * rows * width  # a layer's in float64: four at a time as they are standardised, and what threads keep
     return workers * (4 * states + KEPT * min(states, 2**24)), 4 * layers * rows**2 + workers * 3 * 8 * rows**2
 

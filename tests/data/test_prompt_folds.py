@@ -27,5 +27,5 @@ def test_folds_are_about_equal_and_keep_prompts_together():
 
 
 def test_fewer_prompts_than_folds_are_refused():
-    with pytest.raises(UserError, match="^reward.folds: 2 prompts can't be dealt into 3 folds; give fewer folds$"):
+    with pytest.raises(UserError, match=r"^reward.folds: 2 prompts can't be dealt into 3 folds; give fewer folds$"):
         dealt_folds(np.array([0, 1, 1]), 3, 0, "reward.folds")
