@@ -6,7 +6,7 @@ from alignment.reports.tables import counted, few, percent
 
 SCORERS = {
     "sigmoid_scores": "gate sigmoid_scores", "softmax_scores": "gate softmax_scores",
-    "static_softmax": "gate static_softmax", "uniform": "mean of the layers' probes", "best_layer": "best layer",
+    "static_softmax": "gate static_softmax", "uniform": "mean of all probes", "best_layer": "best layer",
     "last_layer": "last layer", "joint_ridge": "one ridge, all layers", "layer_0": "token embeddings",
     "words": "words alone", "length": "length alone",
 }  # fmt: skip
@@ -33,7 +33,7 @@ def comparison_tables(report: dict) -> list[Table]:
         )
     quality.caption = (
         f"{report['pairs']:,} pairs of {report['prompts']:,} prompts, each scored by a fit to other prompts; AUROC and "
-        f"TPR are of single answers, {answers['chosen']:,} chosen and {answers['rejected']:,} rejected ones, each once; "
+        f"TPR are of single answers, {answers['chosen']:,} chosen and {answers['rejected']:,} rejected, each once; "
         f"{answers['on_both_sides']:,} that are both are left out. Intervals: over prompts{_few(counts)}"
     )  # fmt: skip
     differences = Table(

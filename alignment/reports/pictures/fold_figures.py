@@ -15,7 +15,7 @@ CHANCE = {"color": "#888888", "linewidth": 0.8, "linestyle": DOTTED}
 
 
 def draw_comparison(report: dict, gates: tuple[Gate, ...], path: Path) -> None:
-    """Bars of pair accuracy on the left, the best at the top; on the right the ridge of each layer alone, and a band
+    """Bars of pair accuracy beyond chance on the left, the best at the top; on the right the ridge of each layer alone, and a band
     across for the gate in use."""
     with picture(path, 1, 2, figsize=(8.4, 3.4), gridspec_kw={"width_ratios": [1.15, 1], "wspace": 0.22}) as axes:
         _draw_scorers(axes[0], report, gates)
@@ -29,13 +29,13 @@ def _draw_scorers(axis: plt.Axes, report: dict, gates: tuple[Gate, ...]) -> None
         colour = LEGEND if name == report["gate"] else NONE if name in gates else PLAIN
         low, high = _ends(accuracies[name])
         mean = 100 * accuracies[name]["mean"]
-        axis.barh(row, mean, height=0.62, color=colour)
+        axis.barh(row, mean - 50, left=50, height=0.62, color=colour)
         axis.plot([low, high], [row, row], color="black", linewidth=1.1, solid_capstyle="butt")
         place = max(mean, high if np.isfinite(high) else mean)
         axis.text(place + 0.6, row, f"{mean:.1f}", va="center", fontsize=7.5, color="#555555")
     axis.axvline(50, **CHANCE)
     lowest = min(100 * one["mean"] for one in accuracies.values())
-    axis.set_xlim(min(45, lowest - 3), axis.get_xlim()[1])
+    axis.set_xlim(min(49, lowest - 3), axis.get_xlim()[1] + 2)
     axis.set_yticks(range(len(names)), [SCORERS[name] for name in names])
     axis.set_xlabel("held-out pairs ranked right, %")
     axis.set_title(f"{counted(report['pairs'])} pairs of {report['prompts']:,} prompts, {report['folds']} folds")
