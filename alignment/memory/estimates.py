@@ -161,14 +161,17 @@ class Estimator:
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
-        """In the end every rank holds all layers of all answers in float32, and the main one fits to them."""
-        texts, tokens = self._train.first(cfg.reward.pairs), cfg.reward.batch_tokens
-        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if cfg.data.name == "world" else 0)
+        """In the end every rank holds all layers of all answers in float32, of a fold's again, and one fits to them."""
+        folds, tokens = stage == "cross_validate", cfg.reward.batch_tokens
+        texts = self._train if folds else self._train.first(cfg.reward.pairs)
+        clean = 3 * cfg.data.evaluation if cfg.data.name == "world" and not folds else 0
+        count = texts.count + self._heldout.count + clean
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         text_config = self._config.get_text_config()
-        states = count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
+        states = (1 + folds) * count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         shape = text_config.num_hidden_layers, text_config.hidden_size
-        host, products = fitting_bytes(texts.count, *shape, 1 if self.machine.gpu else torch.get_num_threads())
+        fitted = texts.count + folds * self._heldout.count
+        host, products = fitting_bytes(fitted, *shape, 1 if self.machine.gpu else torch.get_num_threads())
         if self.machine.gpu:
             memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:

@@ -196,7 +196,7 @@ def test_a_fit_takes_what_it_takes():
     by_hand = 32 * 4 * 2000**2 + 2 * (32 * 2000 * 4096 + 24 * 2000**2) + 2 * 40 * 2**24
     assert sum(fitting_bytes(1000, 32, 4096, 2)) == by_hand and 1.86e9 < by_hand < 3e9, "more than was measured"
     assert sum(fitting_bytes(250, 32, 4096, 2)) > 1.18e9 and sum(fitting_bytes(500, 32, 4096, 2)) > 1.62e9
-    assert fitting_bytes(1000, 4, 96, 2) == (8 * 4 * (7 * 2000 * 96 + 3 * 96**2), 0)
+    assert fitting_bytes(1000, 4, 96, 2) == (8 * (3 * 4 * 2000 * 96 + 3 * 96**2), 0)
 
 
 def test_points_of_a_grid_need_room_until_their_stage_is_published():
