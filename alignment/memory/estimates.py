@@ -163,15 +163,14 @@ class Estimator:
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
         """In the end every rank holds all layers of all answers in float32, of a fold's again, and one fits to them."""
         folds, tokens = stage == "cross_validate", cfg.reward.batch_tokens
-        texts = self._train if folds else self._train.first(cfg.reward.pairs)
-        clean = 3 * cfg.data.evaluation if cfg.data.name == "world" and not folds else 0
-        count = texts.count + self._heldout.count + clean
+        texts, world = self._train if folds else self._train.first(cfg.reward.pairs), cfg.data.name == "world"
+        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if world and not folds else 0)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         text_config = self._config.get_text_config()
         states = (1 + folds) * count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         shape = text_config.num_hidden_layers, text_config.hidden_size
-        fitted = texts.count + folds * self._heldout.count
-        host, products = fitting_bytes(fitted, *shape, 1 if self.machine.gpu else torch.get_num_threads())
+        threads, fitted = 1 if self.machine.gpu else torch.get_num_threads(), texts.count + folds * self._heldout.count
+        host, products = fitting_bytes(fitted, *shape, threads)
         if self.machine.gpu:
             memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:
@@ -268,15 +267,13 @@ class Estimator:
         """Memory to compute these items without a backward pass; others: what parts.inference counts besides."""
         weights = meta_model.shape(model).parameters * dtype.itemsize
         kept = self._kept(model, layout, items, autocast=False)
-        host = weights if self.machine.gpu else 0
-        return parts.inference(weights, kept, self.machine.gpu, host=host, **others)
+        return parts.inference(weights, kept, self.machine.gpu, host=weights if self.machine.gpu else 0, **others)
 
     # ---- models and what they keep ----------------------------------------------------------------------------------
 
     def dtype(self, cfg: DictConfig) -> torch.dtype:
         """The type of the weights in inference."""
-        named = cfg.model.dtype
-        return self.stored_dtype if named == "auto" else getattr(torch, named)
+        return self.stored_dtype if cfg.model.dtype == "auto" else getattr(torch, cfg.model.dtype)
 
     @property
     def stored_dtype(self) -> torch.dtype:
