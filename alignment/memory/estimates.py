@@ -16,11 +16,13 @@ from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
+from alignment.memory.planned_states import PlannedStates, left_to_read, planned_states
 from alignment.memory.planned_texts import Texts
+from alignment.memory.trained_models import trainings
 from alignment.models.fit_heads import fitting_bytes
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
-from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
+from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.ranks import batch_shape
 from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
@@ -53,13 +55,18 @@ class Estimator:
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in stages_read else None
         self._made_once: dict[str, Any] = {}
 
+    def states(self, cfg: DictConfig) -> PlannedStates | None:
+        """What read_states keeps; None in a run without it."""
+        return self._once("states", lambda: planned_states(cfg, self._config.get_text_config()))
+
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
         """stage: one that trains a model, or whose entry in STAGES names its estimate."""
         if STAGES[stage].trains:
             return self._training(stage, cfg)
         estimates = {
-            "induce": self._induce, "annotate": self._annotate, "fit_reward": self._fit_reward,
-            "build_pairs": self._build_pairs, "evaluate": self._evaluate, "best_of_n": self._best_of_n,
+            "read_states": self._read_states, "induce": self._induce, "annotate": self._annotate,
+            "fit_reward": self._fit_reward, "build_pairs": self._build_pairs, "evaluate": self._evaluate,
+            "best_of_n": self._best_of_n,
         }  # fmt: skip
         return estimates[STAGES[stage].model.estimate](stage, cfg)
 
@@ -128,6 +135,12 @@ class Estimator:
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
+    def _read_states(self, stage: str, cfg: DictConfig) -> Estimate:
+        texts, tokens, states = self._train, cfg.reward.batch_tokens, self.states(cfg)
+        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        total = 0 if states is None or states.why else round(states.answers * texts.mean / 2)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
+
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
         texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
@@ -141,7 +154,8 @@ class Estimator:
         texts, tokens = self._train, cfg.annotator.batch_tokens
         total = (texts.count + self._heldout.count) * texts.mean
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
-        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(total))
+        total = left_to_read(self.states(cfg), stage, total)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
         """In the end every rank holds all layers of all answers in float32, and the main one fits to them."""
@@ -156,7 +170,8 @@ class Estimator:
             memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:
             memory = replace(memory, hidden=memory.hidden + states + host + products)
-        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(count * texts.mean))
+        total = left_to_read(self.states(cfg), stage, count * texts.mean)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:
         prompts = self._train.first(cfg.build_pairs.prompts).count
@@ -283,15 +298,3 @@ class Estimator:
         if key not in self._made_once:
             self._made_once[key] = make()
         return self._made_once[key]
-
-
-def trainings(stage: str, cfg: DictConfig) -> int:
-    """How many models the stage trains."""
-    if STAGES[stage].trains.settings == "trainer":
-        return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
-    policy = cfg.policy
-    count = 0
-    for system in trained_by(stage, list(policy.systems)):
-        points = len(grid(system, list(policy.beta), list(policy.learning_rate), 0))
-        count += (points - 1) * policy.grid_seeds + len(policy.seeds)
-    return max(1, count)

@@ -21,6 +21,7 @@ from alignment.maths.direction import StandardMarginVector, random_direction, se
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import to_host
+from alignment.models.kept_states import KeptStates, not_kept, taken_line, text_key
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing
 from alignment.runs.batches import Finished, Pending, compute_in_batches
@@ -59,6 +60,7 @@ class Annotator:
 
     prompt: "chat" (the model's template) or "alpaca" (Legend's own format, with a joiner before the answer).
     work: where planned batches are kept until the stage is published. layout: how pairs become rows; see `laid_out`.
+    kept: where the states of pairs are taken from that it has both answers of.
     """
 
     loaded: Loaded
@@ -69,6 +71,7 @@ class Annotator:
     work: Path
     ranks: Ranks
     layout: Layout | None = None
+    kept: KeptStates | None = None
 
     def laid_out(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
         """The same annotator with the layout in which it will read these pairs."""
@@ -116,25 +119,41 @@ class Annotator:
     def margins(self, name: str, pairs: list[Pair], direction: Direction) -> RawMargins:
         """The pairs' raw margins along a direction, in their order. name: of the planned batches."""
 
+        left = not_kept(pairs, _keys, self.kept)
+        if self.kept is not None:
+            self.ranks.say(taken_line(f"{name} pairs", len(pairs), len(left)))
+        unread = [pairs[i] for i in left]
+
         def compute(batch: list[int]) -> Pending:
-            answers = [pairs[i][side] for side in (0, 1) for i in batch]
-            states, ended = self._states([pairs[i] for i in batch], [direction.layer])
+            answers = [unread[i][side] for side in (0, 1) for i in batch]
+            states, ended = self._states([unread[i] for i in batch], [direction.layer])
             raw = to_host(_margin(direction, *states[:, 0].chunk(2)))
             facts = [(answer.truncated, len(answer.ids) - answer.prompt_length) for answer in answers]
             return lambda: json.dumps({"raw": raw().tolist(), "ended": ended.tolist(), "facts": facts}).encode()
 
         raw, length_difference = np.empty(len(pairs)), np.empty(len(pairs), dtype=int)
         no_end = truncated = 0
-        for batch, content in self._in_batches(name, pairs, compute):
+        for batch, content in self._in_batches(name, unread, compute):
             result = json.loads(content)
             truncated_answers, lengths = np.array(result["facts"]).T
-            raw[batch] = result["raw"]
-            length_difference[batch] = lengths[: len(batch)] - lengths[len(batch) :]
+            places = [left[i] for i in batch]
+            raw[places] = result["raw"]
+            length_difference[places] = lengths[: len(batch)] - lengths[len(batch) :]
             no_end += result["ended"].count(False)
             truncated += int(truncated_answers.sum())
+        for i in sorted(set(range(len(pairs))) - set(left)):
+            raw[i], length_difference[i], ended = self._from_kept(pairs[i], direction)
+            no_end += ended.count(False)
         if not np.isfinite(raw).all():
             raise StageFailed("margins", "some are not numbers", "set model.dtype=float32 if it is float16")
         return RawMargins(raw, length_difference, no_end, truncated)
+
+    def _from_kept(self, pair: Pair, direction: Direction) -> tuple[float, int, list[bool]]:
+        """A whole pair's raw margin and difference of lengths, and whether its answers have an end token."""
+        states = self.kept.states(_keys(pair), direction.layer)
+        answers = [answer.ids[answer.prompt_length :].tolist() for answer in pair]
+        ended = [not self.loaded.end_ids.isdisjoint(answer) for answer in answers]
+        return float(_margin(direction, *states.split(1))), len(answers[0]) - len(answers[1]), ended
 
     def _standard_margin_vectors(
         self, induced: list[Pair], layers: list[int], width: int
@@ -162,6 +181,10 @@ class Annotator:
     def _states(self, pairs: list[Pair], layers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         items = [Item.of(pair) for pair in pairs]
         return response_states(self.loaded.model, self.layout, items, layers, self.pooling, self.loaded.end_ids)
+
+
+def _keys(pair: Pair) -> list[bytes]:
+    return [text_key(answer.ids) for answer in pair]
 
 
 def _margin(direction: Direction, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:

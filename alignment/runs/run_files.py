@@ -31,6 +31,10 @@ class RunDir:
     # inspect
     inspection = _at("inspect/inspection.json")  # columns, lengths, repetitions, contradictions, overlap, some rows
 
+    # read_states
+    states = _at("read_states/states.safetensors")  # as models/kept_states.py reads them; none where none are kept
+    states_record = _at("read_states/states.json")  # what they were read of, how many they are, or why there are none
+
     # induce
     induced = _at("induce/induced.parquet")  # the contrastive set: id, prompt, positive, negative
 

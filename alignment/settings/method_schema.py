@@ -212,6 +212,11 @@ class Reward:
 
 
 @dataclass
+class States:
+    keep: str = one_of(types.KeepStates)
+
+
+@dataclass
 class Sampling:
     name: str
     n: int = between(1, 1000)

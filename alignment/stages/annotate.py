@@ -22,6 +22,7 @@ from alignment.maths.metrics import distribution, spearman
 from alignment.maths.statistics import bootstrap, rate_interval
 from alignment.models.annotator import Annotator, Direction, RawMargins
 from alignment.models.devices import device
+from alignment.models.kept_states import fitting_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
@@ -41,9 +42,15 @@ def run(job: Job) -> Rows:
     require_enough(cfg, job.run, train, heldout)
     induced = Loaded(artifacts.read_rows(job.run.induced))
     parts = {"train": train, "heldout": heldout}
-    loaded = load_backbone(model_source(cfg.model), device())
+    source = model_source(cfg.model)
+    loaded = load_backbone(source, device())
     max_length = min(settings.max_length, loaded.context or settings.max_length)
-    annotator = Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, job.work, ranks)
+    kept = fitting_states(
+        job.run.states, source.fingerprint, loaded.model.dtype, settings.pooling, ranks.say, settings.prompt
+    )
+    annotator = Annotator(
+        loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, job.work, ranks, kept=kept
+    )
     pairs = {
         name: part.readable(lambda row: annotator.render(row, ("chosen", "rejected"), settings.joiner_pairs))
         for name, part in parts.items()

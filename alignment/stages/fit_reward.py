@@ -1,9 +1,9 @@
 """Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have.
 
-A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are read in
-planned batches. Every gate is fitted, since they share nearly all of the work, and judged on pairs kept from training;
-the configured one is saved. Of every pair it was fitted on, a fit without that pair says how far its label is to be
-believed.
+A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are taken from
+read_states or read in planned batches. Every gate is fitted, since they share nearly all of the work, and judged on
+pairs kept from training; the configured one is saved. Of every pair it was fitted on, a fit without that pair says how
+far its label is to be believed.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from alignment.models.activations import check_layers
 from alignment.models.devices import device
 from alignment.models.hybrid_quality import describe, intervals, ordered_right
 from alignment.models.hybrid_reward import HybridReward
+from alignment.models.kept_states import fitting_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.pair_states import pair_states, whole_pairs
@@ -43,8 +44,9 @@ def run(job: Job) -> Rows:
         name: whole_pairs(part, loaded, max_length, settings.pairs if name == "train" else None)
         for name, part in parts.items()
     }
+    kept = fitting_states(job.run.states, source.fingerprint, loaded.model.dtype, settings.pooling, ranks.say)
     packing = Packing(**cfg.packing)
-    states = pair_states(items, loaded, packing, settings.pooling, settings.batch_tokens, job.work, ranks)
+    states = pair_states(items, loaded, packing, settings.pooling, settings.batch_tokens, job.work, ranks, kept)
     quarantined = [row for part in parts.values() for row in part.quarantined]
     if len(states["train"]) < 20 or not len(states["heldout"]):
         reason = quarantined[0]["reason"] if quarantined else "none"
