@@ -15,6 +15,7 @@ from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
+from alignment.inputs.transfer import transfer_files
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
@@ -132,6 +133,7 @@ def _hashes(files: Iterable[Path]) -> str:
 FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "model": _model,
     "data": lambda cfg: generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg),
+    "transfer": lambda cfg: _hashes(transfer_files(cfg)),
     "questions": _questions,
     "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),
     "scorer": lambda cfg: _local_model("scorecard.reward_model", cfg.scorecard.reward_model),

@@ -33,7 +33,8 @@ STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes for each number: as read, and in flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage takes. step: tokens of an optimiser step or a batch; total: tokens read and written in all."""
+    """What one stage takes. step: tokens of an optimiser step or a batch; total: tokens read and written in all.
+    once: tokens that frozen lower blocks read beforehand."""
 
     stage: str
     layout: str
@@ -42,6 +43,7 @@ class Estimate:
     texts: Texts
     step: int
     total: int
+    once: int = 0
 
 
 class Estimator:
@@ -90,7 +92,8 @@ class Estimator:
         lora = lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if reward_model else ("CAUSAL_LM", None)))
         split = setting.layout.startswith(("zero", "fsdp2"))
         dtype = torch.bfloat16 if setting.half and split else torch.float32
-        model = self._model("reward" if reward_model else "language", dtype, lora)
+        kind, blocks = ("reward", settings.upper_blocks) if reward_model else ("language", None)
+        model = self._model(kind, dtype, lora, blocks)
         texts = texts.within(settings.max_length)
         if trains.chosen_only:
             texts = replace(texts, items=[Item(item.prompt, item.answers[:1]) for item in texts.items])
@@ -102,13 +105,15 @@ class Estimator:
         items = planned_texts.largest(texts.items, micro, draws, layout.size)
         kept = self._kept(model, layout, items, setting.half and not split)
         shape = meta_model.shape(model)
+        shape = shape if blocks is None else meta_model.with_frozen(shape, self._model(kind, dtype, lora))
         live = trains.live_reward and cfg.confidence.source != "column"
         hidden = micro * STATES_OF_A_PAIR * shape.layers * shape.width if live else 0
         memory = parts.training(shape, kept, setting, hidden)
         memory = replace(memory, around=max(memory.around, self._after(stage, cfg, shape, texts)))
         mean = sum(layout.size(item) for item in texts.items) / len(texts.items)
         total = round(steps * settings.batch_size * mean) * trainings(stage, cfg)
-        return Estimate(stage, setting.layout, shape, memory, texts, round(settings.batch_size * mean), total)
+        step, once = round(settings.batch_size * mean), round((texts.count + self._heldout.count) * mean)
+        return Estimate(stage, setting.layout, shape, memory, texts, step, total, 0 if blocks is None else once)
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
         """How the stage's trainings are run, and how many pairs a micro-batch has."""
@@ -180,7 +185,8 @@ class Estimator:
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
         """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
         names another type."""
-        prompts, systems = self._prompts_of_sets(cfg), list(cfg.policy.systems)
+        systems = list(cfg.policy.systems)
+        prompts = planned_texts.asked_prompts(cfg, cfg.evaluation.sets, self._heldout.count)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
         own = self.dtype(cfg)
@@ -190,18 +196,9 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
-        best = cfg.best_of_n
-        prompts = self._own_prompts(cfg) if cfg.data.name == "world" else self._prompts_of_sets(cfg)
+        best, sets = cfg.best_of_n, ["data"] if cfg.data.name == "world" else cfg.evaluation.sets
+        prompts = planned_texts.asked_prompts(cfg, sets, self._heldout.count)
         return self._sampled(stage, cfg, prompts, max(best.counts), set(best.scorers))
-
-    def _prompts_of_sets(self, cfg: DictConfig) -> int:
-        own, others = self._own_prompts(cfg), cfg.evaluation.prompts
-        return sum(own if name == "data" else others for name in cfg.evaluation.sets)
-
-    def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many of the data's own prompts are evaluated on: those kept from training, or the world's three sets."""
-        prompts = cfg.evaluation.prompts
-        return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
 
     def _sampled(
         self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
@@ -282,8 +279,9 @@ class Estimator:
         dtype = getattr(self._config, "dtype", None) or torch.float32
         return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
-    def _model(self, kind: str, dtype: torch.dtype, lora: Any) -> nn.Module:
-        return self._once(f"{kind} {dtype} {lora}", lambda: meta_model.build(self._config, kind, dtype, lora))
+    def _model(self, kind: str, dtype: torch.dtype, lora: Any, upper_blocks: int | None = None) -> nn.Module:
+        how = (kind, dtype, lora, upper_blocks)
+        return self._once(str(how), lambda: meta_model.build(self._config, *how))
 
     def _layout(self, cfg: DictConfig, model: nn.Module, items: Sequence[Item]) -> Layout:
         longest = max(item.longest for item in items)

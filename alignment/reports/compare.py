@@ -68,7 +68,7 @@ def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
         if annotation["gap"] is not None and (correlation := annotation[f"spearman_{annotation['gap']}"]) is not None:
             figures[f"Spearman with {annotation['gap']}"] = number(correlation, "z.2f"), annotation["gaps"]
     models = report.get("reward_model", {})
-    for kind in (kind for kind in models if kind != "gain"):
+    for kind in (kind for kind in models if kind not in ("gain", "over")):
         accuracy = models[kind]["accuracy"]
         figures[f"RM, {kind}: % right"] = percent(accuracy), accuracy["n"]
     for kind, by_group in models.get("gain", {}).items():

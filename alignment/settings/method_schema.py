@@ -145,6 +145,7 @@ class Trainer(Training):
 
     learning_rate: float = between(0, 1)
     center_rewards_coefficient: float | None
+    upper_blocks: int | None = at_least(1)
 
 
 @dataclass
@@ -163,6 +164,8 @@ class Policy(Training):
 class RewardModel:
     margins: list[str]
     seeds: list[int]
+    control_seeds: int | None = at_least(1)
+    transfer: list[str]
 
 
 @dataclass

@@ -195,7 +195,7 @@ STAGES: dict[str, Stage] = {
         "reward models with and without margins",
         config=("seed", *MODEL, "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
-        inputs=("model", "data"),
+        inputs=("model", "data", "transfer"),
         model=Trains("trainer"),
     ),
     "fit_reward": Stage(

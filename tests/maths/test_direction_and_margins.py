@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignment.maths.direction import StandardMarginVector, random_direction, separation, unit
-from alignment.maths.margins import compared_margins, cosine_margin, distance_margin, fit_binning, signed_margin
+from alignment.maths.margins import (
+    compared_margins,
+    cosine_margin,
+    distance_margin,
+    fit_binning,
+    kinds_by_seed,
+    signed_margin,
+)
 from alignment.types import UserError
 
 PAIRS, LAYERS, WIDTH = 40, 3, 8
@@ -213,7 +220,26 @@ def test_margins_that_legend_must_beat_by_hand():
     margins = np.array([-2.0, 0.0, 1.0, 4.0, 0.0, 1.0])
     np.testing.assert_array_equal(compared_margins("legend", margins, 0), margins)
     np.testing.assert_array_equal(compared_margins("constant", margins, 0), [2.0, 0, 2.0, 2.0, 0, 2.0])  # (2+1+4+1)/4
-    assert not compared_margins("constant", np.zeros(3), 0).any(), "where no pair has one"
+    for kind in ("constant", "random"):
+        assert not compared_margins(kind, np.zeros(3), 0).any(), "where no pair has one"
+
+
+def test_random_margins_lie_evenly_between_the_smallest_and_the_largest_whatever_the_pair_is():
+    margins = np.where(np.arange(4000) % 4 == 0, 0.0, np.linspace(-2, 2, 4000) ** 3 / 4 + 1)
+    drawn, again, other = (compared_margins("random", margins, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(drawn, again)
+    np.testing.assert_array_equal(drawn == 0, margins == 0)
+    inside, before = drawn[margins != 0], margins[margins != 0]
+    np.testing.assert_allclose(np.quantile(inside, [0.25, 0.5, 0.75]), [0.0, 1.0, 2.0], atol=0.1)
+    assert before.min() <= inside.min() and inside.max() <= before.max() and (drawn != other).mean() > 0.7
+    assert abs(np.corrcoef(inside, before)[0, 1]) < 0.05
+
+
+def test_controls_may_have_fewer_seeds():
+    kinds = ["none", "random", "legend", "shuffled"]
+    assert len(kinds_by_seed(kinds, [3, 4], None)) == 8
+    of_seed_4 = [kind for kind, seed in kinds_by_seed(kinds, [3, 4], 1) if seed == 4]
+    assert of_seed_4 == ["none", "legend"] and len(kinds_by_seed(kinds, [3, 4], 1)) == 6
 
 
 @given(arrays(np.float64, 40, elements=st.floats(-5, 5)), st.integers(0, 5))

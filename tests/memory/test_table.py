@@ -163,6 +163,23 @@ def test_models_disk_and_time_by_hand(folder):
     assert "up to" in text and not costs.costs_text([replace(one, models=0)], found.machine, folder).count("disk")
 
 
+def test_of_upper_blocks_little_trains_and_lower_states_are_read_once(folder):
+    """The whole model is held and saved; a checkpoint has what trains; the states of every token lie on disk."""
+    whole = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]")
+    upper = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]", "trainer.upper_blocks=1")
+    found, machine = estimator(upper, None), estimator(upper, None).machine
+    full, part = found.estimate("train_rm", whole), found.estimate("train_rm", upper)
+    assert part.memory.weights == full.memory.weights and part.shape.parameters == full.shape.parameters
+    assert part.memory.optimiser == 8 * part.shape.trainable < full.memory.optimiser / 4
+    assert part.memory.activations < full.memory.activations and full.once == 0 < part.once
+    one = costs.costs(upper, part, machine, torch.bfloat16, 1e12)
+    assert one.model == 2 * part.shape.parameters and one.checkpoint == 12 * part.shape.trainable
+    assert one.states == 2 * part.once * part.shape.width
+    frozen = part.shape.parameters - part.shape.trainable
+    assert one.seconds == pytest.approx((6 * part.shape.trainable * part.total + 2 * frozen * part.once) / 1e12)
+    assert costs._disk([one])[1] == one.model + 3 * one.checkpoint + 2 * one.states
+
+
 def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):
     """On a GPU the products of answers are its own, and one layer's states the host's; else all is the host's."""
     cfg = composed(folder, "stages=[fit_reward]")
