@@ -70,7 +70,7 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BASE} annotator.direction=cosine annotator.layer=2 annotator.binning.negative=abs": "never negative",
     f"{BASE} annotator.joiner_pairs=x": "annotator.joiner_induced and joiner_pairs: it would have no effect",
     f"{BASE} annotator.contrast.positive=generated": "annotator.contrast: positive and negative are the same",
-    f"{BASE} stages=[annotate,fly]": "stages: there is no stage 'fly'; the stages are inspect, induce",
+    f"{BASE} stages=[annotate,fly]": "stages: there is no stage 'fly'; the stages are inspect, read_states, induce",
     f"{BASE} stages=[]": "stages: the list is empty",
     f"{BASE} stages=[annotate,induce]": "stages: they are out of order, or one is named twice; write [induce,annotate]",
     f"{BASE} annotator.contrast.file=a.csv annotator.contrast.count=20": "contrast.count: it would have no effect",
