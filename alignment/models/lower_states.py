@@ -44,10 +44,12 @@ class NumberedTexts:
                 numbered.groups.setdefault(text.ids[: text.prompt_length].tobytes(), []).append(text)
         following = padding + 1
         for group in numbered.groups.values():
-            prompt = np.arange(following, following := following + group[0].prompt_length)
+            prompt = np.arange(following, following := following + group[0].prompt_length, dtype=np.int32)
             for text in group:
-                answer = np.arange(following, following := following + len(text.ids) - text.prompt_length)
-                numbered._numbers[text.ids.tobytes()] = numbered._without_end(text, np.concatenate([prompt, answer]))
+                stop = following + len(text.ids) - text.prompt_length
+                numbers = np.concatenate([prompt, np.arange(following, stop, dtype=np.int32)])  # as token ids are
+                numbered._numbers[text.ids.tobytes()] = numbered._without_end(text, numbers)
+                following = stop
         numbered.count = following - padding - 1
         return numbered
 

@@ -22,7 +22,7 @@ KEY = "trainer.upper_blocks"
 SPLIT = ("llama", "qwen2", "qwen3", "mistral")
 CHECKED = 4  # texts that the whole model and its parts read
 TOLERANCE = 1e-4  # of the largest state; another order of float32 sums stays far below it
-LARGEST_IN_HALF = 8192.0  # float16 ends at 65,504, and other texts may have larger states than those that are checked
+LARGEST_IN_HALF = 32768.0  # float16 ends at 65,504, and other texts may have larger states than those that are checked
 
 
 def refuse_unsplit(model: PreTrainedModel, blocks: int) -> None:
