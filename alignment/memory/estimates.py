@@ -16,7 +16,7 @@ from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
-from alignment.memory.planned_states import PlannedStates, left_to_read, planned_states
+from alignment.memory.planned_states import PlannedStates, induced_states, left_to_read, planned_states
 from alignment.memory.planned_texts import Texts
 from alignment.memory.trained_models import trainings
 from alignment.models.fit_heads import fitting_bytes
@@ -65,12 +65,7 @@ class Estimator:
         """stage: one that trains a model, or whose entry in STAGES names its estimate."""
         if STAGES[stage].trains:
             return self._training(stage, cfg)
-        estimates = {
-            "read_states": self._read_states, "induce": self._induce, "annotate": self._annotate,
-            "fit_reward": self._fit_reward, "build_pairs": self._build_pairs, "evaluate": self._evaluate,
-            "best_of_n": self._best_of_n,
-        }  # fmt: skip
-        return estimates[STAGES[stage].model.estimate](stage, cfg)
+        return getattr(self, f"_{STAGES[stage].model.estimate}")(stage, cfg)
 
     # ---- trainings --------------------------------------------------------------------------------------------------
 
@@ -149,7 +144,7 @@ class Estimator:
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
         texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
-        if contrast.file is not None:  # the set is ready-made, and no model is loaded
+        if contrast.file is not None or contrast.labelled is not None:  # no model is loaded
             memory = Memory(other=parts.overhead(self.machine.gpu))
             return self._inference(stage, cfg, "language", memory, texts, tokens=0, total=0)
         memory = self._sample(cfg, texts, 1, contrast.max_new_tokens, tokens, greedy=True)
@@ -160,6 +155,9 @@ class Estimator:
         total = (texts.count + self._heldout.count) * texts.mean
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         total = left_to_read(self.states(cfg), stage, total)
+        held = induced_states(cfg, self._config.get_text_config())
+        name = "host" if self.machine.gpu else "hidden"
+        memory = replace(memory, **{name: getattr(memory, name) + held})
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:

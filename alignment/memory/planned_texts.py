@@ -105,7 +105,7 @@ def questions(cfg: DictConfig, train: Texts) -> Texts:
     """The questions that contrastive answers are generated to, each with an answer as long as it may be."""
     contrast, format = cfg.annotator.contrast, _format(cfg)
     unread = train.answered(1, contrast.max_new_tokens, contrast.count)
-    if contrast.file is not None or format is None:
+    if contrast.file is not None or contrast.labelled is not None or format is None:
         return unread
     rows = contrast_data.questions(
         contrast.questions, contrast.count, seed=cfg.data.seed, folder=cfg.data.get("folder")

@@ -14,7 +14,7 @@ from alignment.reports.best_samples import best_of_n_markdown, best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
 from alignment.reports.judges import judge_tables
-from alignment.reports.margin_quality import annotation, annotation_table
+from alignment.reports.margin_quality import annotation, annotation_table, baselines_table
 from alignment.reports.pair_overview import inspection_tables
 from alignment.reports.pictures.best_figure import draw_best_of_n, draw_best_samples
 from alignment.reports.pictures.policy_figures import draw_grid, draw_rewards
@@ -50,7 +50,7 @@ def run(job: Job) -> Rows:
     if _usable(job, "annotate"):
         calibration = artifacts.read_json(job.run.calibration)
         report["annotation"] = annotation(calibration)
-        tables.append(annotation_table(report["annotation"]))
+        tables += [annotation_table(report["annotation"]), baselines_table(report["annotation"])]
         known = next((kind for kind in ("severity", "helpfulness") if calibration["heldout"][kind]), None)
         draw_margins(artifacts.read_rows(job.run.heldout_pairs), known, calibration["binning"], out / "margins.png")
     if _usable(job, "train_rm"):
