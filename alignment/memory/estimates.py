@@ -185,8 +185,8 @@ class Estimator:
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
         """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
         names another type."""
-        sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
-        prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
+        systems = list(cfg.policy.systems)
+        prompts = planned_texts.asked_prompts(cfg, cfg.evaluation.sets, self._heldout.count)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
         own = self.dtype(cfg)
@@ -196,13 +196,9 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
-        best = cfg.best_of_n
-        return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
-
-    def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many of the data's own prompts are evaluated on: those kept from training, or the world's three sets."""
-        prompts = cfg.evaluation.prompts
-        return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
+        best, sets = cfg.best_of_n, ["data"] if cfg.data.name == "world" else cfg.evaluation.sets
+        prompts = planned_texts.asked_prompts(cfg, sets, self._heldout.count)
+        return self._sampled(stage, cfg, prompts, max(best.counts), set(best.scorers))
 
     def _sampled(
         self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
@@ -213,7 +209,7 @@ class Estimator:
         texts = self._train.answered(count, new_tokens, prompts)
         memory = [self._sample(cfg, texts, count, new_tokens, tokens, greedy=False, dtype=dtype)]
         single = self._train.answered(1, new_tokens, prompts * count)  # scored in rows of one answer each
-        for scorer in scorers - {"judge"}:
+        for scorer in scorers & {"hybrid", "reward_model"}:
             kind, scorer_dtype = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
             memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=scorer == "hybrid"))
         total = round(times * prompts * texts.mean)
