@@ -178,7 +178,7 @@ STAGES: dict[str, Stage] = {
             "annotator.prompt",
             "annotator.batch_tokens",
             "evaluation.sets",
-        ),
+        ),  # fmt: skip
         inputs=("model", "questions", "evaluation prompts"),
         model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
