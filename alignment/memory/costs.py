@@ -10,9 +10,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from alignment.memory.estimates import Estimate, trainings
+from alignment.memory.estimates import Estimate
 from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine
+from alignment.memory.planned_states import PlannedStates
+from alignment.memory.trained_models import trainings
+from alignment.models.kept_states import ON_DISK
 from alignment.policies.systems import trained_by
 from alignment.stages import STAGES, Infers, Trains
 
@@ -86,20 +89,24 @@ def speed_of(machine: Machine) -> float:
     return OF_PEAK * 2 * size**3 * count / (time.perf_counter() - began)
 
 
-def costs_text(each: Sequence[Costs], machine: Machine, folder: Path) -> str:
-    """The lines of a plan, of the stages that are to run. folder: where the run will be, or is."""
-    lines = []
+def costs_text(each: Sequence[Costs], machine: Machine, folder: Path, states: PlannedStates | None = None) -> str:
+    """The lines of a plan, of the stages that are to run. folder: where the run will be, or is; states: that are to be
+    read."""
+    lines = [] if states is None else [states.line]
+    size = 0 if states is None or states.why else states.size
     trained = [one for one in each if one.models]
     if trained:
         counts = ", ".join(f"{one.models} {'model' if one.models == 1 else 'models'} ({one.stage})" for one in trained)
         lines.append(f"  trains {counts}")
-        end, most = _disk(trained)
+    if trained or size:
+        end, most = _disk(trained, size)
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         free = shutil.disk_usage(there).free
         short = f": MORE THAN the {gigabytes(free)} GB that are free there" if most > free else ""
+        what = " and ".join(["the states"] * bool(size) + ["the models"] * bool(trained))
+        how = "train, with checkpoints" if trained else "are read"
         lines.append(
-            f"  disk: the models take {_size(end)} GB in {folder}, and up to {_size(most)} GB while they train, with "
-            f"checkpoints{short}"
+            f"  disk: {what} take {_size(end)} GB in {folder}, and up to {_size(most)} GB while they {how}{short}"
         )
     times = ", ".join(f"{one.stage} {rounded(one.seconds)}" for one in each)
     speed = "as fast as this CPU multiplies" if not machine.gpu else f"at {GPU_SPEED / 1e12:.0f} TFLOP/s a GPU"
@@ -110,10 +117,10 @@ def costs_text(each: Sequence[Costs], machine: Machine, folder: Path) -> str:
     return "\n".join(["", *lines])
 
 
-def _disk(trained: Sequence[Costs]) -> tuple[int, int]:
+def _disk(trained: Sequence[Costs], states: int = 0) -> tuple[int, int]:
     """Bytes in the end, and the most at any time: checkpoints come and go, unpublished points of a grid stay until the
-    end of their stage."""
-    end = most = 0
+    end of their stage, and states are put together from batches."""
+    end, most = states, ON_DISK * states
     for one in trained:
         most = max(most, end + one.models * one.model + CHECKPOINTS * one.checkpoint + 2 * one.states)  # put together
         end += one.kept * one.model

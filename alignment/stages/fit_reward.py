@@ -1,9 +1,9 @@
 """Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have.
 
-A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are read in
-planned batches. Every gate is fitted, since they share nearly all of the work, and judged on pairs kept from training;
-the configured one is saved. Of every pair it was fitted on, a fit without that pair says how far its label is to be
-believed.
+A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are taken from
+read_states or read in planned batches. Every gate is fitted, since they share nearly all of the work, and judged on
+pairs kept from training; the configured one is saved. Of every pair it was fitted on, a fit without that pair says how
+far its label is to be believed.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignment.data.columns import PAIR_COLUMNS
 from alignment.data.columns import Loaded as LoadedRows
+from alignment.data.prompt_folds import same_prompts
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
@@ -19,6 +20,7 @@ from alignment.models.activations import check_layers
 from alignment.models.devices import device
 from alignment.models.hybrid_quality import describe, intervals, ordered_right
 from alignment.models.hybrid_reward import HybridReward
+from alignment.models.kept_states import fitting_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.pair_states import pair_states, whole_pairs
@@ -43,15 +45,19 @@ def run(job: Job) -> Rows:
         name: whole_pairs(part, loaded, max_length, settings.pairs if name == "train" else None)
         for name, part in parts.items()
     }
+    kept = fitting_states(job.run.states, source.fingerprint, loaded.model.dtype, settings.pooling, ranks.say)
     packing = Packing(**cfg.packing)
-    states = pair_states(items, loaded, packing, settings.pooling, settings.batch_tokens, job.work, ranks)
+    states = pair_states(items, loaded, packing, settings.pooling, settings.batch_tokens, job.work, ranks, kept)
     quarantined = [row for part in parts.values() for row in part.quarantined]
     if len(states["train"]) < 20 or not len(states["heldout"]):
         reason = quarantined[0]["reason"] if quarantined else "none"
         few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
         raise UserError("fit_reward", few, f"give 20 and 1; set aside: {reason}")
     if ranks.main:
-        rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
+        asked = [row["prompt"] for row in train.rows]
+        rewards = HybridReward.fit_gates(
+            *states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling, same_prompts(asked)
+        )
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
         rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
         artifacts.write_rows(

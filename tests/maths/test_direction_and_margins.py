@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alignment.maths.direction import StandardMarginVector, random_direction, separation, unit
+from alignment.maths.direction import (
+    StandardMarginVector,
+    length_free_separation,
+    random_direction,
+    separation,
+    unit,
+)
 from alignment.maths.margins import (
     compared_margins,
     cosine_margin,
@@ -113,6 +119,21 @@ def test_separation_finds_the_layer_that_tells_the_answers_apart():
     positive, negative = (torch.randn(PAIRS, LAYERS, WIDTH, generator=generator) + s for s in (shift, 0 * shift))
     projections = smv_of(positive, negative).heldout_projections(positive - negative, list(range(PAIRS)))
     assert separation(projections).argmax() == 1
+
+
+def test_separation_without_length_passes_by_a_layer_that_only_counts_tokens():
+    """Layer 0 follows the difference of lengths, which tells all pairs apart; layer 1 knows a little of the sides."""
+    generator = torch.Generator().manual_seed(0)
+    longer = torch.randint(-40, -10, (200,), generator=generator).float()
+    noise = torch.randn(200, 2, generator=generator)
+    projections = torch.stack([-longer / 5, torch.full((200,), 0.8)], dim=1) + noise * torch.tensor([0.1, 1.0])
+    assert separation(projections).argmax() == 0
+    found = length_free_separation(projections, longer)
+    assert found.argmax() == 1 and abs(found[0]) < 1
+    slope, intercept = np.polyfit(longer.numpy(), projections[:, 1].numpy(), 1)
+    left = projections[:, 1].numpy() - slope * longer.numpy() - intercept
+    assert found[1].item() == pytest.approx(intercept / (np.sqrt((left**2).sum() / 198)), rel=1e-5)
+    torch.testing.assert_close(length_free_separation(projections, torch.full((200,), 3.0)), separation(projections))
 
 
 # ---- bins -----------------------------------------------------------------------------------------------------------
