@@ -87,11 +87,13 @@ def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
     assert json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]["loaded"] <= 1e-4
 
 
-def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder, precision):
     """Its blocks below stay, its scores are those of the report; pairs that are too long are left out as ever."""
     found = run(
         tmp_path, "trainer=upper_blocks", "trainer.upper_blocks=1", "trainer.learning_rate=0.01",
         "trainer.num_train_epochs=4", "reward_model.margins=[none,random]", "trainer.max_length=34",
+        f"model.dtype={precision}", f"trainer.precision={precision}",
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_pretrained(found.reward_model("none", 0))
     before, after = load_reward_base(source_at("world"), seed=0).model.state_dict(), model.state_dict()
@@ -100,14 +102,14 @@ def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder)
         name for name in before if name.startswith(("model.embed", *(f"model.layers.{i}." for i in "012")))
     ]
     summary = json.loads(found.reward_summary.read_text())["none/seed-0"]
-    assert len(summary["pairs_too_long"]) == 96 - summary["pairs"] > 0 and summary["parity"]["loaded"] < 1e-2
+    assert len(summary["pairs_too_long"]) == 96 - summary["pairs"] > 0 and summary["parity"]["loaded"] < 5e-2
     scores = artifacts.read_rows(found.reward_scores)
     evaluated = evaluation_pairs(compose_config([*small_recipe.SMALL, f"run.dir={tmp_path}"]))
     (row,) = [one for one in evaluated[scores[0]["set"]].rows if one["id"] == scores[0]["id"]]
     ids = load_reward_base(source_at("world"), 0).format.render(row["prompt"], [row["chosen"]])[0].ids
     with torch.no_grad():
         score = float(model(torch.from_numpy(ids).long()[None]).logits)
-    assert score == pytest.approx(scores[0]["chosen_score"], abs=2e-2)
+    assert score == pytest.approx(scores[0]["chosen_score"], abs=5e-2)
     assert {one["margins"] for one in scores} == {"none", "random"} and not list((found.root / ".work").rglob("states"))
 
 
