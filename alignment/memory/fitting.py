@@ -106,6 +106,8 @@ def _changes(cfg: DictConfig, stage: str, machine: Machine) -> Iterator[list[str
     size_now = min(settings.per_device_batch_size or share, share)
     if smaller := [size for size in range(size_now - 1, 0, -1) if share % size == 0]:
         yield [f"{group}.per_device_batch_size={size}" for size in smaller]
+    if settings.get("upper_blocks") is not None:  # what else there is doesn't go with it (settings/training_rules.py)
+        return
     if not settings.activation_checkpointing:
         yield [f"{group}.activation_checkpointing=true"]
     whole = cfg.lora.name == "none"

@@ -187,6 +187,8 @@ def test_of_upper_blocks_little_trains_and_lower_states_are_read_once(folder):
     frozen = part.shape.parameters - part.shape.trainable
     assert one.seconds == pytest.approx((6 * part.shape.trainable * part.total + 2 * frozen * part.once) / 1e12)
     assert costs._disk([one])[1] == one.model + 3 * one.checkpoint + 2 * one.states
+    changes = [override for kind in fitting._changes(upper, "train_rm", machine) for override in kind]
+    assert changes and all(change.startswith("trainer.per_device_batch_size=") for change in changes)
 
 
 def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):
