@@ -15,8 +15,8 @@ CHANCE = {"color": "#888888", "linewidth": 0.8, "linestyle": DOTTED}
 
 
 def draw_comparison(report: dict, gates: tuple[Gate, ...], path: Path) -> None:
-    """Bars of pair accuracy beyond chance on the left, the best at the top; on the right the ridge of each layer alone, and a band
-    across for the gate in use."""
+    """Bars of pair accuracy beyond chance on the left, the best at the top; on the right the ridge of each layer alone,
+    and a band across for the gate in use."""
     with picture(path, 1, 2, figsize=(8.4, 3.4), gridspec_kw={"width_ratios": [1.15, 1], "wspace": 0.22}) as axes:
         _draw_scorers(axes[0], report, gates)
         _draw_layers(axes[1], report)
