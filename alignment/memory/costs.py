@@ -30,7 +30,8 @@ SECONDS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one stage. models: that it trains, of which `kept` are published; bytes of each and of a checkpoint."""
+    """Of one stage. models: that it trains, of which `kept` are published; bytes of each, of a checkpoint, and of what
+    lies there while they train (`states` of frozen blocks)."""
 
     stage: str
     models: int
@@ -38,24 +39,27 @@ class Costs:
     model: int
     checkpoint: int
     seconds: float
+    states: int = 0
 
 
 def costs(cfg: DictConfig, estimate: Estimate, machine: Machine, dtype: torch.dtype, speed: float) -> Costs:
     """dtype: in which a model is saved; speed: operations a second of all ranks together."""
     stage, shape, does = estimate.stage, estimate.shape, STAGES[estimate.stage].model
-    seconds = _operations(cfg, estimate) * estimate.total / speed
+    frozen = 2.0 * (shape.parameters - shape.trainable) * estimate.once
+    seconds = (_operations(cfg, estimate) * estimate.total + frozen) / speed
     if not isinstance(does, Trains):
         return Costs(stage, 0, 0, 0, 0, seconds)
     weights = 2 if machine.half and estimate.layout.startswith(("zero", "fsdp2")) else 4
-    adapters = shape.trainable if shape.trainable < shape.parameters else 0
+    adapters = 0 if cfg.lora.name == "none" else shape.trainable
     whole = shape.parameters - adapters
     saved = whole * dtype.itemsize + adapters * 4
-    checkpoint = (adapters or whole) * weights + 8 * shape.trainable  # with AdamW's two states, in float32
+    checkpoint = shape.trainable * weights + 8 * shape.trainable  # with AdamW's two states, in float32
+    states = estimate.once * shape.width * 2  # in half precision
     count = trainings(stage, cfg)
     kept = count
     if does.settings == "policy":
         kept = len(trained_by(stage, list(cfg.policy.systems))) * len(cfg.policy.seeds)
-    return Costs(stage, count, kept, saved, checkpoint, seconds)
+    return Costs(stage, count, kept, saved, checkpoint, seconds, states)
 
 
 def _operations(cfg: DictConfig, estimate: Estimate) -> float:
@@ -63,6 +67,8 @@ def _operations(cfg: DictConfig, estimate: Estimate) -> float:
     does, shape = STAGES[estimate.stage].model, estimate.shape
     if isinstance(does, Infers):
         return 2.0 * shape.parameters * (SAMPLED if does.samples else 1)
+    if does.settings == "trainer" and cfg.trainer.upper_blocks is not None:
+        return 6.0 * shape.trainable
     passes = 4.0 if shape.trainable < shape.parameters else 6.0
     passes += 2 if does.reference else 0  # of the reference, which is the policy itself under adapters
     passes += 2 if cfg[does.settings].activation_checkpointing else 0
@@ -116,7 +122,7 @@ def _disk(trained: Sequence[Costs], states: int = 0) -> tuple[int, int]:
     end of their stage, and states are put together from batches."""
     end, most = states, ON_DISK * states
     for one in trained:
-        most = max(most, end + one.models * one.model + CHECKPOINTS * one.checkpoint)
+        most = max(most, end + one.models * one.model + CHECKPOINTS * one.checkpoint + 2 * one.states)  # put together
         end += one.kept * one.model
     return end, most
 

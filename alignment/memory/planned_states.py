@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from omegaconf import DictConfig
 from transformers import PreTrainedConfig
@@ -12,6 +13,7 @@ from alignment.data.same_prompts import text_hash
 from alignment.inputs.pairs import heldout_source, sources
 from alignment.models.kept_states import BYTES, states_bytes, why_none
 from alignment.stages import takes_states
+from alignment.types import LayerChoice
 
 SIDES = ("chosen", "rejected")
 
@@ -73,3 +75,10 @@ def distinct_answers(cfg: DictConfig) -> int:
                     pairs += 1
                     seen |= {text_hash(repr((row.get("prompt"), row.get(side)))) for side in SIDES}
     return len(seen) if data.rows is None or pairs <= data.rows else round(len(seen) * data.rows / pairs)
+
+
+def induced_states(cfg: DictConfig, text_config: PreTrainedConfig) -> int:
+    """The bytes of the states of both answers of all induced pairs, which annotate holds in float32."""
+    one = cfg.annotator.labels is None and cfg.annotator.layer not in get_args(LayerChoice)
+    layers = 1 if one else text_config.num_hidden_layers
+    return cfg.annotator.contrast.count * 2 * 4 * layers * text_config.hidden_size

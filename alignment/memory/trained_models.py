@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from alignment.maths.margins import kinds_by_seed
 from alignment.policies.systems import grid, trained_by
 from alignment.stages import STAGES
 
@@ -9,7 +10,7 @@ from alignment.stages import STAGES
 def trainings(stage: str, cfg: DictConfig) -> int:
     """How many models the stage trains."""
     if STAGES[stage].trains.settings == "trainer":
-        return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
+        return len(kinds_by_seed(*(cfg.reward_model[key] for key in ("margins", "seeds", "control_seeds"))))
     policy = cfg.policy
     count = 0
     for system in trained_by(stage, list(policy.systems)):

@@ -76,6 +76,7 @@ class RunDir:
     best_of_n = _at("best_of_n/best_of_n.json")  # scorer -> n -> rates, with their intervals over prompts
     # set, id, harmful, prompt, sample, text, finished, the oracle's verdict, and the score of every scorer
     best_of_n_samples = _at("best_of_n/samples.parquet")
+    best_of_n_verdicts = _at("best_of_n/verdicts.parquet")  # of data other than the world's: each judge's, by sample
 
     # judge
     judged = _at("judge/judged.json")  # of every judge: its record, its verdicts counted, other counts, its health

@@ -153,6 +153,7 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "chat_template", "thinking"))
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
+CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -170,15 +171,7 @@ STAGES: dict[str, Stage] = {
     ),
     "induce": Stage(
         "answers to contrastive questions, as the direction needs them",
-        config=(
-            *MODEL,
-            "data.name",
-            "data.seed",
-            "annotator.contrast",
-            "annotator.prompt",
-            "annotator.batch_tokens",
-            "evaluation.sets",
-        ),
+        config=(*MODEL, *CONTRAST, "annotator.batch_tokens", "evaluation.sets"),
         inputs=("model", "questions", "evaluation prompts"),
         model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
@@ -196,7 +189,7 @@ STAGES: dict[str, Stage] = {
         "reward models with and without margins",
         config=("seed", *MODEL, "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
-        inputs=("model", "data"),
+        inputs=("model", "data", "transfer"),
         model=Trains("trainer"),
     ),
     "cross_validate": Stage(
@@ -285,11 +278,14 @@ STAGES: dict[str, Stage] = {
             "packing",
             "best_of_n",
             "evaluation.prompts",
+            "evaluation.sets",
+            "evaluation.folder",
+            "judge",
             "build_pairs.reward_model",
             "build_pairs.unfinished",
         ),
         reads=("train_rm", "fit_reward"),
-        inputs=("model", "data"),
+        inputs=("model", "data", "asked", "judges", "labels"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
         only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
     ),

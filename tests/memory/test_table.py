@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from alignment.launching import commands, local, slurm
-from alignment.memory import costs, fitting, table
+from alignment.memory import costs, fitting, planned_texts, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
 from alignment.models.fit_heads import fitting_bytes
@@ -49,6 +49,15 @@ def composed(folder: Path, *more: str):
 def estimator(cfg, gigabytes: float | None, ranks: int = 1, gpu: bool = True) -> Estimator:
     there = None if gigabytes is None else int(gigabytes * GIGABYTE)
     return Estimator(cfg, RunDir(Path(cfg.run.dir)), Machine(ranks, gpu, gpu, there))
+
+
+def test_prompts_of_sets_and_of_the_data_are_counted(folder):
+    """Of each set as many as are asked; of the data as many as there are pairs kept from training, or the world's."""
+    cfg = composed(folder, "evaluation.sets=[data,xstest,alpaca_eval]", "evaluation.prompts=40")
+    assert planned_texts.asked_prompts(cfg, cfg.evaluation.sets, 10) == 10 + 40 + 40
+    assert planned_texts.asked_prompts(cfg, ["data"], 100) == 40
+    world = compose_config(["+recipe=best_of_n", "evaluation.prompts=40"])
+    assert planned_texts.asked_prompts(world, ["data"], 10) == 3 * 40
 
 
 def test_every_stage_with_a_model_has_a_row(folder, tmp_path):
@@ -161,6 +170,23 @@ def test_models_disk_and_time_by_hand(folder):
     assert "trains 2 models (train_cdpo)" in text and "at 100 TFLOP/s a GPU: a third or three times as much" in text
     assert f"take {4 * parameters / 1e9:.1f}" in text or f"take {4 * parameters / 1e9:.2f}" in text
     assert "up to" in text and not costs.costs_text([replace(one, models=0)], found.machine, folder).count("disk")
+
+
+def test_of_upper_blocks_little_trains_and_lower_states_are_read_once(folder):
+    """The whole model is held and saved; a checkpoint has what trains; the states of every token lie on disk."""
+    whole = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]")
+    upper = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]", "trainer.upper_blocks=1")
+    found, machine = estimator(upper, None), estimator(upper, None).machine
+    full, part = found.estimate("train_rm", whole), found.estimate("train_rm", upper)
+    assert part.memory.weights == full.memory.weights and part.shape.parameters == full.shape.parameters
+    assert part.memory.optimiser == 8 * part.shape.trainable < full.memory.optimiser / 4
+    assert part.memory.activations < full.memory.activations and full.once == 0 < part.once
+    one = costs.costs(upper, part, machine, torch.bfloat16, 1e12)
+    assert one.model == 2 * part.shape.parameters and one.checkpoint == 12 * part.shape.trainable
+    assert one.states == 2 * part.once * part.shape.width
+    frozen = part.shape.parameters - part.shape.trainable
+    assert one.seconds == pytest.approx((6 * part.shape.trainable * part.total + 2 * frozen * part.once) / 1e12)
+    assert costs._disk([one])[1] == one.model + 3 * one.checkpoint + 2 * one.states
 
 
 def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):

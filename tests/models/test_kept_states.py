@@ -159,7 +159,7 @@ def test_pairs_get_the_states_that_reading_gives_and_only_others_are_read(tmp_pa
 def test_margins_are_those_of_reading_and_cut_answers_are_read(tmp_path):
     reader = annotator(tmp_path)
     induced = rendered(reader, rows(("positive", "negative")), ("positive", "negative"), "")
-    direction = reader.direction("smv", 2, induced, seed=0)
+    direction = reader.direction("smv", 2, reader.side_states("induced", induced, [2]), seed=0)
     lengths = [len(text.ids) for pair in rendered(reader, rows(SIDES), SIDES, "") for text in pair]
     cutting = replace(reader, max_length=sorted(lengths)[len(lengths) * 3 // 4])
     pairs = rendered(cutting, rows(SIDES), SIDES, "")
@@ -167,7 +167,7 @@ def test_margins_are_those_of_reading_and_cut_answers_are_read(tmp_path):
     kept = keep(reader, whole, tmp_path / "states.safetensors")
     said: list[str] = []
     taking = replace(cutting, kept=kept, ranks=Saying(said), work=tmp_path / "taken")
-    read, taken = cutting.margins("train", pairs, direction), taking.margins("train", pairs, direction)
+    read, taken = (one.margins("train", pairs, direction, seed=0) for one in (cutting, taking))
     cut = sum(any(text.truncated for text in pair) for pair in pairs)
     assert 0 < cut < 12 and said == [f"  train pairs: the states of {12 - cut} pairs are there, {cut} are read"]
     assert (read.no_end, read.truncated) == (taken.no_end, taken.truncated)
@@ -175,6 +175,7 @@ def test_margins_are_those_of_reading_and_cut_answers_are_read(tmp_path):
     sizes = np.array([float(kept.states(item_keys(item), 2).norm(dim=1).sum()) for item in whole])
     assert (abs(taken.raw - read.raw) <= (HALF + 1e-5) * sizes + 1e-5).all(), "|<e, v>| is at most |e|"
     np.testing.assert_array_equal(taken.raw.argsort(), read.raw.argsort())
+    assert (abs(taken.random - read.random) <= (HALF + 1e-5) * sizes[:, None] + 1e-5).all()
 
 
 class Saying(Ranks):
