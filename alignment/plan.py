@@ -33,6 +33,8 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     steps: list[Step] = []
     keys: dict[str, str] = {}
     libraries = versions()
+    if any("data" in STAGES[name].inputs for name in cfg.stages):
+        fingerprint("data", cfg)  # before all others: where there are no pairs, nothing else is worth an error
     for name in cfg.stages:
         stage = STAGES[name]
         made_from = {source: fingerprint(source, cfg) for source in stage.inputs}

@@ -25,6 +25,7 @@ Margins = Literal["none", "legend", "constant", "random", "shuffled"]  # what re
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
 Gate = Literal["sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer"]
 Scorer = Literal["hybrid", "reward_model", "judge"]
+Picker = Literal[Scorer, "shortest", "longest"]  # who picks the best of n samples
 Unfinished = Literal[False, True, "sentence"]  # whether answers that were cut off are used: not, as they are, or so far
 Pairing = Literal["zip4", "best_worst"]
 LiveConfidence = Literal["paper", "released", "calibrated"]  # from the hybrid reward, batch by batch

@@ -2,9 +2,9 @@
 
     python -m benchmarks.real_margins [folder for the runs]        about half an hour on two cores
 
-The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and HELM's
-grades were read for this table and for nothing else. Neither direction sees a label of any pair. Intervals are over
-prompts, paired where two directions rank the same pairs. Runs go on where they were stopped.
+The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and
+HELM's grades were read for this table and for nothing else. Neither direction sees a label of any pair. Intervals are
+over prompts, paired where two directions rank the same pairs. Runs go on where they were stopped.
 """
 
 import hashlib

@@ -18,6 +18,7 @@ OURS = {
     "OMP_NUM_THREADS": "1",  # the models are tiny, and threads that wait for each other on a busy machine are slow
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCHDYNAMO_DISABLE": "1",  # bitsandbytes compiles kernels as it is imported: a second of every process, for none
     "TRANSFORMERS_VERBOSITY": "error",
     "WANDB_MODE": "offline",
 }

@@ -161,14 +161,16 @@ class Estimator:
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
-        """In the end every rank holds all layers of all answers in float32, and the main one fits to them."""
-        texts, tokens = self._train.first(cfg.reward.pairs), cfg.reward.batch_tokens
-        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if cfg.data.name == "world" else 0)
+        """In the end every rank holds all layers of all answers in float32, of a fold's again, and one fits to them."""
+        folds, tokens = stage == "cross_validate", cfg.reward.batch_tokens
+        texts, world = self._train if folds else self._train.first(cfg.reward.pairs), cfg.data.name == "world"
+        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if world and not folds else 0)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         text_config = self._config.get_text_config()
-        states = count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
+        states = (1 + folds) * count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         shape = text_config.num_hidden_layers, text_config.hidden_size
-        host, products = fitting_bytes(texts.count, *shape, 1 if self.machine.gpu else torch.get_num_threads())
+        threads, fitted = 1 if self.machine.gpu else torch.get_num_threads(), texts.count + folds * self._heldout.count
+        host, products = fitting_bytes(fitted, *shape, threads)
         if self.machine.gpu:
             memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:
@@ -183,8 +185,8 @@ class Estimator:
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
         """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
         names another type."""
-        sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
-        prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
+        systems = list(cfg.policy.systems)
+        prompts = planned_texts.asked_prompts(cfg, cfg.evaluation.sets, self._heldout.count)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
         own = self.dtype(cfg)
@@ -194,13 +196,9 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
-        best = cfg.best_of_n
-        return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
-
-    def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many of the data's own prompts are evaluated on: those kept from training, or the world's three sets."""
-        prompts = cfg.evaluation.prompts
-        return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
+        best, sets = cfg.best_of_n, ["data"] if cfg.data.name == "world" else cfg.evaluation.sets
+        prompts = planned_texts.asked_prompts(cfg, sets, self._heldout.count)
+        return self._sampled(stage, cfg, prompts, max(best.counts), set(best.scorers))
 
     def _sampled(
         self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
@@ -211,7 +209,7 @@ class Estimator:
         texts = self._train.answered(count, new_tokens, prompts)
         memory = [self._sample(cfg, texts, count, new_tokens, tokens, greedy=False, dtype=dtype)]
         single = self._train.answered(1, new_tokens, prompts * count)  # scored in rows of one answer each
-        for scorer in scorers - {"judge"}:
+        for scorer in scorers & {"hybrid", "reward_model"}:
             kind, scorer_dtype = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
             memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=scorer == "hybrid"))
         total = round(times * prompts * texts.mean)
@@ -265,15 +263,13 @@ class Estimator:
         """Memory to compute these items without a backward pass; others: what parts.inference counts besides."""
         weights = meta_model.shape(model).parameters * dtype.itemsize
         kept = self._kept(model, layout, items, autocast=False)
-        host = weights if self.machine.gpu else 0
-        return parts.inference(weights, kept, self.machine.gpu, host=host, **others)
+        return parts.inference(weights, kept, self.machine.gpu, host=weights if self.machine.gpu else 0, **others)
 
     # ---- models and what they keep ----------------------------------------------------------------------------------
 
     def dtype(self, cfg: DictConfig) -> torch.dtype:
         """The type of the weights in inference."""
-        named = cfg.model.dtype
-        return self.stored_dtype if named == "auto" else getattr(torch, named)
+        return self.stored_dtype if cfg.model.dtype == "auto" else getattr(torch, cfg.model.dtype)
 
     @property
     def stored_dtype(self) -> torch.dtype:

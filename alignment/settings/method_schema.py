@@ -215,6 +215,7 @@ class Reward:
     pooling: str = one_of(types.Pooling)
     margin: float = between(0, 10)
     pairs: int = at_least(20)
+    folds: int = between(2, 100)
     max_length: int = at_least(8)
     batch_tokens: int = at_least(1)
 

@@ -18,7 +18,7 @@ from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
 from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
-from alignment.types import LayerChoice, Scorer, Tracking, Unfinished, UserError
+from alignment.types import LayerChoice, Picker, Tracking, Unfinished, UserError
 from alignment.world.preferences import NOISE
 
 
@@ -131,7 +131,7 @@ def _check_annotator(cfg: Config) -> None:
 
 
 def _check_samples(cfg: Config) -> None:
-    best, choices = cfg.best_of_n, get_args(Scorer)
+    best, choices = cfg.best_of_n, get_args(Picker)
     check_list("best_of_n.counts", best.counts)
     check_list("best_of_n.scorers", best.scorers)
     if min(best.counts) < 1:
@@ -141,7 +141,7 @@ def _check_samples(cfg: Config) -> None:
             raise UserError("best_of_n.scorers", f"{scorer!r} is not a choice", f"choose from {', '.join(choices)}")
     if cfg.data.name != "world":
         if "best_of_n" in cfg.stages:
-            raise UserError("stages", "best_of_n needs a judge, and only the world has one yet", "use data=world")
+            evaluation_rules.check_best_of_n(cfg)
         if cfg.build_pairs.scorer == "judge" and "build_pairs" in cfg.stages:
             raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
     if (unfinished := cfg.build_pairs.unfinished) not in get_args(Unfinished):

@@ -152,6 +152,8 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 # How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
 MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "chat_template", "thinking"))
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
+REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
+CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -169,15 +171,7 @@ STAGES: dict[str, Stage] = {
     ),
     "induce": Stage(
         "answers to contrastive questions, as the direction needs them",
-        config=(
-            *MODEL,
-            "data.name",
-            "data.seed",
-            "annotator.contrast",
-            "annotator.prompt",
-            "annotator.batch_tokens",
-            "evaluation.sets",
-        ),
+        config=(*MODEL, *CONTRAST, "annotator.batch_tokens", "evaluation.sets"),
         inputs=("model", "questions", "evaluation prompts"),
         model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
@@ -198,9 +192,17 @@ STAGES: dict[str, Stage] = {
         inputs=("model", "data", "transfer"),
         model=Trains("trainer"),
     ),
+    "cross_validate": Stage(
+        "the reward on all pairs by folds, beside simpler scorers",
+        config=("seed", *MODEL, "data", *REWARD, "reward.folds", "packing"),
+        reads=("read_states",),
+        inputs=("model", "data"),
+        model=Infers("fit_reward", "reward.batch_tokens"),
+        only=lambda cfg: with_states(cfg, cfg.reward.pooling == "endpoint"),
+    ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
-        config=("seed", *MODEL, "data", "reward", "packing"),
+        config=("seed", *MODEL, "data", *REWARD, "reward.pairs", "packing"),
         reads=("read_states",),
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
@@ -276,18 +278,19 @@ STAGES: dict[str, Stage] = {
             "packing",
             "best_of_n",
             "evaluation.prompts",
+            "evaluation.sets",
+            "evaluation.folder",
+            "judge",
             "build_pairs.reward_model",
             "build_pairs.unfinished",
         ),
         reads=("train_rm", "fit_reward"),
-        inputs=("model", "data"),
+        inputs=("model", "data", "asked", "judges", "labels"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
         only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
     ),
     "judge": Stage(
-        "a verdict on every answer of a file",
-        config=("seed", "judge"),
-        inputs=("judges", "answers", "labels"),
+        "a verdict on every answer of a file", config=("seed", "judge"), inputs=("judges", "answers", "labels")
     ),
 }
 STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

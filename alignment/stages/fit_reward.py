@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignment.data.columns import PAIR_COLUMNS
 from alignment.data.columns import Loaded as LoadedRows
+from alignment.data.prompt_folds import same_prompts
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
@@ -53,7 +54,10 @@ def run(job: Job) -> Rows:
         few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
         raise UserError("fit_reward", few, f"give 20 and 1; set aside: {reason}")
     if ranks.main:
-        rewards = HybridReward.fit_gates(*states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling)
+        asked = [row["prompt"] for row in train.rows]
+        rewards = HybridReward.fit_gates(
+            *states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling, same_prompts(asked)
+        )
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
         rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
         artifacts.write_rows(

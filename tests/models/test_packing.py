@@ -181,8 +181,9 @@ def test_rewards_and_their_gradients_are_those_of_padded_rows(name):
 )
 @pytest.mark.skipif(" " in torch.__file__, reason="torch.compile compiles nothing in a folder with a blank in its name")
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_blocks_of_flex_attention_are_the_same_mask(name):
-    """On a CPU it can't train, but reads."""
+def test_blocks_of_flex_attention_are_the_same_mask(name, monkeypatch):
+    """On a CPU it can't train, but reads, once it is compiled."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     torch._dynamo.reset()
     items = some_items(4)
     model = model_of(name, "flex_attention").requires_grad_(False)

@@ -23,7 +23,7 @@ JUDGED = ["+recipe=judge", "judge.input=a.jsonl", "judge.output=b.csv"]
 JUDGE, API = " ".join(JUDGED), "judge=api judge.api.url=http://localhost/v1 judge.api.model=m"
 MISTAKES = {  # command line -> what the one line must say
     "": "recipe: no recipe is chosen; add one of +recipe=",
-    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, inspect, judge, leg",
+    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, hybrid_reward, ",
     "+recipe=legend_rm policy.beta=[1]": "policy.beta: it would have no effect: no stage of legend_rm reads it",
     "+recipe=cdpo annotator.layer=3": "annotator.layer: it would have no effect: no stage of cdpo reads it",
     "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, sft",
@@ -117,7 +117,10 @@ MISTAKES = {  # command line -> what the one line must say
     f"{BEST} best_of_n.scorers=[chance]": "best_of_n.scorers: 'chance' is not a choice; choose from hybrid",
     f"{BEST} build_pairs.reward_model=none": "build_pairs.reward_model: none is not among reward_model.margins",
     f"{BEST} sampling.n=4": "sampling.n: it would have no effect: best_of_n.counts says how many",
-    f"{BEST} data=file data.path=x.jsonl annotator.contrast.file=x.csv": "stages: best_of_n needs a judge",
+    f"{BEST} data=file data.path=x.jsonl annotator.contrast.file=x.csv": "best_of_n.scorers: judge picks by harm, of "
+    "which refusal says nothing; leave judge out",
+    f"{BEST} data=file data.path=x.jsonl best_of_n.scorers=[hybrid] evaluation.sets=[best]": "evaluation.sets: there",
+    f"{BEST} judge=refusal": "judge: it would have no effect: the best of the world's samples are",
     "+recipe=cdpo sampling.n=1": "sampling.n: 1 sample makes no pair",
     "+recipe=cdpo build_pairs.scorer=model": "build_pairs.scorer: 'model' is not a choice",
     "+recipe=cdpo sampling.top_p=0": "sampling.top_p: 0.0 is out of range",

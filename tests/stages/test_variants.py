@@ -166,14 +166,16 @@ def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout, more", [("zero2", []), ("zero2", ["lora=adapters"]), ("zero3", [])])
-def test_bfloat16_under_deepspeed_passes_the_parity_gate(layout, more, tmp_path, world_folder):
-    """As on GPUs: DeepSpeed holds the weights themselves in bfloat16."""
+def test_bfloat16_under_deepspeed_passes_the_parity_gate(layout, more, undisturbed, tmp_path):
+    """As on GPUs: DeepSpeed holds the weights themselves in bfloat16. What is annotated is there already."""
+    for stage in ("induce", "annotate"):
+        shutil.copytree(undisturbed(*small_recipe.SMALL).run / stage, tmp_path / "run" / stage)
     script = REPOSITORY / "tests/believing_in_bfloat16.py"
     done = subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.launch", "--config_file",
             REPOSITORY / f"launch/accelerate/{layout}_cpu.yaml", script, *small_recipe.SMALL, "run.dir=run",
-            "trainer.precision=bfloat16", "reward_model.margins=[none]", *more,
+            "stages=[train_rm]", "trainer.precision=bfloat16", "reward_model.margins=[none]", *more,
         ],
         cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
