@@ -7,12 +7,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.inputs import pairs
 from alignment.inputs.fingerprints import device_of, fingerprint
-from alignment.models.source import layers_of, model_source
+from alignment.models.source import model_source, shape_of
 from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
 from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
 from alignment.runs.run_files import RunDir
-from alignment.stages import STAGES
+from alignment.stages import STAGES, takes_states
 from alignment.types import UserError
 
 FOLDERS = ("data.folder", "evaluation.folder")  # no settings of a stage: the files in them are among its inputs
@@ -33,11 +33,15 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
     steps: list[Step] = []
     keys: dict[str, str] = {}
     libraries = versions()
+    if any("data" in STAGES[name].inputs for name in cfg.stages):
+        fingerprint("data", cfg)  # before all others: where there are no pairs, nothing else is worth an error
     for name in cfg.stages:
         stage = STAGES[name]
         made_from = {source: fingerprint(source, cfg) for source in stage.inputs}
         if stage.model is not None:
             made_from["device"] = device_of(cfg, stage.trains.settings if stage.trains else None)
+        if name == "read_states" and cfg.states.keep == "auto":  # which keeps none for fewer than two
+            made_from["who takes them"] = "two or more" if len(takes_states(cfg)) > 1 else "fewer"
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key
@@ -124,7 +128,7 @@ def require_layer(cfg: DictConfig, steps: list[Step]) -> None:
     layer = cfg.annotator.layer
     if type(layer) is not int or not any(step.stage == "annotate" and not step.cached for step in steps):
         return
-    if layer > (count := layers_of(model_source(cfg.model))):
+    if layer > (count := shape_of(model_source(cfg.model))[0]):
         raise UserError("annotator.layer", f"the model has {count} layers, and no layer {layer}", f"give 1 to {count}")
 
 

@@ -62,10 +62,10 @@ def ours(folder: Path, size: models.Size, work: Path, ranks: Ranks) -> Annotate:
         [loaded.model], loaded.model.device, loaded.tokenizer.pad_token_id, lambda: size.longest
     )
     annotator = Annotator(loaded, "endpoint", "chat", size.longest, BATCH_TOKENS, work, ranks, layout)
-    direction = annotator.direction("distance", "last", [], seed=0)
+    direction = annotator.direction("distance", "last", None, seed=0)
 
     def annotate(step: int, pairs: list[lengths.Pair]) -> np.ndarray:
-        return annotator.margins(f"step-{step}", [_rendered(pair) for pair in pairs], direction).raw
+        return annotator.margins(f"step-{step}", [_rendered(pair) for pair in pairs], direction, seed=0).raw
 
     return annotate
 

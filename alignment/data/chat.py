@@ -106,13 +106,14 @@ class ChatFormat:
     def without_end(self, answer: Rendered, ends: set[int]) -> Rendered:
         """An answer without the end of turn that the template wrote, for one that was cut off while it was sampled."""
         positions = [i for i in range(answer.prompt_length, len(answer.ids)) if int(answer.ids[i]) in ends]
-        count = sum(i in ends for i in self._ids_after)  # some templates write two end tokens
+        count = sum(i in ends for i in self.ids_after)  # some templates write two end tokens
         if not count or not positions:
             return answer
         return Rendered(answer.ids[: positions[-count:][0]], answer.prompt_length, answer.truncated)
 
     @cached_property
-    def _ids_after(self) -> list[int]:
+    def ids_after(self) -> list[int]:
+        """The tokens that the template writes after an answer."""
         return _ids_after_an_answer(self.tokenizer)
 
     @property

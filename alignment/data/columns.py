@@ -55,6 +55,7 @@ CONTRAST_COLUMNS = pa.schema(
         ("negative_finished", pa.bool_()),
     ]
 )
+LABELLED_COLUMNS = pa.schema([*CONTRAST_COLUMNS, ("negative_prompt", MESSAGES)])  # each side has a prompt of its own
 _ROLES = {"user", "assistant", "system"}
 Row, Item = TypeVar("Row"), TypeVar("Item")
 

@@ -1,4 +1,4 @@
-"""Contrastive sets: the questions a direction is induced on, or a ready-made set of answers to them."""
+"""Contrastive sets: the questions a direction is induced on, refusals of them, or a ready-made set of answers."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from alignment.data.prompt_sets import PROMPT_SETS, advbench_request, prompt_set
 from alignment.types import UserError
 from alignment.world import grammar
 
+REFUSALS = Path(__file__).with_name("refusals.txt")  # of several wordings, from 2 words to 86
+FEWEST_REFUSALS = 2  # of a user's own
 QUESTIONS = {"harmful": "advbench", "harmless": "alpaca_eval"}  # outside the world
 
 
@@ -49,6 +51,23 @@ def question_files(source: str, folder: str) -> list[Path]:
     except UserError as error:
         remedy = "put them there, or give a file with a column prompt or goal"
         raise UserError("annotator.contrast.questions", f"{source} stands for {error.problem}", remedy) from error
+
+
+def refusals(path: str | None) -> list[str]:
+    """The lines of a text file, or the refusals that come with the package."""
+    file = Path(path or REFUSALS)
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        problem = f"{file} can't be read: {error.strerror}"
+        raise UserError("annotator.contrast.refusals", problem, "name a text file, a refusal a line") from error
+    except UnicodeDecodeError as error:
+        raise UserError("annotator.contrast.refusals", f"{file} is not UTF-8", "save it as UTF-8") from error
+    texts = [line for line in lines if line]
+    if len(set(texts)) < FEWEST_REFUSALS:
+        problem = f"{file} has {len(set(texts))} of them"
+        raise UserError("annotator.contrast.refusals", problem, f"give {FEWEST_REFUSALS} or more, each on its own line")
+    return texts
 
 
 def ready_made(path: str) -> Loaded:

@@ -96,11 +96,12 @@ PLACES: dict[str, Place] = {
 }
 
 
-def files_of(name: str, folder: str, split: str | None = None, download: bool = True) -> list[Path]:
+def files_of(name: str, folder: str, split: str | None = None, download: bool = True, instead: str = "") -> list[Path]:
     """The files of a set, or of one of its splits; without `split`, the files of every split that is there.
 
     A local copy that isn't split serves only sets asked for as a whole: it can't be both train and test.
-    download=False: no files, if they are neither here nor in the hub's cache.
+    download=False: no files, if they are neither here nor in the hub's cache. instead: what else would do, as an error
+    says it.
     """
     place = _place(name, split)
     splits = (split,) if split is not None else place.splits or (None,)
@@ -125,7 +126,8 @@ def files_of(name: str, folder: str, split: str | None = None, download: bool = 
     raise UserError(
         name,
         f"looked for {', and for '.join(looked_for)} ({why_not})",
-        "put them in one of these folders, set data.folder or REPALIGN_DATA to theirs, or run once with a network",
+        "put them in one of these folders, set data.folder or REPALIGN_DATA to theirs, or run once with a network"
+        + instead,
     )
 
 

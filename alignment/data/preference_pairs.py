@@ -51,7 +51,8 @@ class Source:
 
     def files(self, folder: str) -> list[Path]:
         if self.path is None:
-            return files_of(self.name, folder, self.split)
+            yours = ", or give pairs of yours: data=file data.path=pairs.jsonl"
+            return files_of(self.name, folder, self.split, instead=yours)
         return [hub_file(self.key, self.path)] if self.path.startswith("hf://") else files_at(self.key, self.path)
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from alignment.data.columns import Loaded
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import JUDGES, chosen, load_judge
@@ -21,6 +23,11 @@ from alignment.runs.run_files import RunDir
 from alignment.types import Message
 
 DEFAULT = "refusal"
+VERDICT_FIELDS = [  # of files of verdicts, after what says which answer each is of
+    ("judge", pa.string()), ("verdict", pa.string()), ("category", pa.string()), ("score", pa.float64()),
+    ("reason", pa.string()), ("toxic", pa.bool_()), ("refusal", pa.string()), ("severity", pa.int64()),
+    ("helpfulness", pa.int64()), ("refused", pa.bool_()), ("helpful", pa.bool_()), ("unparsed", pa.bool_()),
+]  # fmt: skip
 
 
 def judges_of(settings: Mapping[str, Any], world: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """The prompts that are evaluated on: those of the data that is trained on, and sets of prompts by name."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from alignment.data.columns import Loaded
 from alignment.data.prompt_sets import prompt_set, set_name
@@ -9,6 +9,22 @@ from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.answers import Asked
 
 DATA = "data"  # in evaluation.sets it stands for the world's evaluation sets, or for the held-out prompts of a file
+
+
+def all_prompts(
+    sets: Iterable[str], folder: str, count: int, seed: int, own: Callable[[], list[Asked]]
+) -> tuple[list[Asked], list[dict]]:
+    """All that is asked; and which rows of the sets can't be asked, and why. own: the prompts of the data, if asked."""
+    asked: list[Asked] = []
+    set_aside: list[dict] = []
+    for name in sets:
+        if name == DATA:
+            asked += own()
+        else:
+            prompts, read = prompts_of(name, folder, count, seed=seed)
+            asked += prompts
+            set_aside += read.quarantined
+    return asked, set_aside
 
 
 def prompts_of(name: str, folder: str, count: int, *, seed: int) -> tuple[list[Asked], Loaded]:

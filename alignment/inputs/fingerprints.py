@@ -4,17 +4,20 @@ A stage lists the names of those that shape its result (`Stage.inputs`), and is 
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import contrast as contrast_data
+from alignment.data import labelled_contrast
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
+from alignment.inputs.transfer import transfer_files
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
@@ -61,10 +64,30 @@ def _model(cfg: DictConfig) -> str:
 
 
 def _questions(cfg: DictConfig) -> str:
-    """The contrastive set, or the questions that its answers are generated to."""
+    """The contrastive set, or the questions that its answers are generated to, with a user's own refusals."""
     contrast = cfg.annotator.contrast
     if contrast.file is not None:
         return _file_hash("annotator.contrast.file", contrast.file)
+    if contrast.labelled is not None:
+        return f"{_labelled(contrast.labelled, cfg)} {_annotated(cfg)}"
+    own = {contrast.positive, contrast.negative} & {"refusals"} and contrast.refusals is not None
+    refusals = f" {_file_hash('annotator.contrast.refusals', contrast.refusals)}" if own else ""
+    return _asked(cfg, contrast) + refusals
+
+
+def _labelled(source: str, cfg: DictConfig) -> str:
+    if labelled_contrast.is_file(source):
+        return _file_hash(labelled_contrast.KEY, source)
+    return _hashes(labelled_contrast.answer_files(source, cfg.data.get("folder")))
+
+
+def _annotated(cfg: DictConfig) -> str:
+    """The pairs whose prompts are set aside from labelled answers."""
+    settings = json.dumps({**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}, sort_keys=True)
+    return hashlib.sha256(f"{settings} {fingerprint('data', cfg)}".encode()).hexdigest()
+
+
+def _asked(cfg: DictConfig, contrast: DictConfig) -> str:
     world = cfg.data.name == "world"
     if world and contrast.questions in contrast_data.QUESTIONS:
         return generator_hash()
@@ -132,6 +155,7 @@ def _hashes(files: Iterable[Path]) -> str:
 FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "model": _model,
     "data": lambda cfg: generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg),
+    "transfer": lambda cfg: _hashes(transfer_files(cfg)),
     "questions": _questions,
     "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),
     "scorer": lambda cfg: _local_model("scorecard.reward_model", cfg.scorecard.reward_model),

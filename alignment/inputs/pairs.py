@@ -101,11 +101,10 @@ def _fields(part: DictConfig) -> dict[str, Any]:
 
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of the files outside the run folder that shape the pairs: their own, and those of sets kept out."""
-    evaluation = _evaluation_files(cfg)
     own = heldout_source(cfg.data)
     read = [*sources(cfg.data), *([own] if own else [])]
     named = [(file.name, file) for source in read for file in source.files(cfg.data.folder)]
-    named += [(name, file) for name, files in evaluation.items() for file in files]
+    named += [(name, file) for name, files in _evaluation_files(cfg).items() for file in files]
     lines = [f"{name} {_hash(file, file.stat().st_mtime_ns)}\n" for name, file in named]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from alignment.maths.confidence import Temperature, calibrated_loss, fit_temperature
 from alignment.maths.early_stopping import FoldTraining, Training, only, stop_early, without
+from alignment.maths.grouped_folds import deal
 from alignment.maths.hybrid import Gate, Head, first_head, layer_scores, rescaled
 from alignment.maths.layers import each_layer
 from alignment.maths.probes import Probes, fit_probes
+from alignment.maths.row_training import RowTraining
 from alignment.maths.span_probes import fit_span_probes
 from alignment.maths.span_training import SpanTraining
 
@@ -76,10 +78,15 @@ class Fitted(NamedTuple):
     heldout_confidences: Float[Tensor, " pair"]
 
 
-def fit_start(x: Float[Tensor, "layer row rank"], generator: torch.Generator) -> Start:
-    """Deals the pairs into folds, and fits the probes of every fold at every cost."""
+def fit_start(
+    x: Float[Tensor, "layer row rank"], generator: torch.Generator, prompts: Int[Tensor, " pair"] | None = None
+) -> Start:
+    """Deals the pairs into folds, and fits the probes of every fold at every cost.
+
+    prompts: a number for each pair; those of one number are dealt into one fold.
+    """
     pairs = x.shape[1] // 2
-    folds, candidates = _folds(pairs, generator), []
+    folds, candidates = _folds(pairs, generator, prompts), []
     for cost in COSTS:
         fold_probes = [fit_probes(without(x, fold), _labels(pairs - len(fold)), cost) for fold in folds]
         scores = x.new_empty(2, pairs, x.shape[0])
@@ -94,10 +101,11 @@ def fit_span_start(
     x: Float[Tensor, "layer row row"],
     generator: torch.Generator,
     workers: int = 1,
+    prompts: Int[Tensor, " pair"] | None = None,
 ) -> Start:
     """As fit_start, in the span of the answers. products_of: K of a layer, which is kept in x and fitted at once."""
     layers, pairs = x.shape[0], x.shape[1] // 2
-    folds, candidates = _folds(pairs, generator), []
+    folds, candidates = _folds(pairs, generator, prompts), []
     trained, labels = _trained(folds, pairs)[:-1].repeat(1, 2).to(x.device), _labels(pairs).to(x.device)
 
     def fit(layer: int) -> list[tuple[Tensor, Tensor]]:
@@ -168,10 +176,9 @@ def fit_gates(
 
 
 def _training(start: Start, heads: list[Head], margin: float) -> Training:
-    if not start.span:
-        return FoldTraining(start.x, start.folds, heads, margin)
     trained = _trained(start.folds, start.x.shape[1] // 2).to(start.x.device)
-    return SpanTraining(start.x, trained, heads, margin, start.workers)
+    kind = SpanTraining if start.span else RowTraining
+    return kind(start.x, trained, heads, margin, start.workers)
 
 
 def _confidences(heldout: Float[Tensor, " pair"], folds: list[Tensor]) -> Float[Tensor, " pair"]:
@@ -202,9 +209,11 @@ def _scale(heldout: Float[Tensor, " pair"], margin: float) -> float:
     return fit_temperature(heldout, margin).alpha or 1.0
 
 
-def _folds(pairs: int, generator: torch.Generator) -> list[Tensor]:
-    order = torch.randperm(pairs, generator=generator)
-    return [order[i::FOLDS].sort().values for i in range(FOLDS)]
+def _folds(pairs: int, generator: torch.Generator, prompts: Int[Tensor, " pair"] | None) -> list[Tensor]:
+    numbers = torch.arange(pairs) if prompts is None else prompts
+    order = torch.randperm(len(numbers.unique()), generator=generator)
+    dealt = torch.from_numpy(deal(numbers.numpy(), FOLDS, order.tolist()))
+    return [(dealt == fold).nonzero()[:, 0] for fold in range(FOLDS)]
 
 
 def _trained(folds: list[Tensor], pairs: int) -> Bool[Tensor, "head pair"]:

@@ -54,3 +54,19 @@ class StandardMarginVector:
 def separation(projections: Float[Tensor, "pair layer"]) -> Float[Tensor, " layer"]:
     """How far apart the direction puts y+ and y-: mean / standard deviation of the projected differences."""
     return projections.mean(dim=0) / projections.std(dim=0)
+
+
+def length_free_separation(
+    projections: Float[Tensor, "pair layer"], longer: Float[Tensor, " pair"]
+) -> Float[Tensor, " layer"]:
+    """The separation that is left at equal length: intercept / standard deviation of the residuals, of the projected
+    differences regressed on the difference of the answers' tokens (`longer`: of y+ over y-).
+
+    Pairs that all differ by as much say nothing of what length does: theirs is the plain separation.
+    """
+    if not longer.double().std():
+        return separation(projections)
+    tokens = torch.stack([torch.ones(len(longer)), longer], dim=1).double()
+    line = torch.linalg.lstsq(tokens, projections.double()).solution
+    residuals = projections - tokens @ line
+    return line[0] / (residuals.square().sum(dim=0) / (len(longer) - 2)).sqrt()

@@ -7,6 +7,7 @@ robustness", with edges fitted on the training pairs. The paper's number of bins
 negative margins are not known; ours are options here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,8 +138,17 @@ def _box_plot(ordered: MarginArray, bins: int) -> list[float]:
     return [low - 1.5 * (high - low), low, median, high, high + 1.5 * (high - low)]
 
 
+def kinds_by_seed(
+    kinds: Sequence[Margins], seeds: Sequence[int], control_seeds: int | None
+) -> list[tuple[Margins, int]]:
+    """Every kind with every seed; random and shuffled margins with the first `control_seeds` alone, if that is set."""
+    few = set(list(seeds)[:control_seeds])
+    return [(kind, seed) for seed in seeds for kind in kinds if seed in few or kind not in ("random", "shuffled")]
+
+
 def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginArray:
-    """Legend's margins, or what they must beat: their mean size for every pair, or their values dealt to other pairs.
+    """Legend's margins, or what they must beat: their mean size for every pair, numbers drawn evenly between the
+    smallest and the largest of them, or their own values dealt to other pairs.
 
     Pairs without a margin, out of the annotation's scope, keep none.
     """
@@ -146,6 +156,9 @@ def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginAr
     compared = margins.copy()
     if kind == "constant" and annotated.any():
         compared[annotated] = abs(margins[annotated]).mean()
+    elif kind == "random" and annotated.any():
+        low, high = margins[annotated].min(), margins[annotated].max()
+        compared[annotated] = np.random.default_rng(seed).uniform(low, high, annotated.sum())
     elif kind == "shuffled":
         compared[annotated] = np.random.default_rng(seed).permutation(margins[annotated])
     return compared

@@ -57,7 +57,8 @@ def fit_probes(x: Float[Tensor, "layer row rank"], labels: Float[Tensor, " row"]
     for _ in range(NEWTON_STEPS):
         active = (y_f < 1).to(x.dtype)
         aim = _least_squares(design, gram, labels, active, cost)
-        y_f_aim = labels * (design @ aim[:, :, None])[:, :, 0]
+        # layer by layer: a batched product with one column is three times slower on a CPU
+        y_f_aim = labels * torch.stack([of_layer @ to for of_layer, to in zip(design, aim, strict=True)])
         step = _line_search(weight, aim, y_f, y_f_aim, cost)[:, None]
         weight, y_f = weight + step * (aim - weight), y_f + step * (y_f_aim - y_f)
         if bool((step == 1).all()) and torch.equal((y_f < 1).to(x.dtype), active):
@@ -73,11 +74,16 @@ def _least_squares(
     cost: float,
 ) -> Float[Tensor, "layer rank"]:
     """argmin |w|^2 / 2 + C sum over active rows of (1 - y f)^2."""
-    wanted = (active * labels)[:, :, None].contiguous()
     if gram is None:
-        hessian = 2 * cost * design.mT @ (active[:, :, None] * design)
-        hessian.diagonal(dim1=1, dim2=2).add_(1)
-        return torch.cholesky_solve(2 * cost * design.mT @ wanted, torch.linalg.cholesky(hessian))[:, :, 0]
+        found = []
+        for of_layer, which in zip(design, active.bool(), strict=True):  # of few active rows no copy of all is made
+            rows = of_layer[which]
+            hessian = 2 * cost * rows.T @ rows
+            hessian.diagonal().add_(1)
+            right = 2 * cost * rows.T @ labels[which]
+            found.append(torch.cholesky_solve(right[:, None], torch.linalg.cholesky(hessian))[:, 0])
+        return torch.stack(found)
+    wanted = (active * labels)[:, :, None].contiguous()
     system = active[:, :, None] * gram * active[:, None, :]
     system.diagonal(dim1=1, dim2=2).add_(1 / (2 * cost))
     dual = active[:, :, None] * torch.cholesky_solve(wanted, torch.linalg.cholesky(system))

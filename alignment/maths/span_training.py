@@ -22,7 +22,7 @@ class SpanTraining:
 
     def __init__(
         self,
-        products: Float[Tensor, "layer row row"],
+        products: Float[Tensor, "layer row rank"],
         trained: Bool[Tensor, "head pair"],
         heads: Sequence[Head],
         margin: float,
@@ -53,14 +53,22 @@ class SpanTraining:
     @staticmethod
     def step(trainings: "Sequence[SpanTraining]") -> None:
         """A step of each; they have the same products."""
-        moves = [training._move() for training in trainings]
+        slopes = [
+            list(map(training._slopes, training._scores, training._heads, training._trained)) for training in trainings
+        ]
+        trainings[0]._bring_to_weights(trainings, slopes)
+        moves = [training._move(of_heads) for training, of_heads in zip(trainings, slopes, strict=True)]
         _move_scores(trainings, moves, trainings[0]._products.dtype)
 
-    def _move(self) -> list[Head]:
+    @staticmethod
+    def _bring_to_weights(trainings: "Sequence[SpanTraining]", slopes: list[list[dict[str, Tensor]]]) -> None:
+        """From slopes of scores to those of weights, in place: a step of x^T a is one of a."""
+
+    def _move(self, slopes_of_heads: list[dict[str, Tensor]]) -> list[Head]:
         """Moves all heads; gives how far."""
         moves = []
-        for number, head in enumerate(self._heads):
-            slopes, move = self._slopes(self._scores[number], head, self._trained[number]), {}
+        for number, (head, slopes) in enumerate(zip(self._heads, slopes_of_heads, strict=True)):
+            move = {}
             for name, _ in _values(head):
                 velocity = self._velocities[number][name].mul_(MOMENTUM).add_(slopes[name])
                 move[name] = -self._sizes[number][name] * (slopes[name] + MOMENTUM * velocity)
@@ -84,8 +92,7 @@ class SpanTraining:
         """As in hybrid.py: RATE / mean over the trained pairs of |dgap/dparameter|^2 at the start."""
         weights = gate_weights(scores, head.gate, head.vote, head.layer)
         (chosen, rejected), pairs = weights.chunk(2), len(trained)
-        square = self._products.diagonal(dim1=1, dim2=2).T.double() + 1  # with the constant of the bias
-        across = self._products.diagonal(pairs, dim1=1, dim2=2).T.double() + 1
+        square, across = self._squares(pairs)
         of_probes = (
             chosen.square() * square[:pairs] + rejected.square() * square[pairs:] - 2 * chosen * rejected * across
         )
@@ -95,6 +102,11 @@ class SpanTraining:
             squares["vote"] = float((of_chosen - of_rejected)[trained].square().sum(dim=(1, 2)).mean())
         sizes = {name: RATE[name] / value if value > 1e-12 else 0.0 for name, value in squares.items()}
         return {"weight": sizes["probes"], "bias": sizes["probes"], "vote": sizes.get("vote", 0.0)}
+
+    def _squares(self, pairs: int) -> tuple[Float[Tensor, "row layer"], Float[Tensor, "pair layer"]]:
+        """|x|^2 of every row, and x_c . x_r of every pair, with the constant of the bias."""
+        square = self._products.diagonal(dim1=1, dim2=2).T.double() + 1
+        return square, self._products.diagonal(pairs, dim1=1, dim2=2).T.double() + 1
 
 
 def _move_scores(trainings: Sequence[SpanTraining], moves: list[list[Head]], dtype: torch.dtype) -> None:

@@ -23,7 +23,7 @@ from scipy.special import expit, logit, ndtri, stdtrit  # scipy.stats takes a qu
 
 RESAMPLES = 2000
 LEVELS = (0.025, 0.975)
-_AT_ONCE = 2**22  # how many weights of resampled prompts are held in memory
+AT_ONCE = 2**22  # how many weights of resampled prompts are held in memory
 _SAME = 1e-12  # values that are no further apart agree, rounding aside
 
 
@@ -88,7 +88,7 @@ def prompt_intervals(
     """Several such means of the same prompts: of the values of each prompt their sum, and how many there are."""
     prompts = len(sums)
     draws: list[np.ndarray] = []
-    most = max(1, _AT_ONCE // prompts)
+    most = max(1, AT_ONCE // prompts)
     even = np.full(prompts, 1 / prompts)
     for start in range(0, RESAMPLES if prompts > 1 else 0, most):
         drawn = generator.multinomial(prompts, even, min(most, RESAMPLES - start))
@@ -202,12 +202,15 @@ def bootstrap(
             if value is not None:
                 values.setdefault(name, []).append(value)
     return {
-        name: None if value is None else _of_draws(value, values.get(name, []))
+        name: None if value is None else of_draws(value, values.get(name, []))
         for name, value in statistics(np.arange(len(clusters))).items()
     }
 
 
-def _of_draws(value: float, drawn: list[float]) -> Interval:
-    if len(drawn) < 2 or np.ptp(drawn) < _SAME:
+def of_draws(value: float, drawn: Sequence[float] | Float[np.ndarray, " draw"]) -> Interval:
+    """A statistic of all rows with the percentile interval of its values in draws; those that are NaN are left out."""
+    known = np.asarray(drawn, dtype=float)
+    known = known[~np.isnan(known)]
+    if len(known) < 2 or np.ptp(known) < _SAME:
         return Interval(value, None, None)
-    return Interval(value, *map(float, np.quantile(drawn, LEVELS)))
+    return Interval(value, *map(float, np.quantile(known, LEVELS)))

@@ -16,11 +16,13 @@ from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
 from alignment.memory.parts import Kept, Memory, Setting, Shape
+from alignment.memory.planned_states import PlannedStates, induced_states, left_to_read, planned_states
 from alignment.memory.planned_texts import Texts
+from alignment.memory.trained_models import trainings
 from alignment.models.fit_heads import fitting_bytes
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
-from alignment.policies.systems import SYSTEMS, evaluated, grid, trained_by
+from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.ranks import batch_shape
 from alignment.runs.run_files import RunDir
 from alignment.stages import STAGES
@@ -31,7 +33,8 @@ STATES_OF_A_PAIR = 2 * (4 + 3 * 8)  # bytes for each number: as read, and in flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage takes. step: tokens of an optimiser step or a batch; total: tokens read and written in all."""
+    """What one stage takes. step: tokens of an optimiser step or a batch; total: tokens read and written in all.
+    once: tokens that frozen lower blocks read beforehand."""
 
     stage: str
     layout: str
@@ -40,6 +43,7 @@ class Estimate:
     texts: Texts
     step: int
     total: int
+    once: int = 0
 
 
 class Estimator:
@@ -53,15 +57,15 @@ class Estimator:
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in stages_read else None
         self._made_once: dict[str, Any] = {}
 
+    def states(self, cfg: DictConfig) -> PlannedStates | None:
+        """What read_states keeps; None in a run without it."""
+        return self._once("states", lambda: planned_states(cfg, self._config.get_text_config()))
+
     def estimate(self, stage: str, cfg: DictConfig) -> Estimate:
         """stage: one that trains a model, or whose entry in STAGES names its estimate."""
         if STAGES[stage].trains:
             return self._training(stage, cfg)
-        estimates = {
-            "induce": self._induce, "annotate": self._annotate, "fit_reward": self._fit_reward,
-            "build_pairs": self._build_pairs, "evaluate": self._evaluate, "best_of_n": self._best_of_n,
-        }  # fmt: skip
-        return estimates[STAGES[stage].model.estimate](stage, cfg)
+        return getattr(self, f"_{STAGES[stage].model.estimate}")(stage, cfg)
 
     # ---- trainings --------------------------------------------------------------------------------------------------
 
@@ -83,7 +87,8 @@ class Estimator:
         lora = lora_config(cfg.lora, *(("SEQ_CLS", ["score"]) if reward_model else ("CAUSAL_LM", None)))
         split = setting.layout.startswith(("zero", "fsdp2"))
         dtype = torch.bfloat16 if setting.half and split else torch.float32
-        model = self._model("reward" if reward_model else "language", dtype, lora)
+        kind, blocks = ("reward", settings.upper_blocks) if reward_model else ("language", None)
+        model = self._model(kind, dtype, lora, blocks)
         texts = texts.within(settings.max_length)
         if trains.chosen_only:
             texts = replace(texts, items=[Item(item.prompt, item.answers[:1]) for item in texts.items])
@@ -95,13 +100,15 @@ class Estimator:
         items = planned_texts.largest(texts.items, micro, draws, layout.size)
         kept = self._kept(model, layout, items, setting.half and not split)
         shape = meta_model.shape(model)
+        shape = shape if blocks is None else meta_model.with_frozen(shape, self._model(kind, dtype, lora))
         live = trains.live_reward and cfg.confidence.source != "column"
         hidden = micro * STATES_OF_A_PAIR * shape.layers * shape.width if live else 0
         memory = parts.training(shape, kept, setting, hidden)
         memory = replace(memory, around=max(memory.around, self._after(stage, cfg, shape, texts)))
         mean = sum(layout.size(item) for item in texts.items) / len(texts.items)
         total = round(steps * settings.batch_size * mean) * trainings(stage, cfg)
-        return Estimate(stage, setting.layout, shape, memory, texts, round(settings.batch_size * mean), total)
+        step, once = round(settings.batch_size * mean), round((texts.count + self._heldout.count) * mean)
+        return Estimate(stage, setting.layout, shape, memory, texts, step, total, 0 if blocks is None else once)
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
         """How the stage's trainings are run, and how many pairs a micro-batch has."""
@@ -128,10 +135,16 @@ class Estimator:
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
+    def _read_states(self, stage: str, cfg: DictConfig) -> Estimate:
+        texts, tokens, states = self._train, cfg.reward.batch_tokens, self.states(cfg)
+        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        total = 0 if states is None or states.why else round(states.answers * texts.mean / 2)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
+
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
         contrast, tokens = cfg.annotator.contrast, cfg.annotator.batch_tokens
         texts = self._once("questions", lambda: planned_texts.questions(cfg, self._train))
-        if contrast.file is not None:  # the set is ready-made, and no model is loaded
+        if contrast.file is not None or contrast.labelled is not None:  # no model is loaded
             memory = Memory(other=parts.overhead(self.machine.gpu))
             return self._inference(stage, cfg, "language", memory, texts, tokens=0, total=0)
         memory = self._sample(cfg, texts, 1, contrast.max_new_tokens, tokens, greedy=True)
@@ -141,22 +154,29 @@ class Estimator:
         texts, tokens = self._train, cfg.annotator.batch_tokens
         total = (texts.count + self._heldout.count) * texts.mean
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
-        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(total))
+        total = left_to_read(self.states(cfg), stage, total)
+        held = induced_states(cfg, self._config.get_text_config())
+        name = "host" if self.machine.gpu else "hidden"
+        memory = replace(memory, **{name: getattr(memory, name) + held})
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _fit_reward(self, stage: str, cfg: DictConfig) -> Estimate:
-        """In the end every rank holds all layers of all answers in float32, and the main one fits to them."""
-        texts, tokens = self._train.first(cfg.reward.pairs), cfg.reward.batch_tokens
-        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if cfg.data.name == "world" else 0)
+        """In the end every rank holds all layers of all answers in float32, of a fold's again, and one fits to them."""
+        folds, tokens = stage == "cross_validate", cfg.reward.batch_tokens
+        texts, world = self._train if folds else self._train.first(cfg.reward.pairs), cfg.data.name == "world"
+        count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if world and not folds else 0)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
         text_config = self._config.get_text_config()
-        states = count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
+        states = (1 + folds) * count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         shape = text_config.num_hidden_layers, text_config.hidden_size
-        host, products = fitting_bytes(texts.count, *shape, 1 if self.machine.gpu else torch.get_num_threads())
+        threads, fitted = 1 if self.machine.gpu else torch.get_num_threads(), texts.count + folds * self._heldout.count
+        host, products = fitting_bytes(fitted, *shape, threads)
         if self.machine.gpu:
             memory = replace(memory, host=memory.host + states + host, hidden=memory.hidden + products)
         else:
             memory = replace(memory, hidden=memory.hidden + states + host + products)
-        return self._inference(stage, cfg, "backbone", memory, texts, tokens, round(count * texts.mean))
+        total = left_to_read(self.states(cfg), stage, count * texts.mean)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:
         prompts = self._train.first(cfg.build_pairs.prompts).count
@@ -165,8 +185,8 @@ class Estimator:
     def _evaluate(self, stage: str, cfg: DictConfig) -> Estimate:
         """Every policy answers every set; a trained one has the weights that policy.save_dtype says, unless model.dtype
         names another type."""
-        sets, systems = list(cfg.evaluation.sets), list(cfg.policy.systems)
-        prompts = sum(self._own_prompts(cfg) if name == "data" else cfg.evaluation.prompts for name in sets)
+        systems = list(cfg.policy.systems)
+        prompts = planned_texts.asked_prompts(cfg, cfg.evaluation.sets, self._heldout.count)
         answers, scorers = (cfg.sampling.n, {"hybrid"}) if "rs_star" in systems else (1, set())
         trained = any(SYSTEMS[name].stage for name in systems)
         own = self.dtype(cfg)
@@ -176,13 +196,9 @@ class Estimator:
         return self._sampled(stage, cfg, prompts, answers, scorers, times, widest)
 
     def _best_of_n(self, stage: str, cfg: DictConfig) -> Estimate:
-        best = cfg.best_of_n
-        return self._sampled(stage, cfg, self._own_prompts(cfg), max(best.counts), set(best.scorers))
-
-    def _own_prompts(self, cfg: DictConfig) -> int:
-        """How many of the data's own prompts are evaluated on: those kept from training, or the world's three sets."""
-        prompts = cfg.evaluation.prompts
-        return 3 * prompts if cfg.data.name == "world" else min(self._heldout.count, prompts)
+        best, sets = cfg.best_of_n, ["data"] if cfg.data.name == "world" else cfg.evaluation.sets
+        prompts = planned_texts.asked_prompts(cfg, sets, self._heldout.count)
+        return self._sampled(stage, cfg, prompts, max(best.counts), set(best.scorers))
 
     def _sampled(
         self, stage: str, cfg: DictConfig, prompts: int, count: int, scorers: set[str], times: int = 1,
@@ -193,7 +209,7 @@ class Estimator:
         texts = self._train.answered(count, new_tokens, prompts)
         memory = [self._sample(cfg, texts, count, new_tokens, tokens, greedy=False, dtype=dtype)]
         single = self._train.answered(1, new_tokens, prompts * count)  # scored in rows of one answer each
-        for scorer in scorers - {"judge"}:
+        for scorer in scorers & {"hybrid", "reward_model"}:
             kind, scorer_dtype = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
             memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=scorer == "hybrid"))
         total = round(times * prompts * texts.mean)
@@ -247,15 +263,13 @@ class Estimator:
         """Memory to compute these items without a backward pass; others: what parts.inference counts besides."""
         weights = meta_model.shape(model).parameters * dtype.itemsize
         kept = self._kept(model, layout, items, autocast=False)
-        host = weights if self.machine.gpu else 0
-        return parts.inference(weights, kept, self.machine.gpu, host=host, **others)
+        return parts.inference(weights, kept, self.machine.gpu, host=weights if self.machine.gpu else 0, **others)
 
     # ---- models and what they keep ----------------------------------------------------------------------------------
 
     def dtype(self, cfg: DictConfig) -> torch.dtype:
         """The type of the weights in inference."""
-        named = cfg.model.dtype
-        return self.stored_dtype if named == "auto" else getattr(torch, named)
+        return self.stored_dtype if cfg.model.dtype == "auto" else getattr(torch, cfg.model.dtype)
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -263,8 +277,9 @@ class Estimator:
         dtype = getattr(self._config, "dtype", None) or torch.float32
         return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
-    def _model(self, kind: str, dtype: torch.dtype, lora: Any) -> nn.Module:
-        return self._once(f"{kind} {dtype} {lora}", lambda: meta_model.build(self._config, kind, dtype, lora))
+    def _model(self, kind: str, dtype: torch.dtype, lora: Any, upper_blocks: int | None = None) -> nn.Module:
+        how = (kind, dtype, lora, upper_blocks)
+        return self._once(str(how), lambda: meta_model.build(self._config, *how))
 
     def _layout(self, cfg: DictConfig, model: nn.Module, items: Sequence[Item]) -> Layout:
         longest = max(item.longest for item in items)
@@ -279,15 +294,3 @@ class Estimator:
         if key not in self._made_once:
             self._made_once[key] = make()
         return self._made_once[key]
-
-
-def trainings(stage: str, cfg: DictConfig) -> int:
-    """How many models the stage trains."""
-    if STAGES[stage].trains.settings == "trainer":
-        return len(cfg.reward_model.margins) * len(cfg.reward_model.seeds)
-    policy = cfg.policy
-    count = 0
-    for system in trained_by(stage, list(policy.systems)):
-        points = len(grid(system, list(policy.beta), list(policy.learning_rate), 0))
-        count += (points - 1) * policy.grid_seeds + len(policy.seeds)
-    return max(1, count)

@@ -7,6 +7,7 @@ backward pass, for every architecture and with or without adapters, and no formu
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from alignment.models import item_attention
 from alignment.models.activations import decoder_blocks
 from alignment.models.packing import PADDING, Item, Layout, Packing
 from alignment.models.source import ModelSource, ready_path
+from alignment.models.upper_blocks import part_config
 
 KINDS = {"language": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification, "backbone": AutoModel}
 PRODUCTS = (linear, torch.matmul, torch.addmm, torch.bmm)  # the functions that autocast runs in half precision
@@ -40,14 +42,19 @@ def configuration(source: ModelSource) -> PreTrainedConfig:
 
 
 def build(
-    config: PreTrainedConfig, kind: str, dtype: torch.dtype = torch.float32, lora: LoraConfig | None = None
-) -> nn.Module:
-    """A model without weights. kind: one of KINDS."""
+    config: PreTrainedConfig, kind: str, dtype: torch.dtype = torch.float32, lora: LoraConfig | None = None,
+    upper_blocks: int | None = None,
+) -> nn.Module:  # fmt: skip
+    """A model without weights. kind: one of KINDS. upper_blocks: only so many of its blocks, which train on states."""
     config = deepcopy(config)
     if kind == "reward":
         config.num_labels = 1
+    if upper_blocks is not None:
+        config = part_config(config, config.num_hidden_layers - upper_blocks, config.num_hidden_layers)
     with torch.device("meta"):
         model = KINDS[kind].from_config(config, dtype=dtype)
+        if upper_blocks is not None:
+            model.get_input_embeddings().requires_grad_(False)
         return model if lora is None else get_peft_model(model, lora).to(dtype)  # peft makes adapters in float32
 
 
@@ -70,6 +77,11 @@ def shape(model: nn.Module) -> Shape:
         head_trains=head is not None and head.weight.requires_grad,
         tied=head is not None and head.weight is plain.get_input_embeddings().weight,
     )
+
+
+def with_frozen(trained: Shape, whole: nn.Module) -> Shape:
+    """The shape of a model of which a part is trained, upper blocks of it."""
+    return replace(shape(whole), trainable=trained.trainable, layers=trained.layers)
 
 
 def _numbers(parameters: Iterable[nn.Parameter]) -> int:

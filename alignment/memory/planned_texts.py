@@ -105,7 +105,7 @@ def questions(cfg: DictConfig, train: Texts) -> Texts:
     """The questions that contrastive answers are generated to, each with an answer as long as it may be."""
     contrast, format = cfg.annotator.contrast, _format(cfg)
     unread = train.answered(1, contrast.max_new_tokens, contrast.count)
-    if contrast.file is not None or format is None:
+    if contrast.file is not None or contrast.labelled is not None or format is None:
         return unread
     rows = contrast_data.questions(
         contrast.questions, contrast.count, seed=cfg.data.seed, folder=cfg.data.get("folder")
@@ -170,3 +170,11 @@ def _longest(cfg: DictConfig) -> Item:
     longest = max(cfg.trainer.max_length if trains_rewards else 0, cfg.policy.max_length)
     half = math.ceil(longest / 2)
     return Item([0] * half, [[0] * (longest - half)] * 2)
+
+
+def asked_prompts(cfg: DictConfig, sets: Sequence[str], heldout: int) -> int:
+    """How many prompts of these sets are evaluated on, of the data's own those kept from training or the world's three
+    sets. heldout: pairs that are kept from training."""
+    prompts = cfg.evaluation.prompts
+    own = 3 * prompts if cfg.data.name == "world" else min(heldout, prompts)
+    return sum(own if name == "data" else prompts for name in sets)

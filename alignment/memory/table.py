@@ -55,7 +55,8 @@ def _costs(cfg: DictConfig, run: RunDir, estimator: Estimator, estimates: Sequen
         named = "auto" if trains is None else cfg[trains.settings].save_dtype
         dtype = estimator.stored_dtype if named == "auto" else getattr(torch, named)
         each.append(costs.costs(cfg, estimate, machine, dtype, speed))
-    return costs.costs_text(each, machine, run.root)
+    reads = any(estimate.stage == "read_states" for estimate in estimates)
+    return costs.costs_text(each, machine, run.root, estimator.states(cfg) if reads else None)
 
 
 def table(estimates: Sequence[Estimate], machine: Machine) -> str:

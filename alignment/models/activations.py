@@ -74,8 +74,8 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
         return read
 
     handles = [(norm if layer == last else blocks[layer - 1]).register_forward_hook(hook(layer)) for layer in layers]
-    if stop and model.config.model_type in PACKABLE:
-        handles += _network_only_where_read(blocks[max(layers) - 1], spans)
+    if stop and spans.single and model.config.model_type in PACKABLE:
+        handles += network_only_at(blocks[max(layers) - 1], spans.row, spans.start)
     try:
         yield reader
     except _HighestLayerRead:
@@ -85,23 +85,21 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
             handle.remove()
 
 
-def _network_only_where_read(block: nn.Module, spans: Spans) -> list[RemovableHandle]:
-    """Hooks with which the highest block that is read computes its feed-forward network at the read positions alone.
+def network_only_at(block: nn.Module, rows: Tensor, tokens: Tensor) -> list[RemovableHandle]:
+    """Hooks with which the highest block that is read computes its feed-forward network at these places alone.
 
     That network works token by token; elsewhere its output is zeros, which nobody reads.
     """
-    if not spans.single:
-        return []
     network = block.mlp
     shape: list[torch.Size] = []
 
     def before(module: nn.Module, args: tuple[Tensor]) -> Tensor:
         shape.append(args[0].shape)
-        return args[0][spans.row, spans.start][None]
+        return args[0][rows, tokens][None]
 
     def after(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         whole = output.new_zeros(shape.pop())
-        whole[spans.row, spans.start] = output[0]
+        whole[rows, tokens] = output[0]
         return whole
 
     return [network.register_forward_pre_hook(before), network.register_forward_hook(after)]

@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from alignment.models.activations import decoder_blocks, network_only_at
+from alignment.models.lower_states import StoredStates
 from alignment.models.packing import PACKABLE, Layout
 
 TILE = {"cpu": 4096, "cuda": 32768}  # tokens of the vocabulary at a time: on a CPU, what its cache holds
@@ -129,12 +131,17 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
     if not layout.packed:
         return model(**inputs, use_cache=False).logits[:, 0].float()
     scores: list[Tensor] = []
-    score_head = _without_adapters(inner).score  # with LoRA peft's copy of it, which trains
-    handle = score_head.register_forward_hook(lambda module, args, output: scores.append(output))
+    plain = _without_adapters(inner)
+    score_head = plain.score  # with LoRA peft's copy of it, which trains
+    handles = [score_head.register_forward_hook(lambda module, args, output: scores.append(output))]
+    if isinstance(plain.get_input_embeddings(), StoredStates):  # of few blocks the last is a large part
+        width, last = batch["input_ids"].shape[1], batch["answer_last"]
+        handles += network_only_at(decoder_blocks(plain)[0][-1], last // width, last % width)
     try:
         model(**inputs, use_cache=False)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return scores[0].flatten()[batch["answer_last"]].float()
 
 

@@ -31,14 +31,19 @@ class FittedHeads(NamedTuple):
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int, margin: float) -> FittedHeads:
-    """A head per gate, from the same probes and folds: what they have in common is computed once."""
+def fit_heads(
+    chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int, margin: float, prompts: Tensor | None = None
+) -> FittedHeads:
+    """A head per gate, from the same probes and folds: what they have in common is computed once.
+
+    prompts: a number for each pair; those of one number share a fold.
+    """
     (pairs, layers, width), generator = chosen.shape, torch.Generator().manual_seed(seed)
     with _one_thread() as threads, bar(None, "fitting the hybrid reward", layers + len(gates), "part") as progress:
         if not _in_span(pairs, width):
             standards = [_standard(chosen, rejected, layer) for layer in range(layers)]
             x = [_standardised(chosen, rejected, layer, by) / width**0.5 for layer, by in enumerate(standards)]
-            start = fit_start(torch.stack(x), generator)
+            start = fit_start(torch.stack(x), generator, prompts)
             progress.update(layers)
             del x
         else:
@@ -53,7 +58,7 @@ def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int
                 return z @ z.T
 
             empty = torch.empty(layers, 2 * pairs, 2 * pairs, device=device)
-            start = fit_span_start(products, empty, generator, workers)
+            start = fit_span_start(products, empty, generator, workers, prompts)
             standards = [found[layer] for layer in range(layers)]
         fitted = fit_gates(start, gates, margin, progress.update)
         weights = {gate: width**0.5 * of_gate.head.weight for gate, of_gate in fitted.items()}
@@ -66,8 +71,8 @@ def fit_heads(chosen: Tensor, rejected: Tensor, gates: Sequence[Gate], seed: int
 def fitting_bytes(pairs: int, layers: int, width: int, workers: int) -> tuple[int, int]:
     """What a fit takes at most beside the states: of the host, and where it computes, a GPU or the host again."""
     rows = 2 * pairs
-    if not _in_span(pairs, width):  # x, the rows of five folds without their own, and those; and a fit's systems
-        return 8 * layers * (7 * rows * width + 3 * width**2), 0
+    if not _in_span(pairs, width):  # x; its rows outside a fold, and these beside a constant
+        return 8 * (3 * layers * rows * width + 3 * width**2), 0
     states = 8 * rows * width  # a layer's in float64: four at a time as they are standardised, and what threads keep
     return workers * (4 * states + KEPT * min(states, 2**24)), 4 * layers * rows**2 + workers * 3 * 8 * rows**2
 

@@ -1,5 +1,6 @@
 """The states that a hybrid reward can be fitted on; others are refused, by the first pair that is wrong."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,3 +36,13 @@ def require_pairs(chosen: Tensor, rejected: Tensor) -> None:
             raise UserError(f"{name} states", which, "leave it out, or read the states in float32")
     if torch.equal(chosen, rejected):
         raise UserError("chosen and rejected", "they are the same states", "give those of two answers to a prompt")
+
+
+def require_prompts(prompts: Sequence[int], pairs: int) -> Tensor:
+    """The numbers of the pairs' prompts, if they can be dealt into folds."""
+    numbers = torch.as_tensor(prompts)
+    if numbers.shape != (pairs,) or numbers.is_floating_point():
+        raise UserError("prompts", f"they are not {pairs} whole numbers", "give one for each pair, or none at all")
+    if (count := len(numbers.unique())) < FOLDS:
+        raise UserError("prompts", f"{count} are too few", f"give pairs of {FOLDS} prompts or more")
+    return numbers

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alignment.maths.hybrid import GATES, Head, gate_weights, hybrid_score, vote_shape
 from alignment.models.fit_heads import fit_heads
-from alignment.models.fitting_states import require_pairs, require_tensor
+from alignment.models.fitting_states import require_pairs, require_prompts, require_tensor
 from alignment.runs.artifacts import atomic_file, write_json
 from alignment.types import Gate, Message, Pooling, UserError
 
@@ -155,9 +155,14 @@ class HybridReward(nn.Module):
         seed: int = 0,
         margin: float = 1.0,
         pooling: Pooling = "endpoint",
+        prompts: Sequence[int] | None = None,
     ) -> "HybridReward":
-        """Fits probes and gate to states (pair, layer, width). The seed deals the pairs into folds, nothing else."""
-        return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling)[gate]
+        """Fits probes and gate to states (pair, layer, width). The seed deals the pairs into folds, nothing else.
+
+        prompts: a number for each pair's prompt. Give them where a prompt has several pairs: these share answers, and
+        must share a fold, or what is chosen on held-out pairs is chosen on answers that were fitted.
+        """
+        return cls.fit_gates(chosen, rejected, [gate], seed, margin, pooling, prompts)[gate]
 
     @classmethod
     def fit_gates(
@@ -168,6 +173,7 @@ class HybridReward(nn.Module):
         seed: int = 0,
         margin: float = 1.0,
         pooling: Pooling = "endpoint",
+        prompts: Sequence[int] | None = None,
     ) -> dict[Gate, "HybridReward"]:
         """One reward per gate, from the same probes and folds: what they have in common is computed once."""
         require_pairs(chosen, rejected)
@@ -176,7 +182,8 @@ class HybridReward(nn.Module):
                 raise UserError(name, f"{value!r} is not a choice", f"choose one of {', '.join(choices)}")
         if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < float("inf"):
             raise UserError("margin", f"{margin!r} is no number of at least 0", "give one, as 1.0")
-        fitted = fit_heads(chosen, rejected, gates, seed, float(margin))
+        numbers = None if prompts is None else require_prompts(prompts, len(chosen))
+        fitted = fit_heads(chosen, rejected, gates, seed, float(margin), numbers)
         rewards: dict[Gate, HybridReward] = {}
         for gate, of_gate in fitted.gates.items():
             alpha, capped = of_gate.temperature

@@ -12,6 +12,7 @@ MARGINS: dict[Margins, str] = {
     "none": "",
     "legend": "Legend's",
     "constant": "the mean size of Legend's for every pair",
+    "random": "drawn evenly between the smallest and the largest of Legend's",
     "shuffled": "Legend's, dealt to other pairs",
 }
 COMPARED = {

@@ -96,12 +96,12 @@ def ready_path(source: ModelSource) -> str:
     return str(LANGUAGE_MODEL) if source.path == "world" else source.path
 
 
-def layers_of(source: ModelSource) -> int:
-    """How many layers a model has, by its configuration alone."""
+def shape_of(source: ModelSource) -> tuple[int, int]:
+    """How many layers a model has, and how wide its states are, by its configuration alone."""
     from transformers import AutoConfig  # here, since this module is imported before anything is loaded
 
-    config = AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
-    return config.get_text_config().num_hidden_layers
+    config = AutoConfig.from_pretrained(ready_path(source), revision=source.revision).get_text_config()
+    return config.num_hidden_layers, config.hidden_size
 
 
 def require_weights(source: ModelSource, key: str) -> None:

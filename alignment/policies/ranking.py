@@ -1,4 +1,4 @@
-"""What the policy's samples are ranked by: the hybrid reward, a reward model, or the world's oracle."""
+"""What the policy's samples are ranked by: the hybrid reward, a reward model, the world's oracle, or their length."""
 
 from pathlib import Path
 
@@ -12,15 +12,16 @@ from alignment.sampling.candidates import (
     Scored,
     hybrid_scorer,
     judge_scores,
+    length_scores,
     reward_model_scorer,
     score_answers,
 )
 from alignment.sampling.generate import Sample
-from alignment.types import Scorer
+from alignment.types import Picker
 
 
 def score_samples(
-    scorer: Scorer, job: Job, loaded: Loaded, questions: list[Question], samples: list[list[Sample]], folder: Path
+    scorer: Picker, job: Job, loaded: Loaded, questions: list[Question], samples: list[list[Sample]], folder: Path
 ) -> Scored:
     """The scores of every question's samples. folder: finished batches are kept there.
 
@@ -29,6 +30,8 @@ def score_samples(
     cfg = job.cfg
     if scorer == "judge":
         return Scored(judge_scores(questions, samples), [])
+    if scorer in ("shortest", "longest"):
+        return Scored(length_scores(samples, 1 if scorer == "longest" else -1), [])
     if scorer == "hybrid":
         score = hybrid_scorer(loaded, HybridReward.load(job.run.hybrid_reward))
     else:

@@ -68,7 +68,7 @@ def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
         if annotation["gap"] is not None and (correlation := annotation[f"spearman_{annotation['gap']}"]) is not None:
             figures[f"Spearman with {annotation['gap']}"] = number(correlation, "z.2f"), annotation["gaps"]
     models = report.get("reward_model", {})
-    for kind in (kind for kind in models if kind != "gain"):
+    for kind in (kind for kind in models if kind not in ("gain", "over")):
         accuracy = models[kind]["accuracy"]
         figures[f"RM, {kind}: % right"] = percent(accuracy), accuracy["n"]
     for kind, by_group in models.get("gain", {}).items():
@@ -86,9 +86,21 @@ def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
         best = by_count[most]
         summary = {"mean": best["toxic_rate"], "ci95": best["ci95"]["toxic_rate"]}
         figures[f"best of {most} by {scorer}: toxic, %"] = percent(summary), best["prompts"]["toxic_rate"]
+    for one in _last_picks(report.get("best_samples", {}).get("numbers", [])):
+        name = (
+            f"best of {one['n']} by {one['scorer']}: {METRICS[one['metric']].heading} on {one['set']} by {one['judge']}"
+        )
+        figures[f"{name}, %"] = percent({"mean": one["value"], "ci95": one["interval"]}), one["prompts"]
     if run.scorecard.exists() and "policy" not in report:
         figures |= _of_card(artifacts.read_json(run.scorecard))
     return figures
+
+
+def _last_picks(numbers: list[dict]) -> list[dict]:
+    """The rates that pictures have, of the best of the most samples, without those of one at random."""
+    shown = [one for one in numbers if METRICS[one["metric"]].heading and one["value"] is not None and one["n"] > 1]
+    most = max((one["n"] for one in shown), default=0)
+    return [one for one in shown if one["n"] == most]
 
 
 def _over_sets(rates: list[dict]) -> dict:

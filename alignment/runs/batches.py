@@ -30,29 +30,37 @@ class Finished:
 
 
 def compute_in_batches(
-    folder: Path, what: str, sizes: list[int], budget: int, compute: Callable[[list[int]], Pending], ranks: Ranks
+    folder: Path,
+    what: str,
+    sizes: list[int],
+    budget: int,
+    compute: Callable[[list[int]], Pending | bytes],
+    ranks: Ranks,
 ) -> Finished:
     """Computes the batches that are missing; returns when all ranks are done. If a rank is asked to stop, all stop
     after their batch.
 
-    While a device computes a batch, the host writes the one before.
+    While a device computes a batch, the host writes the one before. What is there as bytes already is written at once.
     """
     batches = plan_batches(sizes, budget)
-    unwritten: tuple[int, Pending] | None = None
+    unwritten: tuple[int, Pending | bytes] | None = None
     for number in ranks.dealt(len(batches), what):
         if not _intact(_path(folder, number)):
             pending = compute(batches[number])
             if unwritten is not None:
                 _write(folder, *unwritten)
             unwritten = (number, pending)
+            if isinstance(pending, bytes):
+                _write(folder, *unwritten)
+                unwritten = None
     if unwritten is not None:
         _write(folder, *unwritten)
     ranks.stop_if_asked(what)
     return Finished(folder, batches)
 
 
-def _write(folder: Path, number: int, pending: Pending) -> None:
-    content = pending()
+def _write(folder: Path, number: int, pending: Pending | bytes) -> None:
+    content = pending if isinstance(pending, bytes) else pending()
     with atomic_file(_path(folder, number)) as file:
         file.write_bytes(hashlib.sha256(content).digest() + content)
 

@@ -31,6 +31,10 @@ class RunDir:
     # inspect
     inspection = _at("inspect/inspection.json")  # columns, lengths, repetitions, contradictions, overlap, some rows
 
+    # read_states
+    states = _at("read_states/states.safetensors")  # as models/kept_states.py reads them; none where none are kept
+    states_record = _at("read_states/states.json")  # what they were read of, how many they are, or why there are none
+
     # induce
     induced = _at("induce/induced.parquet")  # the contrastive set: id, prompt, positive, negative
 
@@ -48,6 +52,10 @@ class RunDir:
     hybrid_reward = _at("fit_reward/reward")  # as HybridReward.load reads it
     fitted_pairs = _at("fit_reward/pairs.parquet")  # the pairs it was fitted on; gap and gamma by fits without each
     hybrid_report = _at("fit_reward/hybrid.json")  # gates, layers and confidences on pairs kept from training
+
+    # cross_validate
+    fold_scores = _at("cross_validate/scores.parquet")  # of every pair: fold, prompt, answers, scores by every scorer
+    cross_validation = _at("cross_validate/cross_validation.json")  # how good every scorer is on other prompts' pairs
 
     # build_pairs
     sampled = _at(".sampled")  # the answers as they were sampled, kept for another scorer of them
@@ -68,6 +76,7 @@ class RunDir:
     best_of_n = _at("best_of_n/best_of_n.json")  # scorer -> n -> rates, with their intervals over prompts
     # set, id, harmful, prompt, sample, text, finished, the oracle's verdict, and the score of every scorer
     best_of_n_samples = _at("best_of_n/samples.parquet")
+    best_of_n_verdicts = _at("best_of_n/verdicts.parquet")  # of data other than the world's: each judge's, by sample
 
     # judge
     judged = _at("judge/judged.json")  # of every judge: its record, its verdicts counted, other counts, its health

@@ -207,6 +207,11 @@ def judge_scores(questions: Sequence[Question], samples: Sequence[Sequence[Sampl
     return scores
 
 
+def length_scores(samples: Sequence[Sequence[Sample]], sign: int) -> list[np.ndarray]:
+    """Scores by the number of words: the simplest baseline. sign: 1 where the longest is the best, -1 the shortest."""
+    return [np.array([float(sign * len(sample.text.split())) for sample in own]) for own in samples]
+
+
 def usable(sample: Sample, unfinished: bool) -> bool:
     """Has the sample a text, and did it come to an end? unfinished: samples that were cut off are usable, too."""
     return bool(sample.text) and (sample.finished or unfinished)

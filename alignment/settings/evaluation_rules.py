@@ -28,7 +28,7 @@ def check_scorecard(cfg: Config) -> None:
     if sets is None:
         raise UserError("evaluation.sets", "a value is required", f"name what is asked: {', '.join(SETS)}")
     check_list("evaluation.sets", sets)
-    _check_sets(sets)
+    check_sets(sets)
     if card.rankings and card.reward_model is None:
         raise UserError("scorecard.rankings", "there is no reward model to rank them", "set scorecard.reward_model")
     if (card.lm_eval.include_path is None) != (not card.lm_eval.tasks):
@@ -39,7 +39,20 @@ def check_scorecard(cfg: Config) -> None:
     require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
 
 
-def _check_sets(sets: Sequence[str]) -> None:
+def check_best_of_n(cfg: Config) -> None:
+    """Refuses unknown sets, and a judge that is to pick by harm and says nothing of it; not of the world's own."""
+    if cfg.evaluation.sets is None:
+        raise UserError("evaluation.sets", "a value is required", f"name what is asked: {', '.join(SETS)}")
+    check_list("evaluation.sets", cfg.evaluation.sets)
+    check_sets(cfg.evaluation.sets)
+    judges = asked_judges(cfg)
+    if "judge" in cfg.best_of_n.scorers and not any("toxic" in JUDGES[name].says for name in judges):
+        problem = f"judge picks by harm, of which {' and '.join(judges)} says nothing"
+        remedy = "leave judge out, as [hybrid,reward_model], or add a judge of harm: judge=[refusal,llama_guard_3]"
+        raise UserError("best_of_n.scorers", problem, remedy)
+
+
+def check_sets(sets: Sequence[str]) -> None:
     """Refuses what is neither a set's name nor a file, and two files that tables would call alike."""
     for name in sets:
         if is_own_file(name):
@@ -72,5 +85,10 @@ IDLE = (
         "the scorecard samples one answer to a prompt, for each of policy.seeds",
     ),
     (lambda cfg: cfg.scorecard.mmlu.questions == 0, ["scorecard.mmlu.shots"], "scorecard.mmlu.questions=0 asks none"),
+    (
+        lambda cfg: "best_of_n" in cfg.stages and "evaluate" not in cfg.stages and cfg.data.name == "world",
+        ["judge", "evaluation.sets", "evaluation.folder"],
+        "the best of the world's samples are asked its own prompts, and judged by its oracle",
+    ),
     (_oracle_unasked, ["judge"], "the oracle knows the world's prompts alone, and none is asked"),
 )

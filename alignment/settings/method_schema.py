@@ -87,7 +87,11 @@ class Contrast:
     positive: str = one_of(types.ContrastAnswer)
     negative: str = one_of(types.ContrastAnswer)
     refusal: str
+    refusals: str | None
+    system_prompt: str
     max_new_tokens: int = at_least(1)
+    match_length: bool
+    labelled: str | None
     file: str | None
 
 
@@ -106,6 +110,7 @@ class Annotator:
     contrast: Contrast
     direction: str = one_of(types.DirectionKind)
     layer: Any
+    labels: int | None = at_least(10)
     pooling: str = one_of(types.Pooling)
     prompt: str = one_of(types.PromptFormat)
     joiner_induced: str
@@ -145,6 +150,7 @@ class Trainer(Training):
 
     learning_rate: float = between(0, 1)
     center_rewards_coefficient: float | None
+    upper_blocks: int | None = at_least(1)
 
 
 @dataclass
@@ -163,6 +169,8 @@ class Policy(Training):
 class RewardModel:
     margins: list[str]
     seeds: list[int]
+    control_seeds: int | None = at_least(1)
+    transfer: list[str]
 
 
 @dataclass
@@ -207,8 +215,14 @@ class Reward:
     pooling: str = one_of(types.Pooling)
     margin: float = between(0, 10)
     pairs: int = at_least(20)
+    folds: int = between(2, 100)
     max_length: int = at_least(8)
     batch_tokens: int = at_least(1)
+
+
+@dataclass
+class States:
+    keep: str = one_of(types.KeepStates)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
 from alignment.stages import STAGES, trained_with
 from alignment.trainers.unread_confidence import unread
-from alignment.types import Scorer, Tracking, Unfinished, UserError
+from alignment.types import LayerChoice, Picker, Tracking, Unfinished, UserError
 from alignment.world.preferences import NOISE
 
 
@@ -85,14 +85,19 @@ def _check_thinking(cfg: Config) -> None:
 
 def _check_annotator(cfg: Config) -> None:
     annotator, contrast, binning = cfg.annotator, cfg.annotator.contrast, cfg.annotator.binning
-    if annotator.layer not in ("auto", "last") and not (type(annotator.layer) is int and annotator.layer >= 1):
-        raise UserError("annotator.layer", f"{annotator.layer!r} is not a layer", "give auto, last, or a number from 1")
-    if annotator.direction == "random" and annotator.layer == "auto":
-        why = "auto picks the layer by the induced pairs, which a random direction ignores"
+    chosen = annotator.layer in get_args(LayerChoice)
+    if not chosen and annotator.layer != "last" and not (type(annotator.layer) is int and annotator.layer >= 1):
+        choices = f"give {', '.join(get_args(LayerChoice))}, last, or a number from 1"
+        raise UserError("annotator.layer", f"{annotator.layer!r} is not a layer", choices)
+    if annotator.labels is not None and annotator.direction not in ("smv", "discriminant"):
+        why = f"labels choose among directions of induced pairs, and direction={annotator.direction} is none"
+        _no_effect("annotator.labels", why, "direction=smv or discriminant")
+    if annotator.direction == "random" and chosen:
+        why = f"{annotator.layer} picks the layer by the induced pairs, which a random direction ignores"
         _no_effect("annotator.layer", why, "a layer")
     if annotator.direction in ("distance", "cosine"):
-        if annotator.layer == "auto":
-            why = f"auto picks it for a standard margin vector (SMV), and direction={annotator.direction} has none"
+        if chosen:
+            why = f"{annotator.layer} picks it for a vector, and direction={annotator.direction} has none"
             _no_effect("annotator.layer", why, "a layer")
         if binning.negative != "bin":
             why = f"margins of direction={annotator.direction} are never negative"
@@ -110,13 +115,23 @@ def _check_annotator(cfg: Config) -> None:
         _no_effect("annotator.joiner_induced and joiner_pairs", why, "annotator.prompt=alpaca")
     if not contrast.refusal.strip():
         raise UserError("annotator.contrast.refusal", "it is empty", "give the text of a refusal")
-    if contrast.file is None and contrast.positive == contrast.negative:
-        problem = "positive and negative are the same"
-        raise UserError("annotator.contrast", problem, "make one refusal, the other generated")
+    if contrast.file is not None and contrast.labelled is not None:
+        raise UserError("annotator.contrast.labelled", "contrast.file is set, too", "leave one of the two out")
+    if contrast.file is None and contrast.labelled is None:
+        sides = (contrast.positive, contrast.negative)
+        if sides[0] == sides[1]:
+            problem = "positive and negative are the same"
+            raise UserError("annotator.contrast", problem, "make one refusal, the other generated")
+        if set(sides) == {"refusal", "refusals"}:
+            raise UserError(
+                "annotator.contrast", "both sides are refusals", "make one of them generated or safe_prompt"
+            )
+        if "safe_prompt" in sides and not contrast.system_prompt.strip():
+            raise UserError("annotator.contrast.system_prompt", "it is empty", "say what a safe answer is")
 
 
 def _check_samples(cfg: Config) -> None:
-    best, choices = cfg.best_of_n, get_args(Scorer)
+    best, choices = cfg.best_of_n, get_args(Picker)
     check_list("best_of_n.counts", best.counts)
     check_list("best_of_n.scorers", best.scorers)
     if min(best.counts) < 1:
@@ -126,7 +141,7 @@ def _check_samples(cfg: Config) -> None:
             raise UserError("best_of_n.scorers", f"{scorer!r} is not a choice", f"choose from {', '.join(choices)}")
     if cfg.data.name != "world":
         if "best_of_n" in cfg.stages:
-            raise UserError("stages", "best_of_n needs a judge, and only the world has one yet", "use data=world")
+            evaluation_rules.check_best_of_n(cfg)
         if cfg.build_pairs.scorer == "judge" and "build_pairs" in cfg.stages:
             raise UserError("build_pairs.scorer", "only the world has a judge yet", "use hybrid or reward_model")
     if (unfinished := cfg.build_pairs.unfinished) not in get_args(Unfinished):
@@ -142,6 +157,12 @@ def _check_samples(cfg: Config) -> None:
     if "build_pairs" in cfg.stages and cfg.sampling.n < 2:
         raise UserError("sampling.n", f"{cfg.sampling.n} sample makes no pair", "give 2 or more")
 
+
+def _sides(cfg: Config) -> tuple[str, str]:
+    return cfg.annotator.contrast.positive, cfg.annotator.contrast.negative
+
+
+INDUCED = ("questions", "positive", "negative", "refusal", "refusals", "system_prompt")  # keys of what is induced
 
 # When which keys have no effect, and why. Only keys that the command line sets are refused.
 IDLE = (
@@ -160,8 +181,23 @@ IDLE = (
     ),
     (
         lambda cfg: cfg.annotator.contrast.file is not None,
-        [f"annotator.contrast.{key}" for key in ("questions", "count", "positive", "negative", "refusal")],
+        [f"annotator.contrast.{key}" for key in (*INDUCED, "count")],
         "the contrastive set comes from annotator.contrast.file",
+    ),
+    (
+        lambda cfg: cfg.annotator.contrast.labelled is not None,
+        [f"annotator.contrast.{key}" for key in (*INDUCED, "max_new_tokens")],
+        "the contrastive set is of labelled answers (annotator.contrast.labelled)",
+    ),
+    (
+        lambda cfg: "refusals" not in _sides(cfg),
+        ["annotator.contrast.refusals"],
+        "neither side of annotator.contrast is refusals",
+    ),
+    (
+        lambda cfg: "safe_prompt" not in _sides(cfg),
+        ["annotator.contrast.system_prompt"],
+        "neither side of annotator.contrast is safe_prompt",
     ),
     (
         lambda cfg: cfg.annotator.binning.method in ("quartile", "none"),

@@ -81,6 +81,7 @@ class Config:
     trainer: method_schema.Trainer
     lora: Any
     reward: method_schema.Reward
+    states: method_schema.States
     sampling: method_schema.Sampling
     build_pairs: method_schema.BuildPairs
     best_of_n: method_schema.BestOfN

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from alignment.data.preference_sets import SETS
 from alignment.policies.systems import SYSTEMS
 from alignment.settings.method_schema import Training
 from alignment.settings.schema import Config
@@ -15,6 +16,7 @@ def check_trainings(cfg: Config) -> None:
     if set(trained_with("trainer")) & set(cfg.stages):
         _check_training(cfg.trainer, "trainer")
         _check_reward_models(cfg)
+        _check_upper_blocks(cfg)
     if {*trained_with("policy"), "evaluate"} & set(cfg.stages):
         _check_policies(cfg)
         _check_training(cfg.policy, "policy")
@@ -33,6 +35,21 @@ def _check_training(training: Training, group: str) -> None:
         raise UserError(f"{group}.max_steps", f"{steps} is out of range", "give 1 or more, or -1 for epochs")
 
 
+def _check_upper_blocks(cfg: Config) -> None:
+    """Upper blocks train on states of frozen ones, which are whole and the same for all ranks and trainings."""
+    if cfg.trainer.upper_blocks is None:
+        return
+    layout = cfg.launch.get("layout", cfg.launch.name)
+    for key, problem, remedy in (
+        ("lora", f"{cfg.lora.name} adapts all blocks" if cfg.lora.name != "none" else "", "lora=none"),
+        ("launch", f"{layout} splits a model's weights" if layout not in ("inline", "ddp") else "", "inline or ddp"),
+        ("trainer.activation_checkpointing", "it is on" if cfg.trainer.activation_checkpointing else "", "false"),
+    ):
+        if problem:
+            reason = f"{problem}, and trainer.upper_blocks={cfg.trainer.upper_blocks} trains some blocks alone"
+            raise UserError(key, reason, f"choose {remedy}, or leave trainer.upper_blocks out")
+
+
 def _check_lists(group: str, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in keys:
         check_list(f"{group}.{key}", settings[key])
@@ -47,6 +64,17 @@ def _check_reward_models(cfg: Config) -> None:
             choose = f"list some of {', '.join(choices)}"
             raise UserError("reward_model.margins", f"{margins!r} is not a choice", choose)
     _check_lists("reward_model", cfg.reward_model, ("margins", "seeds"))
+    few, seeds = cfg.reward_model.control_seeds, len(cfg.reward_model.seeds)
+    if few is not None and few > seeds:
+        raise UserError("reward_model.control_seeds", f"{few} of {seeds} seeds", "give 1 or more of them, or null")
+    if transfer := list(cfg.reward_model.transfer):
+        check_list("reward_model.transfer", transfer)
+        if unknown := [name for name in transfer if name not in SETS or name == "file"]:
+            problem, remedy = f"there is no set {unknown[0]!r}", f"name some of {', '.join(set(SETS) - {'file'})}"
+            raise UserError("reward_model.transfer", problem, remedy)
+        if cfg.model.name == "world":
+            problem = "the world's model knows no words but the world's"
+            raise UserError("reward_model.transfer", problem, "leave it out, or use another model")
 
 
 def _check_policies(cfg: Config) -> None:

@@ -7,14 +7,16 @@ A stage module has one public function, run(job): it reads files of the run, com
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from omegaconf import DictConfig
 
 from alignment.inputs.fingerprints import FINGERPRINTS
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
+from alignment.runs.run_files import RunDir
 
-Estimate = Literal["induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
+Estimate = Literal["read_states", "induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,17 @@ def trained_with(settings: str) -> tuple[str, ...]:
     return tuple(name for name, stage in STAGES.items() if stage.trains and stage.trains.settings == settings)
 
 
+def takes_states(cfg: DictConfig) -> list[str]:
+    """The stages of the run that take states from read_states."""
+    return [name for name in cfg.stages if STAGES[name].model and "read_states" in STAGES[name].reads_with(cfg)]
+
+
+def with_states(cfg: DictConfig, fit: bool) -> set[str]:
+    """read_states, if the run has it or has published it, and its states fit: those at the end of whole answers."""
+    there = "read_states" in cfg.stages or RunDir(Path(cfg.run.dir)).states_record.exists()
+    return {"read_states"} if fit and there else set()
+
+
 def _scored_with(*scorers: str) -> set[str]:
     """The stages whose files these scorers are; the judge has none."""
     made_by = {"hybrid": "fit_reward", "reward_model": "train_rm"}
@@ -139,6 +152,8 @@ def _evaluated(cfg: DictConfig) -> set[str]:
 # How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
 MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "chat_template", "thinking"))
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
+REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
+CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -148,39 +163,50 @@ STAGES: dict[str, Stage] = {
         config=(*MODEL, "data"),
         inputs=("data",),  # of the model it takes the tokenizer alone
     ),
+    "read_states": Stage(
+        "the states of all answers, read once",
+        config=(*MODEL, "data", "states", "packing", "reward.max_length", "reward.batch_tokens"),
+        inputs=("model", "data"),
+        model=Infers("read_states", "reward.batch_tokens"),
+    ),
     "induce": Stage(
         "answers to contrastive questions, as the direction needs them",
-        config=(
-            *MODEL,
-            "data.name",
-            "data.seed",
-            "annotator.contrast",
-            "annotator.prompt",
-            "annotator.batch_tokens",
-            "evaluation.sets",
-        ),
+        config=(*MODEL, *CONTRAST, "annotator.batch_tokens", "evaluation.sets"),
         inputs=("model", "questions", "evaluation prompts"),
         model=Infers("induce", "annotator.batch_tokens", samples=True),
     ),
     "annotate": Stage(
         "direction, margins of all pairs, and how good they are",
         config=("seed", *MODEL, "data", "annotator", "packing"),
-        reads=("induce",),
+        reads=("read_states", "induce"),
         inputs=("model", "data"),
         model=Infers("annotate", "annotator.batch_tokens"),
+        only=lambda cfg: (
+            {"induce"} | with_states(cfg, cfg.annotator.pooling == "endpoint" and cfg.annotator.prompt == "chat")
+        ),
     ),
     "train_rm": Stage(
         "reward models with and without margins",
         config=("seed", *MODEL, "data", "reward_model", "trainer", "lora", "packing"),
         reads=("annotate",),
-        inputs=("model", "data"),
+        inputs=("model", "data", "transfer"),
         model=Trains("trainer"),
+    ),
+    "cross_validate": Stage(
+        "the reward on all pairs by folds, beside simpler scorers",
+        config=("seed", *MODEL, "data", *REWARD, "reward.folds", "packing"),
+        reads=("read_states",),
+        inputs=("model", "data"),
+        model=Infers("fit_reward", "reward.batch_tokens"),
+        only=lambda cfg: with_states(cfg, cfg.reward.pooling == "endpoint"),
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
-        config=("seed", *MODEL, "data", "reward", "packing"),
+        config=("seed", *MODEL, "data", *REWARD, "reward.pairs", "packing"),
+        reads=("read_states",),
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
+        only=lambda cfg: with_states(cfg, cfg.reward.pooling == "endpoint"),
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
@@ -252,18 +278,19 @@ STAGES: dict[str, Stage] = {
             "packing",
             "best_of_n",
             "evaluation.prompts",
+            "evaluation.sets",
+            "evaluation.folder",
+            "judge",
             "build_pairs.reward_model",
             "build_pairs.unfinished",
         ),
         reads=("train_rm", "fit_reward"),
-        inputs=("model", "data"),
+        inputs=("model", "data", "asked", "judges", "labels"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
         only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
     ),
     "judge": Stage(
-        "a verdict on every answer of a file",
-        config=("seed", "judge"),
-        inputs=("judges", "answers", "labels"),
+        "a verdict on every answer of a file", config=("seed", "judge"), inputs=("judges", "answers", "labels")
     ),
 }
 STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

@@ -1,11 +1,11 @@
 """Stage annotate: the direction from the induced pairs, the margin of every preference pair, and how good they are.
 
-Legend's direction is the SMV, the standard margin vector: the mean difference of the states of y+ and y-. A pair's raw
-margin is the difference of its answers' states projected on it; binned, that is the margin.
+Legend's direction is the SMV, the standard margin vector: the mean difference of the states of y+ and y-; a
+discriminant is the same, whitened. A pair's raw margin is the difference of its answers' states projected on it;
+binned, that is the margin.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -18,10 +18,12 @@ from alignment.data.same_prompts import prompt_text
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs, require_enough
 from alignment.maths.margins import Binning, fit_binning
-from alignment.maths.metrics import distribution, spearman
-from alignment.maths.statistics import bootstrap, rate_interval
-from alignment.models.annotator import Annotator, Direction, RawMargins
+from alignment.models.annotation_quality import gap_lines, paired_gain, quality, ranked_right
+from alignment.models.annotator import Annotator, Pair
 from alignment.models.devices import device
+from alignment.models.directions import DRAWN, Direction, SideStates, agreement_of_halves, direction_by_labels
+from alignment.models.kept_states import fitting_states
+from alignment.models.layer_zero import word_margins
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
@@ -29,7 +31,6 @@ from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
 from alignment.types import Scope, UserError
 
-MANY = 5000  # pairs whose intervals take longer to draw than they are worth
 IN_SCOPE: dict[Scope, tuple[bool | None, ...]] = {  # None: nobody said
     "harmful": (True, None), "harmless": (False, None), "all": (True, False, None),
 }  # fmt: skip
@@ -41,24 +42,26 @@ def run(job: Job) -> Rows:
     require_enough(cfg, job.run, train, heldout)
     induced = Loaded(artifacts.read_rows(job.run.induced))
     parts = {"train": train, "heldout": heldout}
-    loaded = load_backbone(model_source(cfg.model), device())
+    source = model_source(cfg.model)
+    loaded = load_backbone(source, device())
     max_length = min(settings.max_length, loaded.context or settings.max_length)
-    annotator = Annotator(loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, job.work, ranks)
+    kept = fitting_states(
+        job.run.states, source.fingerprint, loaded.model.dtype, settings.pooling, ranks.say, settings.prompt
+    )
+    annotator = Annotator(
+        loaded, settings.pooling, settings.prompt, max_length, settings.batch_tokens, job.work, ranks, kept=kept
+    )
     pairs = {
         name: part.readable(lambda row: annotator.render(row, ("chosen", "rejected"), settings.joiner_pairs))
         for name, part in parts.items()
     }
-    induced_pairs = induced.readable(
-        lambda row: annotator.render(row, ("positive", "negative"), settings.joiner_induced), "induced"
-    )
+    induced_pairs = _induced_pairs(job, annotator, induced)
     quarantined = train.quarantined + heldout.quarantined + induced.quarantined
     if len(induced_pairs) < 10 or len(pairs["train"]) < 10:
         few = f"{len(induced_pairs)} induced and {len(pairs['train'])} training pairs can be read"
         reason = next((row["reason"] for row in (*induced.quarantined, *quarantined)), "none")
         raise UserError("annotator", few, f"give 10 of each; set aside: {reason}")
     annotator = annotator.laid_out(Packing(**cfg.packing), [*induced_pairs, *pairs["train"], *pairs["heldout"]])
-    direction = annotator.direction(settings.direction, settings.layer, induced_pairs, cfg.seed)
-    raw_margins = {name: annotator.margins(name, pairs[name], direction) for name in parts}
     scopes = {
         name: np.array([row["harmful"] in IN_SCOPE[settings.scope] for row in part.rows], dtype=bool)
         for name, part in parts.items()
@@ -67,6 +70,17 @@ def run(job: Job) -> Rows:
         ranks.say(f"  no pair says whether its prompt is harmful: all count as {settings.scope}")
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
+    layers = annotator.layers(settings.layer, all_of_them=settings.labels is not None)
+    states = annotator.side_states("induced", induced_pairs, layers) if settings.direction in DRAWN else None
+    unlabelled = direction = annotator.direction(settings.direction, settings.layer, states, cfg.seed)
+    if settings.labels is not None:
+        drawn = _drawn(train, scopes["train"], settings.labels, cfg.seed)
+        labelled = annotator.side_states("labelled", [pairs["train"][i] for i in drawn], layers)
+        direction = direction_by_labels(states, labelled, settings.layer == "length_free")
+    raw_margins = {name: annotator.margins(name, pairs[name], direction, cfg.seed) for name in parts}
+    without = (
+        None if settings.labels is None else annotator.margins("unlabelled", pairs["heldout"], unlabelled, cfg.seed)
+    )
     binning = fit_binning(raw_margins["train"].raw[scopes["train"]], **OmegaConf.to_container(settings.binning))
     if ranks.main:
         for path, name in ((job.run.pairs, "train"), (job.run.heldout_pairs, "heldout")):
@@ -79,12 +93,58 @@ def run(job: Job) -> Rows:
             artifacts.write_rows(job.out / path.name, annotated, MARGIN_COLUMNS)
         _write_direction(job, direction)
         broken = loaded.format.broken
-        quality = {name: _quality(parts[name].rows, raw_margins[name], scopes[name], binning) for name in parts}
-        calibration = {**_described(direction, binning, induced), "texts_with_markers": broken, **quality}
+        lines = gap_lines(train.rows, raw_margins["train"].raw, scopes["train"])
+        calibration = {**_described(direction, binning, induced), "texts_with_markers": broken}
+        calibration["halves"] = _halves(direction, states, cfg.seed)
+        for name, part in parts.items():
+            words = word_margins(loaded.model, induced_pairs, pairs[name])
+            calibration[name] = quality(part.rows, raw_margins[name], words, scopes[name], binning, lines)
+        if without is not None:
+            raw, scope = raw_margins["heldout"].raw, scopes["heldout"]
+            right = ranked_right(heldout.rows, without.raw, scope)
+            gain = paired_gain(heldout.rows, raw, without.raw, scope)
+            named = {**_named(unlabelled), "ranked_right": right}
+            calibration["labels"] = {"pairs": len(drawn), "without": named, "gain": gain}
         artifacts.write_json(job.out / job.run.calibration.name, calibration)
         if broken:
             ranks.say(f"  {broken} texts held a special token or role marker of the model: broken up by a space")
     return job.set_aside(quarantined, train.read + heldout.read + induced.read)
+
+
+def _induced_pairs(job: Job, annotator: Annotator, induced: Loaded) -> list[Pair]:
+    """The induced pairs as the model reads them: whole, or cut to equal length."""
+    settings = job.cfg.annotator
+    matched, cut = settings.contrast.match_length, []
+
+    def read(row: dict) -> Pair:
+        pair = annotator.render(row, ("positive", "negative"), settings.joiner_induced)
+        if not matched:
+            return pair
+        equal = annotator.equally_long(pair)
+        cut.append([len(answer.ids) - answer.prompt_length for answer in (equal[0], *pair)])
+        return equal
+
+    pairs = induced.readable(read, "induced")
+    if cut:
+        tokens, positive, negative = np.array(cut).T
+        longer = f"y+ was the longer one in {(positive > negative).sum()} of {len(cut)} pairs"
+        job.ranks.say(
+            f"  induced answers are read at equal length, {np.median(tokens):.0f} tokens in the median: {longer}"
+        )
+    return pairs
+
+
+def _drawn(train: Loaded, scope: np.ndarray, count: int, seed: int) -> list[int]:
+    """The numbers of so many training pairs in scope, drawn by the seed, each of another prompt."""
+    drawn: dict[str, int] = {}
+    for number in np.random.default_rng(seed).permutation(np.flatnonzero(scope)).tolist():
+        if len(drawn) == count:
+            break
+        drawn.setdefault(prompt_text(train.rows[number]["prompt"]), number)
+    if len(drawn) < count:
+        problem = f"{count} labelled pairs are more than the {len(drawn)} prompts of the training pairs in scope"
+        raise UserError("annotator.labels", problem, f"give at most {len(drawn)}")
+    return list(drawn.values())
 
 
 def _write_direction(job: Job, direction: Direction) -> None:
@@ -97,90 +157,26 @@ def _write_direction(job: Job, direction: Direction) -> None:
     (job.out / job.run.direction.name).write_bytes(content)
 
 
-# ---- how good the margins are ---------------------------------------------------------------------------------------
+def _named(direction: Direction) -> dict:
+    return {"direction": direction.kind, "layer": direction.layer, "shrinkage": direction.shrinkage}
+
+
+def _halves(direction: Direction, states: SideStates | None, seed: int) -> dict | None:
+    """How far directions from either half of the questions agree."""
+    cosines = None if states is None else agreement_of_halves(direction, states, seed)
+    if cosines is None:
+        return None
+    spread = {"mean": float(np.mean(cosines)), "range": [min(cosines), max(cosines)]}
+    return {"pairs": len(states.positive), "halvings": len(cosines), **spread}
 
 
 def _described(direction: Direction, binning: Binning, induced: Loaded) -> dict:
     separations = direction.separation_by_layer or {}
     unfinished = sum(not (row["positive_finished"] and row["negative_finished"]) for row in induced.rows)
     return {
-        "layer": direction.layer,
+        **_named(direction),
         "separation_by_layer": {str(layer): value for layer, value in separations.items()},
         "norm": None if direction.vector is None else float(direction.vector.norm()),
         "induced": {"pairs": len(induced.rows), "unfinished": unfinished},
         "binning": asdict(binning),
     }
-
-
-def _quality(rows: Sequence[dict], margins: RawMargins, scope: np.ndarray, binning: Binning) -> dict:
-    """Of one part of the data: distribution, signs, length, and agreement with the truth where it is known."""
-    inside, outside = margins.raw[scope], margins.raw[~scope]
-    return {
-        "pairs": len(rows),
-        "in_scope": len(inside),
-        "no_end": margins.no_end,
-        "truncated": margins.truncated,
-        "distribution": distribution(inside),
-        "length_correlation": spearman(inside, margins.length_difference[scope].astype(float)),
-        "ranked_right": _ranked_right(rows, margins.raw, scope),
-        "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
-        **{
-            kind: _agreement(rows, margins.raw, _gaps(rows, kind), scope, binning)
-            for kind in ("severity", "helpfulness", "given")
-        },
-    }
-
-
-def _ranked_right(rows: Sequence[dict], raw: np.ndarray, scope: np.ndarray) -> dict | None:
-    """The share of pairs whose margin has the label's sign, where a margin of 0 counts half; with its interval."""
-    if not scope.any():
-        return None
-    right = (raw[scope] > 0) + (raw[scope] == 0) / 2
-    return rate_interval(right, _prompts(rows, scope), np.random.default_rng(0)).summary
-
-
-def _prompts(rows: Sequence[dict], used: np.ndarray) -> np.ndarray:
-    """The number of each used row's prompt: pairs of one prompt are alike."""
-    prompts = [prompt_text(row["prompt"]) for row, is_used in zip(rows, used, strict=True) if is_used]
-    return np.unique(prompts, return_inverse=True)[1]
-
-
-def _correlation(raw: np.ndarray, gaps: np.ndarray, prompts: np.ndarray) -> list | None:
-    """The interval of a rank correlation over prompts drawn with replacement."""
-    draws = 1000 if len(prompts) < MANY else 100
-    random = np.random.default_rng(0)
-    found = bootstrap(lambda drawn: {"spearman": spearman(raw[drawn], gaps[drawn])}, prompts, random, draws)["spearman"]
-    return None if found is None or found.low is None else [found.low, found.high]
-
-
-def _agreement(
-    rows: Sequence[dict], raw: np.ndarray, gaps: np.ndarray, scope: np.ndarray, binning: Binning
-) -> dict | None:
-    """Rank correlation with the true gaps: signed, binned, and of the sizes alone (how big, not which way)."""
-    known = scope & ~np.isnan(gaps)
-    if not known.any():
-        return None
-    raw, gaps = raw[known], gaps[known]
-    return {
-        "pairs": len(raw),
-        "spearman": spearman(raw, gaps),
-        "spearman_ci95": _correlation(raw, gaps, _prompts(rows, known)),
-        "spearman_binned": spearman(binning(raw), gaps),
-        "spearman_size": spearman(abs(raw), abs(gaps)),
-    }
-
-
-def _gaps(rows: Sequence[dict], kind: str) -> np.ndarray:
-    """How much better chosen truly is, signed; NaN where that isn't known or doesn't matter for the prompt.
-
-    Severity doesn't matter for harmless prompts, nor helpfulness for harmful ones.
-    """
-    if kind == "given":
-        return np.array([np.nan if row["given_margin"] is None else row["given_margin"] for row in rows], dtype=float)
-    sign, without = (-1, False) if kind == "severity" else (1, True)
-    gaps = np.full(len(rows), np.nan)
-    for i, row in enumerate(rows):
-        chosen, rejected = row[f"chosen_{kind}"], row[f"rejected_{kind}"]
-        if chosen is not None and rejected is not None and row["harmful"] is not without:
-            gaps[i] = sign * (chosen - rejected)
-    return gaps

@@ -17,8 +17,8 @@ from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.gates import require_measured
-from alignment.evaluation.judging import asked_judges, calibrated, judged, judges_of, verdict_columns
-from alignment.evaluation.prompts import DATA, asks, heldout_prompts, prompts_of
+from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, judged, judges_of, verdict_columns
+from alignment.evaluation.prompts import all_prompts, asks, heldout_prompts
 from alignment.evaluation.vocabulary import measurable
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
@@ -49,10 +49,7 @@ ANSWER_COLUMNS = pa.schema(
 VERDICT_COLUMNS = pa.schema(
     [
         ("system", pa.string()), ("seed", pa.int64()), ("set", pa.string()), ("id", pa.string()),
-        ("asks", pa.string()), ("prompt_category", pa.string()), ("judge", pa.string()), ("verdict", pa.string()),
-        ("category", pa.string()), ("score", pa.float64()), ("reason", pa.string()), ("toxic", pa.bool_()),
-        ("refusal", pa.string()), ("severity", pa.int64()), ("helpfulness", pa.int64()), ("refused", pa.bool_()),
-        ("helpful", pa.bool_()), ("unparsed", pa.bool_()),
+        ("asks", pa.string()), ("prompt_category", pa.string()), *VERDICT_FIELDS,
     ]
 )  # fmt: skip
 NOT_OF_AN_ANSWER = ("name", "n", "batch_tokens")  # settings of sampling that don't say how one answer is drawn
@@ -103,22 +100,15 @@ def run(job: Job) -> Rows:
 
 
 def _prompts(job: Job) -> tuple[list[Asked], list[dict]]:
-    """All that is asked; and which rows of the sets can't be asked, and why."""
     cfg = job.cfg
     count, seed = cfg.evaluation.prompts, cfg.data.seed
-    asked: list[Asked] = []
-    set_aside: list[dict] = []
-    for name in cfg.evaluation.sets:
-        if name != DATA:
-            prompts, read = prompts_of(name, cfg.evaluation.folder, count, seed=seed)
-            set_aside += read.quarantined
-        elif cfg.data.name == "world":
-            prompts = evaluation_prompts(count, seed=seed)
-        else:
-            _, heldout = given_pairs(cfg, job.run, job.ranks)
-            prompts = heldout_prompts(heldout.rows, count, seed=seed)
-        asked += prompts
-    return asked, set_aside
+
+    def own() -> list[Asked]:
+        if cfg.data.name == "world":
+            return evaluation_prompts(count, seed=seed)
+        return heldout_prompts(given_pairs(cfg, job.run, job.ranks)[1].rows, count, seed=seed)
+
+    return all_prompts(cfg.evaluation.sets, cfg.evaluation.folder, count, seed, own)
 
 
 def _is_worlds(cfg: DictConfig, prompt: Asked) -> bool:

@@ -1,7 +1,8 @@
 """Stage induce: the contrastive set (x, y+, y-) that gives the direction its meaning.
 
 For Legend's safety direction the questions x are harmful, every y+ is the same refusal, and y- is what the annotating
-model itself answers greedily. Other questions, other sides or a file make any other contrast.
+model itself answers greedily. Other questions, other sides (refusals of many wordings, answers under a system prompt of
+safety), labelled answers or a file make any other contrast.
 """
 
 import json
@@ -10,10 +11,11 @@ from omegaconf import DictConfig
 
 from alignment.data import contrast as contrast_data
 from alignment.data.cells import BadRow
-from alignment.data.columns import CONTRAST_COLUMNS, Loaded, text_message
+from alignment.data.columns import CONTRAST_COLUMNS, LABELLED_COLUMNS, Loaded, text_message
+from alignment.data.labelled_contrast import labelled_pairs
 from alignment.data.same_prompts import turn_hashes
 from alignment.inputs.job import Job
-from alignment.inputs.pairs import ENOUGH, evaluated_on
+from alignment.inputs.pairs import ENOUGH, evaluated_on, given_pairs
 from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_language_model
@@ -23,34 +25,61 @@ from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
 from alignment.runs.ranks import Ranks
 from alignment.sampling.generate import generate_greedily
-from alignment.types import UserError
+from alignment.types import Message, UserError
 
 SIDES = ("positive", "negative")
+GENERATED = ("generated", "safe_prompt")  # sides that the model answers itself
 
 
 def run(job: Job) -> Rows:
     contrast = job.cfg.annotator.contrast
     if contrast.file is not None:
         pairs = contrast_data.ready_made(contrast.file)
+    elif contrast.labelled is not None:
+        folder = job.cfg.data.get("folder")
+        pairs = labelled_pairs(contrast.labelled, contrast.count, job.cfg.data.seed, folder, _asked(job))
     else:
-        data = job.cfg.data
-        pairs = contrast_data.questions(contrast.questions, contrast.count, seed=data.seed, folder=data.get("folder"))
-        _drop_evaluated(job.cfg, pairs)
-        answers = _generate(job, pairs)
-        for row, answer in zip(pairs.rows, answers, strict=True):
-            for side in SIDES:
-                generated = contrast[side] == "generated"
-                row[side] = text_message("assistant", answer["text"] if generated else contrast.refusal)
-                row[f"{side}_finished"] = answer["finished"] or not generated
+        pairs = _induced(job)
     _drop_empty(pairs)
     if len(pairs.rows) < 10:
         reason = pairs.quarantined[0]["reason"] if pairs.quarantined else "none"
         few = f"{len(pairs.rows)} usable answers"
         raise UserError("annotator.contrast", few, f"give 10 questions or more; set aside: {reason}")
-    _say_what_was_induced(pairs.rows, contrast.refusal, job.ranks)
+    _say_what_was_induced(pairs.rows, {contrast.refusal, *_refusals(contrast)}, job.ranks)
     if job.ranks.main:
-        artifacts.write_rows(job.out / job.run.induced.name, pairs.rows, CONTRAST_COLUMNS)
+        columns = CONTRAST_COLUMNS if contrast.labelled is None else LABELLED_COLUMNS
+        artifacts.write_rows(job.out / job.run.induced.name, pairs.rows, columns)
     return job.set_aside(pairs.quarantined, pairs.read)
+
+
+def _asked(job: Job) -> dict[str, set[int]]:
+    """The prompts that labelled answers must not be to: the run's own pairs', and those it evaluates on."""
+    pairs = [row["prompt"] for part in given_pairs(job.cfg, job.run, job.ranks) for row in part.rows]
+    own = set().union(*(turn_hashes(prompt) for prompt in pairs))
+    return {"the pairs that are annotated": own, **evaluated_on(job.cfg)}
+
+
+def _induced(job: Job) -> Loaded:
+    """The questions with both sides: answers of the model, a constant refusal, or refusal i mod n to question i."""
+    contrast, data = job.cfg.annotator.contrast, job.cfg.data
+    refusals = _refusals(contrast)
+    pairs = contrast_data.questions(contrast.questions, contrast.count, seed=data.seed, folder=data.get("folder"))
+    _drop_evaluated(job.cfg, pairs)
+    answers = _generate(job, pairs)
+    for number, row in enumerate(pairs.rows):
+        for side in SIDES:
+            kind = contrast[side]
+            if kind in GENERATED:
+                text, finished = answers[kind][number]["text"], answers[kind][number]["finished"]
+            else:
+                text = contrast.refusal if kind == "refusal" else refusals[number % len(refusals)]
+                finished = True
+            row[side], row[f"{side}_finished"] = text_message("assistant", text), finished
+    return pairs
+
+
+def _refusals(contrast: DictConfig) -> list[str]:
+    return contrast_data.refusals(contrast.refusals) if "refusals" in (contrast.positive, contrast.negative) else []
 
 
 def _drop_evaluated(cfg: DictConfig, questions: Loaded) -> None:
@@ -67,48 +96,67 @@ def _drop_evaluated(cfg: DictConfig, questions: Loaded) -> None:
         raise UserError("annotator.contrast.questions", problem, "give others, or evaluate on another set")
 
 
-def _generate(job: Job, questions: Loaded) -> list[dict]:
-    """One greedy answer to each question, in planned batches."""
+def _generate(job: Job, questions: Loaded) -> dict[str, list[dict]]:
+    """Of each kind of generated side, one greedy answer to each question, in planned batches."""
     settings = job.cfg.annotator
     limit = settings.contrast.max_new_tokens
     model = load_language_model(model_source(job.cfg.model), device())
-    prompts = _prompt_ids(questions, model, settings.prompt, limit)
+    kinds = [kind for side in SIDES if (kind := settings.contrast[side]) in GENERATED]
+    asked = _prompt_ids(questions, model, settings, kinds)
+    found: dict[str, list[dict]] = {}
+    for kind in kinds:
+        prompts = [ids[kind] for ids in asked]
 
-    def compute(batch: list[int]) -> Pending:
-        answers = [vars(sample) for sample in generate_greedily(model, [prompts[i] for i in batch], limit)]
-        return json.dumps(answers).encode
+        def compute(batch: list[int], prompts: list[list[int]] = prompts) -> Pending:
+            answers = [vars(sample) for sample in generate_greedily(model, [prompts[i] for i in batch], limit)]
+            return json.dumps(answers).encode
 
-    sizes = [len(ids) + limit for ids in prompts]
-    work = job.work / "batches"
-    batches = compute_in_batches(work, "inducing answers", sizes, settings.batch_tokens, compute, job.ranks)
-    answers: list[dict] = [{}] * len(prompts)
-    for batch, content in batches:
-        for i, answer in zip(batch, json.loads(content), strict=True):
-            answers[i] = answer
-    return answers
+        sizes = [len(ids) + limit for ids in prompts]
+        what = "inducing answers" if kind == "generated" else "inducing safe answers"
+        batches = compute_in_batches(job.work / kind, what, sizes, settings.batch_tokens, compute, job.ranks)
+        found[kind] = [{}] * len(prompts)
+        for batch, content in batches:
+            for i, answer in zip(batch, json.loads(content), strict=True):
+                found[kind][i] = answer
+    return found
 
 
-def _prompt_ids(questions: Loaded, model: LoadedModel, prompt: str, limit: int) -> list[list[int]]:
-    """The tokens of the questions that the model can read and answer; the others are set aside."""
+def _prompt_ids(
+    questions: Loaded, model: LoadedModel, settings: DictConfig, kinds: list[str]
+) -> list[dict[str, list[int]]]:
+    """The tokens of the questions that the model can read and answer, as each kind asks them; others are set aside."""
+    limit = settings.contrast.max_new_tokens
 
-    def read(row: dict) -> list[int]:
-        if prompt == "alpaca":
-            ids = model.tokenizer(model.format.alpaca_prompt(row["prompt"])).input_ids
+    def read(row: dict) -> dict[str, list[int]]:
+        return {kind: ids(_under(settings.contrast.system_prompt, row) if kind == "safe_prompt" else row["prompt"])
+                for kind in kinds}  # fmt: skip
+
+    def ids(prompt: list[Message]) -> list[int]:
+        if settings.prompt == "alpaca":
+            found = model.tokenizer(model.format.alpaca_prompt(prompt)).input_ids
         else:
-            ids = model.format.prompt_ids(row["prompt"])
-        if model.context is not None and len(ids) > max(model.context // 2, model.context - limit):
-            raise BadRow(f"its {len(ids)} tokens leave no room for an answer in a context of {model.context}")
-        return ids
+            found = model.format.prompt_ids(prompt)
+        if model.context is not None and len(found) > max(model.context // 2, model.context - limit):
+            raise BadRow(f"its {len(found)} tokens leave no room for an answer in a context of {model.context}")
+        return found
 
     return questions.readable(read, "questions")
 
 
-def _say_what_was_induced(rows: list[dict], refusal: str, ranks: Ranks) -> None:
+def _under(system_prompt: str, row: dict) -> list[Message]:
+    """The question under a system prompt, before what its own says, if it has one. The answer is read without it."""
+    first, *others = row["prompt"]
+    if first["role"] == "system":
+        return [{"role": "system", "content": f"{system_prompt}\n\n{first['content']}"}, *others]
+    return [*text_message("system", system_prompt), first, *others]
+
+
+def _say_what_was_induced(rows: list[dict], fixed: set[str], ranks: Ranks) -> None:
     """Shows one pair, since a direction means what its two sides differ in, and how many answers were cut off."""
     cut = sum(not (row["positive_finished"] and row["negative_finished"]) for row in rows)
     positive, negative = (" ".join(rows[0][side][0]["content"].split())[:70] for side in SIDES)
     ranks.say(f"  {len(rows)} pairs, {cut} with an answer cut off; the first: y+ {positive!r}, y- {negative!r}")
-    distinct = {row[side][0]["content"] for row in rows for side in SIDES} - {refusal}
+    distinct = {row[side][0]["content"] for row in rows for side in SIDES} - fixed
     if len(distinct) < len(rows) / 4:
         ranks.say(f"  only {len(distinct)} different generated answers: does this model answer such questions at all?")
 

@@ -9,18 +9,22 @@ from rich.table import Table
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
 from alignment.inputs.job import Job
+from alignment.maths.hybrid import GATES
 from alignment.reports.answer_samples import answer_samples
-from alignment.reports.best_samples import best_of_n_tables
+from alignment.reports.best_samples import best_of_n_markdown, best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
 from alignment.reports.judges import judge_tables
-from alignment.reports.margin_quality import annotation, annotation_table
+from alignment.reports.margin_quality import annotation, annotation_table, baselines_table
 from alignment.reports.pair_overview import inspection_tables
-from alignment.reports.pictures.policy_figures import draw_best_of_n, draw_grid, draw_rewards
+from alignment.reports.pictures.best_figure import draw_best_of_n, draw_best_samples
+from alignment.reports.pictures.fold_figures import draw_comparison
+from alignment.reports.pictures.policy_figures import draw_grid, draw_rewards
 from alignment.reports.pictures.reward_figures import draw_accuracy, draw_layers, draw_margins
 from alignment.reports.pictures.scorecard_figure import draw_card
 from alignment.reports.policies import grid_points, grid_table, policies, policy_tables, prompts_by_rate
 from alignment.reports.reward_models import reward_models, reward_tables
+from alignment.reports.scorer_comparison import comparison_tables
 from alignment.reports.tables import as_text
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
@@ -49,7 +53,7 @@ def run(job: Job) -> Rows:
     if _usable(job, "annotate"):
         calibration = artifacts.read_json(job.run.calibration)
         report["annotation"] = annotation(calibration)
-        tables.append(annotation_table(report["annotation"]))
+        tables += [annotation_table(report["annotation"]), baselines_table(report["annotation"])]
         known = next((kind for kind in ("severity", "helpfulness") if calibration["heldout"][kind]), None)
         draw_margins(artifacts.read_rows(job.run.heldout_pairs), known, calibration["binning"], out / "margins.png")
     if _usable(job, "train_rm"):
@@ -60,6 +64,10 @@ def run(job: Job) -> Rows:
         report["hybrid"] = hybrid(artifacts.read_json(job.run.hybrid_report))
         tables += hybrid_tables(report["hybrid"])
         draw_layers(report["hybrid"], out / "layers.png")
+    if _usable(job, "cross_validate"):
+        report["cross_validation"] = artifacts.read_json(job.run.cross_validation)
+        tables += comparison_tables(report["cross_validation"])
+        draw_comparison(report["cross_validation"], GATES, out / "cross_validation.png")
     trained = [stage for stage in trained_with("policy") if _usable(job, stage)]
     trainings = [training for stage in trained for training in artifacts.read_json(job.run.trainings(stage))]
     evaluated = _usable(job, "evaluate")
@@ -86,9 +94,13 @@ def run(job: Job) -> Rows:
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
     draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
     if _usable(job, "best_of_n"):
-        report["best_of_n"] = artifacts.read_json(job.run.best_of_n)["best_of_n"]
-        tables += best_of_n_tables(report["best_of_n"])
-        draw_best_of_n(report["best_of_n"], out / "best_of_n.png")
+        found = artifacts.read_json(job.run.best_of_n)
+        worlds = "best_of_n" in found  # the rates of its prompts, which are all of a kind
+        best = found["best_of_n"] if worlds else found
+        report["best_of_n" if worlds else "best_samples"] = best
+        tables += best_of_n_tables(best)
+        (out / "best_of_n.md").write_text(best_of_n_markdown(best), encoding="utf-8")
+        (draw_best_of_n if worlds else draw_best_samples)(best, out / "best_of_n.png")
     if _usable(job, "judge"):
         report["judge"] = artifacts.read_json(job.run.judged)
         tables += judge_tables(report["judge"])

@@ -5,11 +5,9 @@ only the margins differ. Then each scores the evaluation pairs it has never seen
 """
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +17,42 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from alignment.data.chat import Rendered
 from alignment.data.columns import text_message
-from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
+from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs
+from alignment.evaluation.reward_texts import RewardTexts
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs
-from alignment.maths.margins import compared_margins
+from alignment.inputs.transfer import transfer_pairs
+from alignment.maths.margins import compared_margins, kinds_by_seed
+from alignment.models.activations import layer_count
 from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
+from alignment.models.lower_states import StatesTable, read_lower_states
 from alignment.models.packing import Packing
-from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, trained_scores, with_adapters
+from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
+from alignment.models.upper_blocks import check_split, lower_part, upper_part
 from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
 from alignment.runs.ranks import Ranks
 from alignment.trainers.arguments import close_trackers, log_to, lora_config, quantized_on, shared_arguments
-from alignment.trainers.finishing import adapters_of, release, save_whole, weights_are_split
+from alignment.trainers.finishing import (
+    adapters_of,
+    release,
+    save_own,
+    save_whole,
+    scores_in_training,
+    weights_are_split,
+)
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.resuming import train
-from alignment.trainers.saved_weights import round_weights
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
-from alignment.types import StageFailed, UserError
+from alignment.types import StageFailed
 
 PARITY_PAIRS = 16  # whose scores are compared before and after the model is loaded back
+PARITY_PAIRS_OF_UPPER = 4  # likewise, beside trainings that are shorter than the whole model's passes over more of them
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,15 @@ class Trainings:
     job: Job
     pairs: list[dict]
     evaluation: dict[str, list[dict]]
+    states: StatesTable | None = None  # of the lower blocks, where upper ones alone are trained
+
+    def texts(self, loaded: Loaded) -> RewardTexts:
+        return RewardTexts.of(loaded, self.pairs, self.evaluation, self.job.cfg.trainer.max_length)
+
+    def trained_part(self, model: PreTrainedModel) -> PreTrainedModel:
+        """What of a model trains and is scored; it shares its weights with the model."""
+        blocks = self.job.cfg.trainer.upper_blocks
+        return model if self.states is None else upper_part(model, blocks, self.states.module())
 
     def name(self, variant: Variant) -> Path:
         """A model's folder, as it is named within the stage."""
@@ -75,11 +94,15 @@ class Trainings:
 
 def run(job: Job) -> Rows:
     settings, ranks = job.cfg.reward_model, job.ranks
-    trainings = Trainings(job, artifacts.read_rows(job.run.pairs), _evaluation_pairs(job))
-    variants = [Variant(margins, seed) for seed in settings.seeds for margins in settings.margins]
+    pairs = artifacts.read_rows(job.run.pairs)
+    trainings = Trainings(job, pairs, _evaluation_pairs(job) | transfer_pairs(job.cfg, pairs, ranks))
+    kinds = kinds_by_seed(settings.margins, settings.seeds, settings.control_seeds)
+    variants = [Variant(margins, seed) for margins, seed in kinds]
     if there := sum(trainings.done(variant).exists() for variant in variants):
         ranks.say(f"  {there} of {len(variants)} models are there from an earlier run")
     missing = ranks.from_main(lambda: [variant for variant in variants if trainings.is_missing(variant)])
+    if missing and job.cfg.trainer.upper_blocks is not None:
+        trainings = replace(trainings, states=_lower_states(trainings))
     _train(trainings, missing)
     scores: list[dict] = []
     summaries: dict[str, dict] = {}
@@ -104,6 +127,20 @@ def _evaluation_pairs(job: Job) -> dict[str, list[dict]]:
     if job.cfg.data.name == "world":
         return {name: part.rows for name, part in evaluation_pairs(job.cfg).items()}
     return {"heldout": artifacts.read_rows(job.run.heldout_pairs)}
+
+
+def _lower_states(trainings: Trainings) -> StatesTable:
+    """What the frozen lower blocks give for all texts, read once for all trainings."""
+    cfg, ranks, blocks = trainings.job.cfg, trainings.job.ranks, trainings.job.cfg.trainer.upper_blocks
+    loaded = load_reward_base(model_source(cfg.model), seed=0)
+    texts, model = trainings.texts(loaded), loaded.model.to(device())
+    ranks.say(f"  trained: the upper {blocks} of {layer_count(model)} blocks, on states of the others that are kept")
+    dtype = check_split(model, blocks, texts.probe(2), texts.padding)
+    lower, folder = lower_part(model, blocks), trainings.job.work / "lower_states"
+    table = read_lower_states(lower, texts.numbers, Packing(**cfg.packing), dtype, folder, ranks)
+    loaded.model = model = lower = None
+    free_memory()
+    return table
 
 
 # ---- several models -------------------------------------------------------------------------------------------------
@@ -138,16 +175,13 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
     loaded = load_reward_base(model_source(cfg.model), seed, quantized_on(cfg.lora))
     if cfg.run.tracking:
         log_to(job.run.logs, f"{margins}-seed-{seed}")
-    columns = _tokenized(loaded, pairs)
-    lengths = [max(map(len, both)) for both in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
-    limit, why = loaded.token_limit("trainer.max_length", cfg.trainer.max_length)
-    too_long = [i for i, length in enumerate(lengths) if length > limit]
-    if len(too_long) == len(pairs):
-        raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
+    texts = trainings.texts(loaded)
+    read = texts if trainings.states is None else texts.by_number()
+    columns, limit, too_long = read.columns(), texts.limit, texts.too_long
     if margins != "none":
         columns["margin"] = compared_margins(margins, np.array([row["margin"] for row in pairs]), seed).tolist()
     checkpoints = done.with_name(f"{done.name}.checkpoints")
-    trainer = _trainer(job, variant, loaded, columns, limit, checkpoints)
+    trainer = _trainer(job, variant, loaded, trainings.trained_part(loaded.model), columns, limit, checkpoints)
     if trainer.dropped_pairs != len(too_long):
         raise StageFailed("train_rm", f"TRL dropped {trainer.dropped_pairs} pairs, not {len(too_long)}", "report this")
     trainer.add_callback(progress)
@@ -162,23 +196,20 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
     if ranks.main:
         shutil.rmtree(unfinished, ignore_errors=True)
     ranks.wait()
-    evaluation, pad_id = whole_pairs(loaded, trainings.evaluation), loaded.tokenizer.pad_token_id
-    if not evaluation:
-        raise StageFailed("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
-    probe = [answer for pair in evaluation[:PARITY_PAIRS] for answer in pair.answers]
-    trained = _save(job, seed, trainer, loaded, probe, unfinished / "model")
+    count = PARITY_PAIRS if trainings.states is None else PARITY_PAIRS_OF_UPPER
+    trained = _save(trainings, seed, trainer, loaded, read.probe(count), unfinished / "model")
     model = load_reward_model(unfinished / "model", device())
-    if cut := sum(map(len, trainings.evaluation.values())) - len(evaluation):
+    if cut := sum(map(len, trainings.evaluation.values())) - len(texts.evaluation):
         ranks.say(f"  {cut} evaluation pairs are left out: they are longer than the model's context")
-    batches = done.with_name(f"{done.name}.scores")
-    scores = score_pairs(model, evaluation, Packing(**cfg.packing), pad_id, batches, ranks)
+    batches, packing = done.with_name(f"{done.name}.scores"), Packing(**cfg.packing)
+    scores = score_pairs(trainings.trained_part(model), read.evaluation, packing, texts.padding, batches, ranks)
     if ranks.main:
-        texts, template_texts = as_texts(loaded.format, evaluation[:PARITY_PAIRS])
-        others = None if texts == template_texts else template_texts
-        parity = check_parity(model, unfinished / "model", probe, texts, trained, others)
+        written, by_template = as_texts(loaded.format, texts.evaluation[:count])
+        others = None if written == by_template else by_template
+        parity = check_parity(model, unfinished / "model", texts.probe(count), written, trained, others)
         rows = [{**row, "margins": margins, "seed": seed} for row in scores]
         artifacts.write_rows(unfinished / job.run.reward_scores.name, rows, SCORE_COLUMNS)
-        left_out = {"pairs_too_long": too_long, "limit": why, "evaluation_pairs_too_long": cut}
+        left_out = {"pairs_too_long": too_long, "limit": texts.limited_by, "evaluation_pairs_too_long": cut}
         conversation = loaded.format.text(text_message("user", "A"), text_message("assistant", "B"))
         summary = {**learned, **left_out, "parity": parity, "conversation": conversation, "history": history}
         artifacts.write_json(unfinished / job.run.reward_summary.name, summary)
@@ -188,8 +219,9 @@ def _train_one(trainings: Trainings, variant: Variant, progress: ProgressBar | P
 
 
 def _trainer(
-    job: Job, variant: Variant, loaded: Loaded, columns: dict[str, list], limit: int, checkpoints: Path
-) -> MarginRewardTrainer:
+    job: Job, variant: Variant, loaded: Loaded, model: PreTrainedModel, columns: dict[str, list], limit: int,
+    checkpoints: Path,
+) -> MarginRewardTrainer:  # fmt: skip
     cfg = job.cfg
     name = f"{cfg.recipe}-{variant.margins}-seed-{variant.seed}"
     arguments = MarginRewardConfig(
@@ -202,7 +234,7 @@ def _trainer(
         **shared_arguments(cfg.trainer, "trainer", job.ranks.count, cfg.run.tracking, name),
     )
     trainer = MarginRewardTrainer(
-        model=loaded.model,
+        model=model,
         args=arguments,
         train_dataset=Dataset.from_dict(columns),
         processing_class=loaded.tokenizer,
@@ -212,16 +244,11 @@ def _trainer(
     return trainer
 
 
-def _tokenized(loaded: Loaded, pairs: list[dict]) -> dict[str, list]:
-    """The pairs as tokens. TRL doesn't render them, so that text in the data can't forge roles or special tokens."""
-    answers = [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]]) for row in pairs]
-    return {f"{side}_ids": [pair[i].ids for pair in answers] for i, side in enumerate(("chosen", "rejected"))}
-
-
 def _save(
-    job: Job, seed: int, trainer: MarginRewardTrainer, loaded: Loaded, probe: list[Rendered], folder: Path
+    trainings: Trainings, seed: int, trainer: MarginRewardTrainer, loaded: Loaded, probe: list[Rendered], folder: Path
 ) -> TrainedScores | None:
     """Saves the trained model and frees its memory. The main process gets what the model said of the probe."""
+    job, upper = trainings.job, trainings.states is not None
     lora, ranks, pad_id = job.cfg.lora, job.ranks, loaded.tokenizer.pad_token_id
     source = model_source(job.cfg.model)
     dtype = saved_dtype(source, job.cfg.trainer.save_dtype)
@@ -230,14 +257,18 @@ def _save(
         trainer.model_wrapped.eval()
         exact = not trainer.args.bf16 and dtype == torch.float32
         trained = TrainedScores(reward_scores(trainer.model_wrapped, probe, pad_id), exact=exact)
-    save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision, dtype)
+    if upper:
+        save_own(loaded.model, folder, ranks, dtype)
+    else:
+        save_whole(trainer, lora, AutoModelForSequenceClassification, folder, ranks, source.revision, dtype)
     if ranks.main:
         save_tokenizer(loaded.format, folder)
     ranks.wait()
     in_training = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     release(trainer)
     if ranks.main:
-        trained = trained or _scores_in_training(in_training, lora, dtype, probe, pad_id)
+        trained = trained or scores_in_training(in_training, lora, dtype, probe, pad_id)
+        trained = replace(trained, exact=trained.exact and not upper)  # the kept states are rounded
     loaded.model = in_training = None  # on every rank: the next one takes their place
     free_memory()
     quantized = quantized_on(lora)
@@ -252,23 +283,3 @@ def _save(
         trained = replace(trained, reloaded=reloaded(quantized), unmerged=reloaded(None))
     ranks.wait()
     return trained
-
-
-def _scores_in_training(
-    model: PreTrainedModel, lora: Mapping[str, Any], dtype: torch.dtype, rows: list[Rendered], pad_id: int
-) -> TrainedScores:
-    """What the trained model says in float32 (unless its weights are in 4 bits), rounded as it is saved.
-
-    Under adapters they are rounded only when these are merged, so that the scores of the saved model are others.
-    """
-    rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
-    if lora["name"] != "quantized":
-        model.float()  # DeepSpeed's are in the training's precision
-    whole = lora["name"] == "none"
-    model.eval()
-    unrounded = trained_scores(model, rows, pad_id) if whole and dtype != torch.float32 else None
-    if whole:
-        round_weights(model, dtype)
-    exact = whole or (not rounded and dtype == torch.float32)
-    merged_rounded = not whole and dtype != torch.float32
-    return TrainedScores(trained_scores(model, rows, pad_id), exact, merged_rounded, unrounded)

@@ -1,7 +1,7 @@
 """The end of a training: whole weights on disk, wherever they were, and a process that the next stage can use."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from alignment.data.chat import Rendered
 from alignment.models.model_card import CARD
+from alignment.models.parity import TrainedScores, trained_scores
 from alignment.runs.ranks import Ranks
-from alignment.trainers.saved_weights import round_saved, tied_weights
+from alignment.trainers.saved_weights import round_saved, round_weights, tied_weights
 
 
 def save_whole(
@@ -40,6 +42,34 @@ def save_whole(
             tied = tied_weights(_merge(trainer, trained, kind, folder, revision))
         round_saved(folder, dtype, tied)
     ranks.wait()
+
+
+def save_own(model: PreTrainedModel, folder: Path, ranks: Ranks, dtype: torch.dtype) -> None:
+    """Writes a model of which a part was trained that shares its weights."""
+    if ranks.main:
+        model.save_pretrained(folder)
+        round_saved(folder, dtype, tied_weights(model))
+    ranks.wait()
+
+
+def scores_in_training(
+    model: PreTrainedModel, lora: Mapping[str, Any], dtype: torch.dtype, rows: Sequence[Rendered], pad_id: int
+) -> TrainedScores:
+    """What the trained model says in float32 (unless its weights are in 4 bits), rounded as it is saved.
+
+    Under adapters they are rounded only when these are merged, so that the scores of the saved model are others.
+    """
+    rounded = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters())
+    if lora["name"] != "quantized":
+        model.float()  # DeepSpeed's are in the training's precision
+    whole = lora["name"] == "none"
+    model.eval()
+    unrounded = trained_scores(model, rows, pad_id) if whole and dtype != torch.float32 else None
+    if whole:
+        round_weights(model, dtype)
+    exact = whole or (not rounded and dtype == torch.float32)
+    merged_rounded = not whole and dtype != torch.float32
+    return TrainedScores(trained_scores(model, rows, pad_id), exact, merged_rounded, unrounded)
 
 
 def adapters_of(folder: Path) -> Path:

@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alignment.maths.direction import StandardMarginVector, random_direction, separation, unit
-from alignment.maths.margins import compared_margins, cosine_margin, distance_margin, fit_binning, signed_margin
+from alignment.maths.direction import (
+    StandardMarginVector,
+    length_free_separation,
+    random_direction,
+    separation,
+    unit,
+)
+from alignment.maths.margins import (
+    compared_margins,
+    cosine_margin,
+    distance_margin,
+    fit_binning,
+    kinds_by_seed,
+    signed_margin,
+)
 from alignment.types import UserError
 
 PAIRS, LAYERS, WIDTH = 40, 3, 8
@@ -106,6 +119,21 @@ def test_separation_finds_the_layer_that_tells_the_answers_apart():
     positive, negative = (torch.randn(PAIRS, LAYERS, WIDTH, generator=generator) + s for s in (shift, 0 * shift))
     projections = smv_of(positive, negative).heldout_projections(positive - negative, list(range(PAIRS)))
     assert separation(projections).argmax() == 1
+
+
+def test_separation_without_length_passes_by_a_layer_that_only_counts_tokens():
+    """Layer 0 follows the difference of lengths, which tells all pairs apart; layer 1 knows a little of the sides."""
+    generator = torch.Generator().manual_seed(0)
+    longer = torch.randint(-40, -10, (200,), generator=generator).float()
+    noise = torch.randn(200, 2, generator=generator)
+    projections = torch.stack([-longer / 5, torch.full((200,), 0.8)], dim=1) + noise * torch.tensor([0.1, 1.0])
+    assert separation(projections).argmax() == 0
+    found = length_free_separation(projections, longer)
+    assert found.argmax() == 1 and abs(found[0]) < 1
+    slope, intercept = np.polyfit(longer.numpy(), projections[:, 1].numpy(), 1)
+    left = projections[:, 1].numpy() - slope * longer.numpy() - intercept
+    assert found[1].item() == pytest.approx(intercept / (np.sqrt((left**2).sum() / 198)), rel=1e-5)
+    torch.testing.assert_close(length_free_separation(projections, torch.full((200,), 3.0)), separation(projections))
 
 
 # ---- bins -----------------------------------------------------------------------------------------------------------
@@ -213,7 +241,26 @@ def test_margins_that_legend_must_beat_by_hand():
     margins = np.array([-2.0, 0.0, 1.0, 4.0, 0.0, 1.0])
     np.testing.assert_array_equal(compared_margins("legend", margins, 0), margins)
     np.testing.assert_array_equal(compared_margins("constant", margins, 0), [2.0, 0, 2.0, 2.0, 0, 2.0])  # (2+1+4+1)/4
-    assert not compared_margins("constant", np.zeros(3), 0).any(), "where no pair has one"
+    for kind in ("constant", "random"):
+        assert not compared_margins(kind, np.zeros(3), 0).any(), "where no pair has one"
+
+
+def test_random_margins_lie_evenly_between_the_smallest_and_the_largest_whatever_the_pair_is():
+    margins = np.where(np.arange(4000) % 4 == 0, 0.0, np.linspace(-2, 2, 4000) ** 3 / 4 + 1)
+    drawn, again, other = (compared_margins("random", margins, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(drawn, again)
+    np.testing.assert_array_equal(drawn == 0, margins == 0)
+    inside, before = drawn[margins != 0], margins[margins != 0]
+    np.testing.assert_allclose(np.quantile(inside, [0.25, 0.5, 0.75]), [0.0, 1.0, 2.0], atol=0.1)
+    assert before.min() <= inside.min() and inside.max() <= before.max() and (drawn != other).mean() > 0.7
+    assert abs(np.corrcoef(inside, before)[0, 1]) < 0.05
+
+
+def test_controls_may_have_fewer_seeds():
+    kinds = ["none", "random", "legend", "shuffled"]
+    assert len(kinds_by_seed(kinds, [3, 4], None)) == 8
+    of_seed_4 = [kind for kind, seed in kinds_by_seed(kinds, [3, 4], 1) if seed == 4]
+    assert of_seed_4 == ["none", "legend"] and len(kinds_by_seed(kinds, [3, 4], 1)) == 6
 
 
 @given(arrays(np.float64, 40, elements=st.floats(-5, 5)), st.integers(0, 5))

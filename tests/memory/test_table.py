@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from alignment.launching import commands, local, slurm
-from alignment.memory import costs, fitting, table
+from alignment.memory import costs, fitting, planned_texts, table
 from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
 from alignment.models.fit_heads import fitting_bytes
@@ -49,6 +49,15 @@ def composed(folder: Path, *more: str):
 def estimator(cfg, gigabytes: float | None, ranks: int = 1, gpu: bool = True) -> Estimator:
     there = None if gigabytes is None else int(gigabytes * GIGABYTE)
     return Estimator(cfg, RunDir(Path(cfg.run.dir)), Machine(ranks, gpu, gpu, there))
+
+
+def test_prompts_of_sets_and_of_the_data_are_counted(folder):
+    """Of each set as many as are asked; of the data as many as there are pairs kept from training, or the world's."""
+    cfg = composed(folder, "evaluation.sets=[data,xstest,alpaca_eval]", "evaluation.prompts=40")
+    assert planned_texts.asked_prompts(cfg, cfg.evaluation.sets, 10) == 10 + 40 + 40
+    assert planned_texts.asked_prompts(cfg, ["data"], 100) == 40
+    world = compose_config(["+recipe=best_of_n", "evaluation.prompts=40"])
+    assert planned_texts.asked_prompts(world, ["data"], 10) == 3 * 40
 
 
 def test_every_stage_with_a_model_has_a_row(folder, tmp_path):
@@ -163,6 +172,23 @@ def test_models_disk_and_time_by_hand(folder):
     assert "up to" in text and not costs.costs_text([replace(one, models=0)], found.machine, folder).count("disk")
 
 
+def test_of_upper_blocks_little_trains_and_lower_states_are_read_once(folder):
+    """The whole model is held and saved; a checkpoint has what trains; the states of every token lie on disk."""
+    whole = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]")
+    upper = composed(folder, "stages=[train_rm]", "reward_model.margins=[none]", "trainer.upper_blocks=1")
+    found, machine = estimator(upper, None), estimator(upper, None).machine
+    full, part = found.estimate("train_rm", whole), found.estimate("train_rm", upper)
+    assert part.memory.weights == full.memory.weights and part.shape.parameters == full.shape.parameters
+    assert part.memory.optimiser == 8 * part.shape.trainable < full.memory.optimiser / 4
+    assert part.memory.activations < full.memory.activations and full.once == 0 < part.once
+    one = costs.costs(upper, part, machine, torch.bfloat16, 1e12)
+    assert one.model == 2 * part.shape.parameters and one.checkpoint == 12 * part.shape.trainable
+    assert one.states == 2 * part.once * part.shape.width
+    frozen = part.shape.parameters - part.shape.trainable
+    assert one.seconds == pytest.approx((6 * part.shape.trainable * part.total + 2 * frozen * part.once) / 1e12)
+    assert costs._disk([one])[1] == one.model + 3 * one.checkpoint + 2 * one.states
+
+
 def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):
     """On a GPU the products of answers are its own, and one layer's states the host's; else all is the host's."""
     cfg = composed(folder, "stages=[fit_reward]")
@@ -179,7 +205,7 @@ def test_a_fit_takes_what_it_takes():
     by_hand = 32 * 4 * 2000**2 + 2 * (32 * 2000 * 4096 + 24 * 2000**2) + 2 * 40 * 2**24
     assert sum(fitting_bytes(1000, 32, 4096, 2)) == by_hand and 1.86e9 < by_hand < 3e9, "more than was measured"
     assert sum(fitting_bytes(250, 32, 4096, 2)) > 1.18e9 and sum(fitting_bytes(500, 32, 4096, 2)) > 1.62e9
-    assert fitting_bytes(1000, 4, 96, 2) == (8 * 4 * (7 * 2000 * 96 + 3 * 96**2), 0)
+    assert fitting_bytes(1000, 4, 96, 2) == (8 * (3 * 4 * 2000 * 96 + 3 * 96**2), 0)
 
 
 def test_points_of_a_grid_need_room_until_their_stage_is_published():

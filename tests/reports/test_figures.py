@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alignment.maths.statistics import wilson_interval
-from alignment.reports.pictures import policy_figures, reward_figures, scorecard_figure
+from alignment.reports.pictures import best_figure, policy_figures, reward_figures, scorecard_figure
 from alignment.reports.reward_models import reward_models
 
 BINNING = {"edges": [-0.5, 0.0, 0.5], "negative": "keep"}
@@ -93,7 +93,7 @@ def test_a_card_marks_few_and_draws_no_bar_of_one(count, drawn, tmp_path):
 def test_n_of_the_best_of_n_and_of_a_grid(drawn, tmp_path):
     rates = {"toxic_rate": 0.5, "over_refusal": 0.25, "helpful_rate": 0.5}
     best = {**rates, "ci95": {rate: [None, None] for rate in rates}, "prompts": dict.fromkeys(rates, 1)}
-    policy_figures.draw_best_of_n({"hybrid": {"1": best, "2": best}}, tmp_path / "a.png")
+    best_figure.draw_best_of_n({"hybrid": {"1": best, "2": best}}, tmp_path / "a.png")
     assert "n = 1 prompts; bands: 95% intervals over prompts" in drawn
     point = {"system": "dpo", "beta": 0.1, "learning_rate": 1e-4, "seeds": 2, "rates": rates, "chosen": True}
     policy_figures.draw_grid([point] * 3, 200, tmp_path / "a.png")

@@ -91,10 +91,15 @@ def test_with_more_kinds_there_is_a_table_of_gains():
     one_seed = [row for row in NONE + LEGEND if row["seed"] == 1] + scores("constant", 1, 1, 0, 0, 0)
     shown = lines(reward_models(one_seed))
     assert shown[0].endswith("margins: constant"), "their gains have a table of their own"
-    assert shown[9:] == [
+    assert shown[9:12] == [
         "gain of Legend's margins, points all pairs severity gap 1",
         "over none +25.0 [0.0, 50.0] +25.0 [0.0, 50.0]",
         "over constant margins +62.5 [25.0, 100.0] +50.0 [0.0, 100.0]",
+    ]
+    assert shown[12] == "over none, points all pairs severity gap 1" and shown[14].startswith("margins: constant -37.5")
+    assert shown[15:] == [
+        "over constant margins, points all pairs severity gap 1",
+        "margins: legend +62.5 [25.0, 100.0] +50.0 [0.0, 100.0]",
     ]
 
 
@@ -102,3 +107,31 @@ def test_with_more_kinds_there_is_a_table_of_gains():
 def test_one_kind_alone_has_no_gain(kind):
     report = reward_models([row for row in NONE + LEGEND if row["margins"] == kind])
     assert set(report) == {kind} and lines(report)[0] == f"unseen pairs ranked right, % pairs margins: {kind}"
+
+
+def of_set(name: str, rows: list[dict]) -> list[dict]:
+    return [{**row, "set": name, "severity_gap": None, "harmful": None, "prompt_hash": i} for i, row in enumerate(rows)]
+
+
+def test_pairs_of_other_sets_are_apart_and_compared_by_the_seeds_that_both_have():
+    """Held-out pairs 1/4 against 2/4; of the other set 2/4 against 1/4. Random margins have seed 0 alone."""
+    rows: list[dict] = []
+    for kind, seed, home, other in (
+        ("none", 0, (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0)),
+        ("none", 1, (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0)),
+        ("legend", 0, (1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)),
+        ("legend", 1, (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
+        ("random", 0, (1.0, 1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 0.0)),
+    ):  # fmt: skip
+        rows += of_set("heldout", scores(kind, seed, *home)) + of_set("hh_harmless", scores(kind, seed, *other))
+    report = reward_models(rows)
+    assert report["none"]["accuracy"]["per_seed"] == [0.25, 0.25] and report["none"]["accuracy"]["n"] == 4
+    assert report["none"]["transfer"]["hh_harmless"]["per_seed"] == [0.5, 0.5] and report["none"]["by_set"] == {}
+    over = report["over"]["none"]
+    assert means(over["legend"]) == {"all pairs": 0.25, "transfer to hh_harmless": -0.25}
+    assert over["random"]["all pairs"]["per_seed"] == [0.5], "by one seed"
+    assert report["gain"]["random"]["transfer to hh_harmless"]["per_seed"] == [0.25]
+    assert list(by_group(report["legend"])) == ["all pairs", "transfer to hh_harmless"]
+    shown = lines(report)
+    assert any(line.startswith("transfer to hh_harmless 4* 50.0") for line in shown)
+    assert any(line.startswith("over none, points all pairs transfer to hh_harmless") for line in shown)

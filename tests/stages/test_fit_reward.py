@@ -10,6 +10,7 @@ from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
+from alignment.models import pair_states
 from alignment.models.activations import response_states
 from alignment.models.devices import device
 from alignment.models.load import load_backbone
@@ -113,7 +114,7 @@ def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(
         seen.extend(items)
         return response_states(backbone, layout, items, *others)
 
-    monkeypatch.setattr(fit_reward, "response_states", reading)
+    monkeypatch.setattr(pair_states, "response_states", reading)
     format = load_backbone(source_at("world"), device()).format
     longest = sorted(
         max(len(answer.ids) for answer in format.render(row["prompt"], [row["chosen"], row["rejected"]]))

@@ -50,7 +50,7 @@ def test_what_a_stage_does_with_the_model_is_said_or_refused():
         Stage("", config=(), inputs=("model",))
     with pytest.raises(ValueError, match="with the model among its inputs"):
         Stage("", config=("trainer",), model=Trains("trainer"))
-    with pytest.raises(ValueError, match="no estimate 'sampled'; it has induce"):
+    with pytest.raises(ValueError, match="no estimate 'sampled'; it has read_states, induce"):
         Infers("sampled", None)
     with pytest.raises(ValueError, match=r"sampling\.batch_tokens is not among the stage's config"):
         Stage("", config=("samplings",), inputs=("model",), model=Infers("evaluate", "sampling.batch_tokens"))

@@ -1,4 +1,4 @@
-"""The pictures of policies and of the best of n samples, in the style of reward_figures.py."""
+"""The pictures of policies, in the style of reward_figures.py."""
 
 from pathlib import Path
 
@@ -11,11 +11,6 @@ from alignment.reports.tables import counted
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
 LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
-PICKERS = {  # the oracle first, and wide: what comes close to it is drawn over it
-    "judge": {"color": "#c5ccd3", "linewidth": 5, "markersize": 7, "label": "an oracle (sees the truth)"},
-    "reward_model": {"color": "#c4702f", "linewidth": 1.6, "markersize": 4, "label": "margin reward model"},
-    "hybrid": {"color": "#1f6f8b", "linewidth": 1.6, "markersize": 4, "label": "hybrid reward"},
-}
 
 
 def draw_rewards(trainings: list[dict], path: Path) -> None:
@@ -103,33 +98,6 @@ def draw_grid(points: list[dict], prompts: int, path: Path) -> None:
 def _kind(system: str) -> str:
     """The key of COLOURS for a system, or for the curve of its hybrid reward."""
     return next(kind for kind in ("hybrid", "fixed", "cdpo", "dpo") if kind in system)
-
-
-def draw_best_of_n(report: dict[str, dict], path: Path) -> None:
-    """Toxic answers to harmful prompts and refusals of their harmless twins against n, with 95% intervals."""
-    panels = {rate: WORLD_RATES[rate].title(WORLD_RATES[rate].world.answers) for rate in ("toxic_rate", "over_refusal")}
-    first = next(iter(next(iter(report.values())).values()))
-    with picture(path, 1, 2, figsize=(7.4, 3.0), gridspec_kw={"wspace": 0.2}) as axes:
-        for scorer, look in PICKERS.items():
-            counts = sorted(map(int, report.get(scorer, {})))
-            for axis, rate in zip(axes, panels, strict=True):
-                picked = [report[scorer][str(n)] for n in counts]
-                intervals = 100 * np.array([rates["ci95"][rate] for rates in picked], dtype=float).reshape(-1, 2)
-                if scorer != "judge":
-                    axis.fill_between(counts, *intervals.T, color=look["color"], alpha=0.15, lw=0)
-                axis.plot(counts, [100 * rates[rate] for rates in picked], marker="o", clip_on=False, **look)
-        for axis, (rate, title) in zip(axes, panels.items(), strict=True):
-            axis.set_title(title)
-            axis.set_xscale("log", base=2)
-            counts = sorted({int(n) for by_count in report.values() for n in by_count})
-            axis.set_xticks(counts, counts)
-            axis.minorticks_off()
-            axis.set_ylim(bottom=0)
-            axis.set_xlabel("the best of how many samples")
-            note(axis, f"n = {first['prompts'][rate]:,} prompts; bands: 95% intervals over prompts")
-            axis.grid(axis="y")
-        legend = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-        axes[1].legend(**legend, title="picked by", alignment="left")
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -127,6 +127,7 @@ KINDS = {
     "none": ("without margins", NONE),
     "legend": ("with Legend's margins", LEGEND),
     "constant": ("the same margin for all", "#d9a066"),
+    "random": ("random margins", "#7a9a5b"),
     "shuffled": ("Legend's, shuffled", "#b55d7a"),
 }
 

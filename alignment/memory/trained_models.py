@@ -1,0 +1,19 @@
+"""How many models a stage trains: one for each kind of margin and seed, or for each point of a grid."""
+
+from omegaconf import DictConfig
+
+from alignment.maths.margins import kinds_by_seed
+from alignment.policies.systems import grid, trained_by
+from alignment.stages import STAGES
+
+
+def trainings(stage: str, cfg: DictConfig) -> int:
+    """How many models the stage trains."""
+    if STAGES[stage].trains.settings == "trainer":
+        return len(kinds_by_seed(*(cfg.reward_model[key] for key in ("margins", "seeds", "control_seeds"))))
+    policy = cfg.policy
+    count = 0
+    for system in trained_by(stage, list(policy.systems)):
+        points = len(grid(system, list(policy.beta), list(policy.learning_rate), 0))
+        count += (points - 1) * policy.grid_seeds + len(policy.seeds)
+    return max(1, count)
