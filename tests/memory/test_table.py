@@ -202,6 +202,14 @@ def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):
     assert more == {True: (20, 1000), False: (1020, 0)}
 
 
+def test_a_cross_validation_reads_all_pairs_and_holds_those_of_a_fold_twice(folder, monkeypatch):
+    monkeypatch.setattr("alignment.memory.estimates.fitting_bytes", lambda pairs, *sizes: (pairs, 0))
+    cfg = composed(folder, "stages=[cross_validate,fit_reward]", "reward.pairs=20")
+    all_pairs, some = (estimator(cfg, None, gpu=False).estimate(stage, cfg) for stage in cfg.stages)
+    assert all_pairs.texts.count > some.texts.count == 20 and all_pairs.total > some.total
+    assert all_pairs.memory.hidden > some.memory.hidden
+
+
 def test_a_fit_takes_what_it_takes():
     """Products of 2,000 answers in 32 layers, and two layers at a time in float64; narrow states as they are."""
     by_hand = 32 * 4 * 2000**2 + 2 * (32 * 2000 * 4096 + 24 * 2000**2) + 2 * 40 * 2**24
