@@ -127,16 +127,19 @@ def test_a_policy_depends_on_both_numbers_of_prompts(tmp_path, world_folder):
 
 
 @pytest.mark.slow
-def test_policies_are_the_same_bytes_trained_side_by_side(table1, tmp_path):
+def test_policies_are_the_same_bytes_trained_side_by_side(tmp_path, world_folder):
     """From their own pairs and from the given ones, a grid and its best point."""
-    shutil.copytree(table1.root, tmp_path / "run")
-    again = RunDir(tmp_path / "run")
-    shutil.rmtree(again.stage("train_cdpo"))
-    run_recipe(compose_config([*TABLE_1, "run.workers=2", f"run.dir={again.root}"]))
-    files = [path for path in table1.stage("train_cdpo").rglob("*") if path.is_file()]
+    trained = ["+recipe=cdpo", *SMALL, "stages=[fit_reward,build_pairs,train_cdpo]", "policy.systems=[cdpo,cdpo_star]"]
+    grid = ["policy.beta=[0.1,0.3]", "policy.learning_rate=[1e-3]", "policy.grid_seeds=1", "policy.seeds=[0,1]"]
+    one, other = RunDir(tmp_path / "one"), RunDir(tmp_path / "other")
+    run_recipe(compose_config([*trained, *grid, f"run.dir={one.root}"]))
+    shutil.copytree(one.root, other.root)
+    shutil.rmtree(other.stage("train_cdpo"))
+    run_recipe(compose_config([*trained, *grid, "run.workers=2", f"run.dir={other.root}"]))
+    files = [path for path in one.stage("train_cdpo").rglob("*") if path.is_file()]
     assert len(files) > 20
     for path in files:
-        assert path.read_bytes() == (again.root / path.relative_to(table1.root)).read_bytes()
+        assert path.read_bytes() == (other.root / path.relative_to(one.root)).read_bytes()
 
 
 def test_a_point_of_the_grid_is_the_mean_of_its_seeds():
