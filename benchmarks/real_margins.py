@@ -3,54 +3,77 @@
     python -m benchmarks.real_margins [folder for the runs]        about half an hour on two cores
 
 The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and
-HELM's grades were read for this table and for nothing else. Neither direction sees a label of any pair. Intervals are
-over prompts, paired where two directions rank the same pairs. Runs go on where they were stopped.
+HELM's grades were read for this table and for nothing else. Neither direction sees a label of any pair: both are of
+questions that none of these sets asks, and are projected on states that are read once. Intervals are over prompts,
+paired where two directions rank the same pairs. Runs go on where they were stopped.
 """
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors import safe_open
 
+from alignment.data.columns import Loaded
 from alignment.data.same_prompts import prompt_text
+from alignment.inputs.pairs import given_pairs
+from alignment.maths.direction import random_direction, unit
 from alignment.maths.metrics import spearman
 from alignment.maths.paired import paired_difference
-from alignment.maths.statistics import Interval, bootstrap, rate_interval
+from alignment.maths.statistics import bootstrap, rate_interval
+from alignment.models.kept_states import KeptStates, item_keys
+from alignment.models.load import load_backbone
+from alignment.models.pair_states import whole_pairs
+from alignment.models.source import model_source, named
 from alignment.runs.artifacts import read_rows
+from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "shared" / "data"
 ANNOTATORS = {"shipped": "auto", "matched": "matched"}
-MODEL = ("model=smollm2", "model.dtype=bfloat16")  # bfloat16: the sooner done on processors that multiply it
+MODEL = ["model=smollm2", "model.dtype=bfloat16"]  # bfloat16: the sooner done on processors that multiply it
+RANDOM = 20
+LENGTH = "the shorter one"
 
 
 def main(folder: Path) -> None:
     halves = _write_halves(folder)
     pku = ["data=file", f"data.path={halves['dev']}", f"data.heldout_path={halves['other']}"]
     given = {"pku_saferlhf": pku, "helm_graded": ["data=helm_graded"], "hh_harmless": ["data=hh_harmless"]}
-    result: dict = {"model": None, "parts": {}, "calibration": {}, "seconds": {}}
+    directions = {}
+    for name, annotator in ANNOTATORS.items():
+        kept = folder / f"direction-{name}"
+        if not kept.exists():
+            _run(folder / "pku_saferlhf", "[read_states,induce,annotate]", [*pku, f"annotator={annotator}"])
+            shutil.copytree(folder / "pku_saferlhf" / "annotate", kept)
+        with safe_open(kept / "direction.safetensors", framework="pt") as file:
+            directions[name] = (file.get_tensor("direction"), json.loads(file.metadata()["meaning"])["layer"])
+    result: dict = {"parts": {}, "layers": {name: layer for name, (_, layer) in directions.items()}}
     for data, settings in given.items():
-        rows = {}
-        for name, annotator in ANNOTATORS.items():
-            started = time.monotonic()
-            run = _annotated(folder / data, annotator, settings)
-            result["seconds"][f"{data} {name}"] = round(time.monotonic() - started)
-            rows[name] = {part: read_rows(run / f"{part}.parquet") for part in ("pairs", "heldout_pairs")}
-            calibration = json.loads((run / "calibration.json").read_text())
-            result["calibration"][f"{data} {name}"] = calibration
+        _run(folder / data, "[read_states]", settings)
+        cfg = compose_config(
+            ["+recipe=legend_rm", *MODEL, *settings, "annotator.scope=all", f"run.dir={folder / data}"]
+        )
+        result["model"] = named(model_source(cfg.model))
+        train, heldout = given_pairs(cfg, RunDir(folder / data), Ranks())
+        states = KeptStates.open(RunDir(folder / data).states)
         if data == "pku_saferlhf":
-            parts = {"PKU, dev half": ["pairs"], "PKU, other half": ["heldout_pairs"]}
+            parts = {"PKU, dev half": [train], "PKU, other half": [heldout]}
         else:
-            parts = {data: ["pairs", "heldout_pairs"]}
-        for part, files in parts.items():
-            of_part = {name: [row for file in files for row in found[file]] for name, found in rows.items()}
-            result["parts"][part] = _compared(of_part)
-            print(part, json.dumps(result["parts"][part]), flush=True)
+            parts = {data: [train, heldout]}
+        for part, of_part in parts.items():
+            rows = Loaded([row for loaded in of_part for row in loaded.rows])
+            result["parts"][part] = _compared(rows, states, directions, load_backbone(model_source(cfg.model), "cpu"))
+            print(part, json.dumps(result["parts"][part], indent=1), flush=True)
+    _check(folder, result)
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "real_margins.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
 
@@ -62,7 +85,7 @@ def _write_halves(folder: Path) -> dict[str, Path]:
     files = {"dev": folder / "dev.jsonl", "other": folder / "other.jsonl"}
     lines: dict[str, list[str]] = {name: [] for name in files}
     for row in rows:
-        key = f"real{[{'role': 'user', 'content': row['prompt']}]!r}"  # the split of the first day, kept
+        key = f"real{[{'role': 'user', 'content': row['prompt']}]!r}"
         half = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 2
         pair = {"prompt": row["prompt"], "chosen": row["response"][0], "rejected": row["response"][1]}
         lines["other" if half else "dev"].append(json.dumps(pair, ensure_ascii=False))
@@ -71,44 +94,56 @@ def _write_halves(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _annotated(folder: Path, annotator: str, settings: list[str]) -> Path:
-    """The folder of stage annotate, its stages run where they are missing; states are read once for both annotators."""
-    command = [sys.executable, "-m", "alignment.run", "+recipe=legend_rm", "stages=[read_states,induce,annotate]"]
-    command += [*MODEL, *settings, f"annotator={annotator}", "annotator.scope=all", f"run.dir={folder}"]
-    subprocess.run([*command, "states.keep=all"], check=True)
-    return folder / "annotate"
+def _run(folder: Path, stages: str, settings: list[str]) -> None:
+    command = [sys.executable, "-m", "alignment.run", "+recipe=legend_rm", f"stages={stages}", *MODEL, *settings]
+    own = ["annotator.scope=all"] if "annotate" in stages else []
+    subprocess.run([*command, *own, "states.keep=all", f"run.dir={folder}"], check=True)
 
 
-def _compared(rows: dict[str, list[dict]]) -> dict:
-    """Every figure of a part of the data: of each direction, and of the difference between them."""
-    first = rows["shipped"]
-    if [row["id"] for row in first] != [row["id"] for row in rows["matched"]]:
-        raise SystemExit("the two annotators were given different pairs")
-    prompts = np.unique([prompt_text(row["prompt"]) for row in first], return_inverse=True)[1]
-    characters = np.array([len(row["chosen"][0]["content"]) - len(row["rejected"][0]["content"]) for row in first])
-    raw = {name: np.array([row["margin_raw"] for row in of_name]) for name, of_name in rows.items()}
-    raw["the shorter one"] = -characters.astype(float)
+def _compared(rows: Loaded, states: KeptStates, directions: dict, loaded) -> dict:
+    """Every figure of a part of the data: of each direction, and of the differences between them."""
+    items = whole_pairs(rows, loaded, 2048)
+    keys = [key for item in items for key in item_keys(item)]
+    prompts = np.unique([prompt_text(row["prompt"]) for row in rows.rows], return_inverse=True)[1]
+    tokens = np.array([len(item.answers[0]) - len(item.answers[1]) for item in items], dtype=float)
+    at = {layer: states.states(keys, layer) for layer in {layer for _, layer in directions.values()}}
+    differences = {layer: found[0::2] - found[1::2] for layer, found in at.items()}
+    raw = {name: (differences[layer] @ unit(vector)).numpy() for name, (vector, layer) in directions.items()}
+    others = unit(random_direction(RANDOM, loaded.model.config.hidden_size, torch.Generator().manual_seed(0)))
+    random = (differences[directions["matched"][1]] @ others.T).numpy()
+    raw[LENGTH] = -tokens
     right = {name: (values > 0) + (values == 0) / 2 for name, values in raw.items()}
-    random = lambda: np.random.default_rng(0)  # noqa: E731
-    found: dict = {"pairs": len(first), "prompts": int(prompts.max()) + 1}
+    generator = lambda: np.random.default_rng(0)  # noqa: E731
+    shares = (random > 0).mean(axis=0)
+    figures: dict = {"pairs": len(items), "prompts": int(prompts.max()) + 1, "random": sorted(shares.tolist())}
     for name, values in raw.items():
-        found[name] = {"ranked_right": rate_interval(right[name], prompts, random()).summary}
-        found[name]["length"] = _interval(lambda at, v=values: spearman(v[at], characters[at].astype(float)), prompts)
-    for rival in ("shipped", "the shorter one"):
-        gain = paired_difference(right[rival], right["matched"], prompts, random())
-        found[f"matched minus {rival}"] = gain.summary
-    if first[0]["given_margin"] is not None:
-        grades = np.array([row["given_margin"] for row in first], dtype=float)
+        figures[name] = {"ranked_right": rate_interval(right[name], prompts, generator()).summary}
+        figures[name]["length"] = _interval(lambda at, v=values: spearman(v[at], tokens[at]), prompts)
+    for rival in ("shipped", LENGTH):
+        gain = paired_difference(right[rival], right["matched"], prompts, generator())
+        figures[f"matched minus {rival}"] = gain.summary
+    if rows.rows[0]["given_margin"] is not None:
+        grades = np.array([row["given_margin"] for row in rows.rows], dtype=float)
         for name, values in raw.items():
-            found[name]["grades"] = _interval(lambda at, v=values: spearman(v[at], grades[at]), prompts)
-    return found
+            figures[name]["grades"] = _interval(lambda at, v=values: spearman(v[at], grades[at]), prompts)
+    return figures
 
 
 def _interval(statistic: Callable[[np.ndarray], float], prompts: np.ndarray) -> dict:
     """A rank correlation with its interval over prompts."""
     whole = statistic(np.arange(len(prompts)))
-    drawn: Interval | None = bootstrap(lambda at: {"it": statistic(at)}, prompts, np.random.default_rng(0), 1000)["it"]
+    drawn = bootstrap(lambda at: {"it": statistic(at)}, prompts, np.random.default_rng(0), 1000)["it"]
     return {"mean": whole, "ci95": None if drawn is None else [drawn.low, drawn.high]}
+
+
+def _check(folder: Path, result: dict) -> None:
+    """The margins that stage annotate published must rank as many pairs right as those of this table."""
+    for name in ANNOTATORS:
+        raw = np.array([row["margin_raw"] for row in read_rows(folder / f"direction-{name}" / "heldout.parquet")])
+        share = float(((raw > 0) + (raw == 0) / 2).mean())
+        found = result["parts"]["PKU, other half"][name]["ranked_right"]["mean"]
+        if abs(share - found) > 0.005:
+            raise SystemExit(f"{name}: stage annotate ranks {share:.4f} right, and this table says {found:.4f}")
 
 
 if __name__ == "__main__":
