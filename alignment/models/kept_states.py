@@ -20,7 +20,6 @@ from alignment.models.packing import Item
 from alignment.runs.artifacts import atomic_file
 from alignment.types import KeepStates, Pooling, PromptFormat, UserError
 
-POOLING: Pooling = "endpoint"  # where they are read
 LIMIT = 4 * 2**30  # bytes that keep=auto keeps at most
 BYTES = 2  # of a number in half precision
 ON_DISK = 2  # times their size are there while the file is put together from the batches

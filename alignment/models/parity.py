@@ -74,7 +74,7 @@ def check_parity(
         "pipeline": through_pipeline(texts),
         **({} if template_texts is None else {"chat_template": through_pipeline(template_texts)}),
         "left_padding": _difference(reward_scores(model, rows, pad_id, padding="left"), loaded),
-        "bfloat16": _difference(reward_scores(_rounded(model), rows, pad_id), loaded),
+        "bfloat16": _difference(reward_scores(in_bfloat16(model), rows, pad_id), loaded),
     }
     if trained.unrounded is not None:
         differences["unrounded"] = _difference(loaded, trained.unrounded)
@@ -118,7 +118,7 @@ def save_tokenizer(format: ChatFormat, folder: Path) -> None:
     format.tokenizer.save_pretrained(folder)
 
 
-def _rounded(model: PreTrainedModel) -> PreTrainedModel:
+def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
     """The same model with its weights in bfloat16, and its buffers as they are: so does from_pretrained load them."""
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()

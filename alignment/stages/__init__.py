@@ -126,7 +126,7 @@ def too_few_take_states(cfg: DictConfig) -> str | None:
 
 
 def with_states(cfg: DictConfig, fit: bool) -> set[str]:
-    """read_states, if the run has it or has published it, and its states fit: those at the end of whole answers."""
+    """read_states, if the run has it or has published it, and its states fit: of whole answers, in the chat template."""
     there = "read_states" in cfg.stages or RunDir(Path(cfg.run.dir)).states_record.exists()
     return {"read_states"} if fit and there else set()
 
@@ -175,7 +175,7 @@ STAGES: dict[str, Stage] = {
     ),
     "read_states": Stage(
         "the states of all answers, read once",
-        config=(*MODEL, "data", "states", "packing", "reward.max_length", "reward.batch_tokens"),
+        config=(*MODEL, "data", "states", "packing", "reward.pooling", "reward.max_length", "reward.batch_tokens"),
         inputs=("model", "data"),
         model=Infers("read_states", "reward.batch_tokens"),
     ),
@@ -192,7 +192,8 @@ STAGES: dict[str, Stage] = {
         inputs=("model", "data"),
         model=Infers("annotate", "annotator.batch_tokens"),
         only=lambda cfg: (
-            {"induce"} | with_states(cfg, cfg.annotator.pooling == "endpoint" and cfg.annotator.prompt == "chat")
+            {"induce"}
+            | with_states(cfg, cfg.annotator.pooling == cfg.reward.pooling and cfg.annotator.prompt == "chat")
         ),
     ),
     "train_rm": Stage(
@@ -208,7 +209,7 @@ STAGES: dict[str, Stage] = {
         reads=("read_states",),
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
-        only=lambda cfg: with_states(cfg, cfg.reward.pooling == "endpoint"),
+        only=lambda cfg: with_states(cfg, True),
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
@@ -216,7 +217,7 @@ STAGES: dict[str, Stage] = {
         reads=("read_states",),
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
-        only=lambda cfg: with_states(cfg, cfg.reward.pooling == "endpoint"),
+        only=lambda cfg: with_states(cfg, True),
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",

@@ -21,7 +21,6 @@ from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.models.activations import check_layers, layer_count, response_states, states_layout
 from alignment.models.devices import device, to_host
 from alignment.models.kept_states import (
-    POOLING,
     Part,
     StatesMeaning,
     in_half,
@@ -68,7 +67,7 @@ def run(job: Job) -> Rows:
         f"{max_length} tokens: {size / 1e6:,.1f} MB"
     )
     meaning = StatesMeaning(
-        source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), POOLING, *shape_of(source),
+        source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), cfg.reward.pooling, *shape_of(source),
         hashlib.sha256(str(loaded.tokenizer.get_chat_template()).encode()).hexdigest()[:16], max_length,
     )  # fmt: skip
     batches = _read(job, items, loaded)
@@ -126,12 +125,12 @@ def _together(answers: list[Rendered], batch_tokens: int) -> Iterator[list[Rende
 def _read(job: Job, items: list[Item], loaded: Loaded) -> Callable[[], Iterator[Part]]:
     """Reads all items in planned batches; gives, as often as it is asked, each batch's keys and states."""
     model, layers = loaded.model, range(1, layer_count(loaded.model) + 1)
-    packing, say = Packing(**job.cfg.packing), job.ranks.say
+    packing, say, pooling = Packing(**job.cfg.packing), job.ranks.say, job.cfg.reward.pooling
     layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, items, say)
 
     def compute(batch: list[int]) -> Pending:
         some = [items[i] for i in batch]
-        states = to_host(response_states(model, layout, some, layers, POOLING, loaded.end_ids)[0])
+        states = to_host(response_states(model, layout, some, layers, pooling, loaded.end_ids)[0])
         return lambda: save({"states": in_half(states(), model.dtype)})
 
     sizes = [layout.size(item) for item in items]

@@ -28,7 +28,7 @@ from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.lower_states import StatesTable, read_lower_states
 from alignment.models.packing import Packing
-from alignment.models.parity import TrainedScores, check_parity, save_tokenizer, with_adapters
+from alignment.models.parity import TrainedScores, check_parity, in_bfloat16, save_tokenizer, with_adapters
 from alignment.models.scoring import reward_scores
 from alignment.models.source import model_source
 from alignment.models.upper_blocks import check_split, lower_part, upper_part
@@ -132,11 +132,16 @@ def _evaluation_pairs(job: Job) -> dict[str, list[dict]]:
 def _lower_states(trainings: Trainings) -> StatesTable:
     """What the frozen lower blocks give for all texts, read once for all trainings."""
     cfg, ranks, blocks = trainings.job.cfg, trainings.job.ranks, trainings.job.cfg.trainer.upper_blocks
-    loaded = load_reward_base(model_source(cfg.model), seed=0)
+    source = model_source(cfg.model)
+    loaded = load_reward_base(source, seed=0)
     texts, model = trainings.texts(loaded), loaded.model.to(device())
     ranks.say(f"  trained: the upper {blocks} of {layer_count(model)} blocks, on states of the others that are kept")
     dtype = check_split(model, blocks, texts.probe(2), texts.padding)
     lower, folder = lower_part(model, blocks), trainings.job.work / "lower_states"
+    if (
+        source.dtype == "bfloat16"
+    ):  # as other stages read the model; what is trained has weights in float32 all the same
+        lower, dtype = in_bfloat16(lower), torch.bfloat16
     table = read_lower_states(lower, texts.numbers, Packing(**cfg.packing), dtype, folder, ranks)
     loaded.model = model = lower = None
     free_memory()

@@ -129,7 +129,7 @@ def test_stages_take_states_where_they_fit_and_the_run_has_them(tmp_path):
     cfg = compose_config([*SMALL, f"run.dir={tmp_path}"])
     assert takes_states(cfg) == ["annotate", "fit_reward"]
     for key, value, takes in (
-        ("reward.pooling", "mean", ["annotate"]), ("annotator.prompt", "alpaca", ["fit_reward"]),
+        ("reward.pooling", "mean", ["fit_reward"]), ("annotator.prompt", "alpaca", ["fit_reward"]),
         ("annotator.pooling", "last_text", ["fit_reward"]), ("stages", ["annotate", "fit_reward"], []),
     ):  # fmt: skip
         other = OmegaConf.merge(cfg, OmegaConf.from_dotlist([f"{key}={value}"]))

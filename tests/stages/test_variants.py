@@ -23,6 +23,7 @@ from tests import small_recipe
 from tests.conftest import REPOSITORY
 
 ANNOTATE = ["stages=[induce,annotate]", "data.pairs=200", "data.heldout=300"]
+HELDOUT = [*ANNOTATE, "data.pairs=20"]  # where held-out pairs say it all
 
 
 def run(folder, *overrides) -> RunDir:
@@ -37,12 +38,12 @@ def heldout(run: RunDir) -> dict:
 
 def test_another_contrastive_set_is_another_direction(tmp_path, world_folder):
     """Helpfulness: answers to harmless questions against refusals, in place of refusals against harmful answers."""
-    made = run(tmp_path / "helpfulness", "annotator=helpfulness", *ANNOTATE)
+    made = run(tmp_path / "helpfulness", "annotator=helpfulness", *HELDOUT)
     found, rows = heldout(made), artifacts.read_rows(made.heldout_pairs)
     assert found["in_scope"] == sum(not row["harmful"] for row in rows) > 100
     assert found["severity"] is None and found["helpfulness"]["pairs"] == found["in_scope"]
     assert not any(row["margin"] for row in rows if row["harmful"])
-    helpful, harmful = (load_file(one.direction)["direction"] for one in (made, run(tmp_path / "smv", *ANNOTATE)))
+    helpful, harmful = (load_file(one.direction)["direction"] for one in (made, run(tmp_path / "smv", *HELDOUT)))
     assert abs(torch.cosine_similarity(helpful, harmful, dim=0)) < 0.9
 
 
@@ -51,7 +52,7 @@ def test_a_direction_follows_severity_where_random_ones_do_not(tmp_path, world_f
 
     def agreement(*overrides: str) -> float:
         """In one folder: what is induced stays."""
-        return heldout(run(tmp_path, "annotator.layer=4", *overrides, *ANNOTATE))["severity"]["spearman"]
+        return heldout(run(tmp_path, "annotator.layer=4", *overrides, *HELDOUT))["severity"]["spearman"]
 
     smv = agreement()
     assert smv > 0.3  # measured 0.41; distance and cosine, which have no sign, 0.34
@@ -91,7 +92,7 @@ def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder)
     """Its blocks below stay, its scores are those of the report; pairs that are too long are left out as ever."""
     found = run(
         tmp_path, "trainer=upper_blocks", "trainer.upper_blocks=1", "trainer.learning_rate=0.01",
-        "trainer.num_train_epochs=1", "reward_model.margins=[none,random]", "trainer.max_length=34",
+        "trainer.num_train_epochs=4", "reward_model.margins=[none,random]", "trainer.max_length=34",
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_pretrained(found.reward_model("none", 0))
     before, after = load_reward_base(source_at("world"), seed=0).model.state_dict(), model.state_dict()
@@ -108,7 +109,7 @@ def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder)
     with torch.no_grad():
         score = float(model(torch.from_numpy(ids).long()[None]).logits)
     assert score == pytest.approx(scores[0]["chosen_score"], abs=2e-2)
-    assert {one["margins"] for one in scores} == {"none", "random"} and not (found.root / ".work").exists()
+    assert {one["margins"] for one in scores} == {"none", "random"} and not list((found.root / ".work").rglob("states"))
 
 
 def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
