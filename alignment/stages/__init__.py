@@ -126,7 +126,7 @@ def too_few_take_states(cfg: DictConfig) -> str | None:
 
 
 def with_states(cfg: DictConfig, fit: bool) -> set[str]:
-    """read_states, if the run has it or has published it, and its states fit: of whole answers, in the chat template."""
+    """read_states, if the run has it or has published it, and its states fit: of whole texts, in the chat template."""
     there = "read_states" in cfg.stages or RunDir(Path(cfg.run.dir)).states_record.exists()
     return {"read_states"} if fit and there else set()
 
