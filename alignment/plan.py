@@ -12,7 +12,7 @@ from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
 from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
 from alignment.runs.run_files import RunDir
-from alignment.stages import STAGES, takes_states
+from alignment.stages import STAGES, too_few_take_states
 from alignment.types import UserError
 
 FOLDERS = ("data.folder", "evaluation.folder")  # no settings of a stage: the files in them are among its inputs
@@ -40,8 +40,8 @@ def plan(cfg: DictConfig, run: RunDir) -> list[Step]:
         made_from = {source: fingerprint(source, cfg) for source in stage.inputs}
         if stage.model is not None:
             made_from["device"] = device_of(cfg, stage.trains.settings if stage.trains else None)
-        if name == "read_states" and cfg.states.keep == "auto":  # which keeps none for fewer than two
-            made_from["who takes them"] = "two or more" if len(takes_states(cfg)) > 1 else "fewer"
+        if name == "read_states" and cfg.states.keep == "auto":
+            made_from["who takes them"] = too_few_take_states(cfg) or "stages that need all pairs"
         made_from |= {f"stage {read}": keys.get(read) or _published_key(run, read) for read in stage.reads_with(cfg)}
         manifest = Manifest(name, _settings(cfg, name), made_from, libraries)
         keys[name] = manifest.key

@@ -12,7 +12,7 @@ from alignment.data.files import read_file
 from alignment.data.same_prompts import text_hash
 from alignment.inputs.pairs import heldout_source, sources
 from alignment.models.kept_states import BYTES, states_bytes, why_none
-from alignment.stages import takes_states
+from alignment.stages import takes_states, too_few_take_states
 from alignment.types import LayerChoice
 
 SIDES = ("chosen", "rejected")
@@ -56,7 +56,7 @@ def planned_states(cfg: DictConfig, model: PreTrainedConfig) -> PlannedStates | 
     answers, takers, run = distinct_answers(cfg), tuple(takes_states(cfg)), Path(cfg.run.dir)
     there = next(parent for parent in (run, *run.absolute().parents) if parent.exists())
     size = states_bytes(answers, layers, width)
-    why = why_none(cfg.states.keep, len(takers), size, shutil.disk_usage(there).free)
+    why = why_none(cfg.states.keep, too_few_take_states(cfg), size, shutil.disk_usage(there).free)
     return PlannedStates(answers, layers, width, takers, why)
 
 

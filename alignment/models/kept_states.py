@@ -43,10 +43,10 @@ def states_bytes(answers: int, layers: int, width: int) -> int:
     return answers * layers * width * BYTES
 
 
-def why_none(keep: KeepStates, readers: int, size: int, free: int) -> str | None:
+def why_none(keep: KeepStates, too_few: str | None, size: int, free: int) -> str | None:
     """Why no states are kept, None if they are; UserError where all were asked for and have no room.
 
-    readers: how many stages of the run would take them; free: bytes on the disk.
+    too_few: why the stages that would take them aren't worth it, if so. free: bytes on the disk.
     """
     takes = f"states take {size / 1e9:.2f} GB, and {ON_DISK} times that while they are put together"
     if keep == "none":
@@ -55,8 +55,8 @@ def why_none(keep: KeepStates, readers: int, size: int, free: int) -> str | None
         if free < ON_DISK * size:
             raise UserError("states.keep", f"{takes}; {free / 1e9:.2f} GB are free", "use auto or none, or set run.dir")
         return None
-    if readers < 2:
-        return f"{'no stage of this run' if readers == 0 else 'one stage alone'} would take them"
+    if too_few is not None:
+        return too_few
     if size > LIMIT:
         return f"they would take {size / 1e9:.2f} GB, and states.keep=auto keeps {LIMIT / 1e9:.2f} at most"
     return f"{takes}, and {free / 1e9:.2f} GB are free" if free < ON_DISK * size else None

@@ -117,8 +117,16 @@ def takes_states(cfg: DictConfig) -> list[str]:
     return [name for name in cfg.stages if STAGES[name].model and "read_states" in STAGES[name].reads_with(cfg)]
 
 
+def too_few_take_states(cfg: DictConfig) -> str | None:
+    """Why states.keep=auto keeps none, whatever their size: to read those of all pairs would take longer."""
+    takers = takes_states(cfg)
+    if takers == ["fit_reward"]:
+        return "fit_reward alone would take them, and needs no more than its first pairs"
+    return None if takers else "no stage of this run would take them"
+
+
 def with_states(cfg: DictConfig, fit: bool) -> set[str]:
-    """read_states, if the run has it or has published it, and its states fit: of whole answers in the chat template."""
+    """read_states, if the run has it or has published it, and its states fit: of whole texts, in the chat template."""
     there = "read_states" in cfg.stages or RunDir(Path(cfg.run.dir)).states_record.exists()
     return {"read_states"} if fit and there else set()
 
@@ -154,6 +162,8 @@ MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
 CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
+ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
+SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -251,18 +261,11 @@ STAGES: dict[str, Stage] = {
             "data",
             "policy.systems",
             "policy.seeds",
-            "evaluation.prompts",
-            "evaluation.sets",
-            "evaluation.folder",
+            *ASKED,
             "sampling",
             "packing",
             "judge",
-            "scorecard.before",
-            "scorecard.after",
-            "scorecard.reward_model",
-            "scorecard.rankings",
-            "scorecard.mmlu",
-            "scorecard.lm_eval",
+            *SCORECARD,
         ),
         reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
@@ -278,9 +281,7 @@ STAGES: dict[str, Stage] = {
             "sampling",
             "packing",
             "best_of_n",
-            "evaluation.prompts",
-            "evaluation.sets",
-            "evaluation.folder",
+            *ASKED,
             "judge",
             "build_pairs.reward_model",
             "build_pairs.unfinished",

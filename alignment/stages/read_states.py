@@ -35,7 +35,7 @@ from alignment.models.source import model_source, shape_of
 from alignment.runs import artifacts
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
-from alignment.stages import takes_states
+from alignment.stages import too_few_take_states
 from alignment.types import UserError
 
 ANSWERS = 6  # of a prompt that are read together at most: attention in a row grows with its square
@@ -81,7 +81,7 @@ def run(job: Job) -> Rows:
 def _why_none(job: Job, size: int) -> str | None:
     there = sum(file.stat().st_size for file in job.work.rglob("*") if file.is_file())  # of an attempt before this one
     free = shutil.disk_usage(job.out).free + there
-    return why_none(job.cfg.states.keep, len(takes_states(job.cfg)), size, free)
+    return why_none(job.cfg.states.keep, too_few_take_states(job.cfg), size, free)
 
 
 def _answers(row: dict) -> Iterator[tuple[int, list[dict]]]:

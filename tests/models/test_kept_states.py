@@ -72,25 +72,30 @@ def test_float16_holds_what_fits_and_bfloat16_what_does_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keep, takers, size, free, why",
+    "keep, too_few, size, free, why",
     [
-        ("auto", 2, LIMIT, 2 * LIMIT, None),
-        ("auto", 2, LIMIT + 1, 9 * LIMIT, "they would take 4.29 GB, and states.keep=auto keeps 4.29 at most"),
-        ("auto", 1, 10, 100, "one stage alone would take them"),
-        ("auto", 0, 10, 100, "no stage of this run would take them"),
-        ("auto", 2, 10**9, 10**9, "states take 1.00 GB, and 2 times that while they are put together, and 1.00 GB are"),
-        ("none", 2, 10, 100, "states.keep=none"),
-        ("all", 0, 9 * LIMIT, 99 * LIMIT, None),
+        ("auto", None, LIMIT, 2 * LIMIT, None),
+        ("auto", None, LIMIT + 1, 9 * LIMIT, "they would take 4.29 GB, and states.keep=auto keeps 4.29 at most"),
+        ("auto", "nobody takes them", 10, 100, "nobody takes them"),
+        (
+            "auto",
+            None,
+            10**9,
+            10**9,
+            "states take 1.00 GB, and 2 times that while they are put together, and 1.00 GB are",
+        ),
+        ("none", None, 10, 100, "states.keep=none"),
+        ("all", "nobody takes them", 9 * LIMIT, 99 * LIMIT, None),
     ],
 )
-def test_which_states_are_kept(keep, takers, size, free, why):
-    found = why_none(keep, takers, size, free)
+def test_which_states_are_kept(keep, too_few, size, free, why):
+    found = why_none(keep, too_few, size, free)
     assert found is None if why is None else found.startswith(why)
 
 
 def test_all_without_room_is_refused_in_a_line():
     with pytest.raises(UserError, match=r"^states.keep: states take 5.00 GB, .*; 1.00 GB are free; use auto or none"):
-        why_none("all", 2, 5 * 10**9, 10**9)
+        why_none("all", None, 5 * 10**9, 10**9)
 
 
 @pytest.mark.parametrize(

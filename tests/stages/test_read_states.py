@@ -118,8 +118,9 @@ def test_two_ranks_write_what_one_writes(tmp_path, two_ranks, world_folder):
 
 def test_where_none_are_kept_no_model_is_loaded_and_a_line_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(read_states, "load_backbone", None)
-    none, rows = run(tmp_path, "stages=[read_states,annotate]")
-    line = "  of 108 distinct answers no states are kept: one stage alone would take them\n"
+    none, rows = run(tmp_path, "stages=[read_states,fit_reward]")
+    line = "  of 108 distinct answers no states are kept: fit_reward alone would take them, and "
+    line += "needs no more than its first pairs\n"
     assert capsys.readouterr().out == line and rows.written == 108
     assert not none.states.exists() and json.loads(none.states_record.read_text())["kept"] == 0
 
@@ -140,12 +141,12 @@ def test_stages_take_states_where_they_fit_and_the_run_has_them(tmp_path):
     assert takes_states(other) == ["annotate", "fit_reward"]
 
 
-def test_how_many_take_them_makes_the_stage_anew(tmp_path):
+def test_who_takes_them_makes_the_stage_anew(tmp_path):
     cfg, keys = compose_config([*SMALL, f"run.dir={tmp_path}"]), []
-    for stages in (["annotate", "fit_reward"], ["fit_reward"], ["annotate", "train_rm", "fit_reward"]):
+    for stages in (["annotate", "fit_reward"], ["annotate"], ["fit_reward"], ["train_rm"]):
         cfg.stages = ["read_states", *stages]
         keys.append(plan(cfg, RunDir(tmp_path))[0].manifest.key)
-    assert keys[0] == keys[2] != keys[1]
+    assert keys[0] == keys[1] and len(set(keys[1:])) == 3, "annotate alone reads all pairs, and shares their answers"
 
 
 def test_a_plan_says_how_many_states_there_are_and_what_becomes_of_them(tmp_path):
