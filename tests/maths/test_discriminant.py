@@ -42,11 +42,14 @@ def test_what_answers_vary_in_among_themselves_counts_for_less():
     assert found[0].abs() < 0.2 < found[1]
 
 
-def test_heldout_projections_use_the_other_folds_only():
+@pytest.mark.parametrize("each", [1, 4])
+def test_heldout_projections_use_the_other_folds_only(each):
+    """Pairs of one question are held out together."""
     positive, negative = sides(23, 8)
-    found = heldout_projections(positive, negative, [0.1])
+    questions = torch.arange(23) // each
+    found = heldout_projections(positive, negative, [0.1], questions)
     for pair in (0, 7, 22):
-        others = [i for i in range(23) if i % FOLDS != pair % FOLDS]
+        others = [i for i in range(23) if i // each % FOLDS != pair // each % FOLDS]
         (vector,) = discriminants(positive[others], negative[others], [0.1])
         expected = (positive[pair] - negative[pair]).double() @ vector / vector.norm()
         torch.testing.assert_close(found[pair, 0], expected)

@@ -28,7 +28,7 @@ def test_what_goes_by_a_choice_knows_every_word():
     from alignment.reports.best_samples import SCORERS
     from alignment.stages.annotate import IN_SCOPE
 
-    assert set(SCORERS) == set(get_args(types.Scorer))
+    assert set(SCORERS) == set(get_args(types.Picker))
     assert set(IN_SCOPE) == set(get_args(types.Scope))
 
 
