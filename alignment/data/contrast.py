@@ -41,17 +41,6 @@ def _file_question(line: int, row: dict) -> dict:
     return {"id": f"line-{line:09d}", "prompt": messages(question, "prompt or goal", "user")}
 
 
-def several_id(question: str, turn: int) -> str:
-    """The id of one of several pairs to a question."""
-    return f"{question} refusal {turn}"
-
-
-def questions_of(pairs: list[dict]) -> list[int]:
-    """The number of each induced pair's question, in the order in which they come."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(pair["id"].partition(" refusal ")[0], len(numbers)) for pair in pairs]
-
-
 def question_files(source: str, folder: str) -> list[Path]:
     """The files of the evaluation set that `source` stands for; none if it stands for no set."""
     name = QUESTIONS.get(source, source)

@@ -10,13 +10,13 @@ the discriminant wasn't fitted on. Everything is in float64.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from alignment.maths.direction import unit
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
-FOLDS = 5  # pairs of question i are in fold i mod FOLDS, as in StandardMarginVector
+FOLDS = 5  # pair i is in fold i mod FOLDS, as in StandardMarginVector
 
 
 def discriminants(
@@ -46,13 +46,10 @@ def discriminants(
 
 
 def heldout_projections(
-    positive: Float[Tensor, "pair width"],
-    negative: Float[Tensor, "pair width"],
-    shrinkages: Sequence[float],
-    questions: Int[Tensor, " pair"],
+    positive: Float[Tensor, "pair width"], negative: Float[Tensor, "pair width"], shrinkages: Sequence[float]
 ) -> Float[Tensor, "pair shrinkage"]:
-    """The difference of each pair on the discriminants, at length 1, of the folds that the pair's question isn't in."""
-    fold = questions % FOLDS
+    """The difference of each pair on the discriminants, at length 1, of the folds that the pair isn't in."""
+    fold = torch.arange(len(positive)) % FOLDS
     projections = torch.empty(len(positive), len(shrinkages), dtype=torch.float64)
     for out in range(FOLDS):
         others = discriminants(positive[fold != out], negative[fold != out], shrinkages)

@@ -179,13 +179,8 @@ class Annotator:
         random = ((chosen - rejected) @ others.T)[0].numpy()
         return float(_margin(direction, chosen, rejected)), random, len(answers[0]) - len(answers[1]), ended
 
-    def side_states(
-        self, name: str, pairs: list[Pair], layers: list[int], questions: list[int] | None = None
-    ) -> SideStates:
-        """The states of both answers of the pairs at these layers. name: of the planned batches.
-
-        questions: the number of each pair's question; None: each pair has its own.
-        """
+    def side_states(self, name: str, pairs: list[Pair], layers: list[int]) -> SideStates:
+        """The states of both answers of the pairs at these layers. name: of the planned batches."""
 
         def compute(batch: list[int]) -> Pending:
             states = to_host(self._states([pairs[i] for i in batch], layers)[0])
@@ -198,8 +193,7 @@ class Annotator:
         for batch, content in finished:
             positive[batch], negative[batch] = load(content)["states"].chunk(2)
         lengths = torch.tensor([[len(answer.ids) - answer.prompt_length for answer in pair] for pair in pairs])
-        longer, of_pair = (lengths[:, 0] - lengths[:, 1]).float(), torch.tensor(questions or range(len(pairs)))
-        return SideStates(layers, positive, negative, longer, finished.batches, of_pair)
+        return SideStates(layers, positive, negative, (lengths[:, 0] - lengths[:, 1]).float(), finished.batches)
 
     def _in_batches(self, name: str, pairs: list[Pair], compute: Callable[[list[int]], Pending]) -> Finished:
         """Computes the planned batches that are missing; both answers of a pair are in the same batch."""

@@ -34,7 +34,6 @@ class SideStates:
     """(pair, layer, width) float32 states of the two answers of pairs, at these layers, on the host.
 
     longer: by how many tokens the positive answer is. batches: in which pairs were read, whose order float sums keep.
-    questions: the number of each pair's question; pairs of one question are held out together.
     """
 
     layers: list[int]
@@ -42,7 +41,6 @@ class SideStates:
     negative: Tensor
     longer: Tensor
     batches: list[list[int]]
-    questions: Tensor
 
     def at(self, layers: list[int]) -> "SideStates":
         """The states at some of the layers."""
@@ -93,9 +91,8 @@ def agreement_of_halves(direction: Direction, states: SideStates, seed: int) -> 
     generator = torch.Generator().manual_seed(seed)
     cosines = []
     for _ in range(HALVINGS):
-        halves = torch.randperm(int(states.questions.max()) + 1, generator=generator).chunk(2)
-        of_half = [torch.cat([(states.questions == question).nonzero()[:, 0] for question in half]) for half in halves]
-        one, other = (_vector(direction, positive[pairs], negative[pairs]) for pairs in of_half)
+        halves = torch.randperm(len(positive), generator=generator).chunk(2)
+        one, other = (_vector(direction, positive[half], negative[half]) for half in halves)
         cosines.append(torch.cosine_similarity(one, other, dim=0).item())
     return cosines
 
@@ -122,10 +119,9 @@ def _standard_margin_vectors(states: SideStates, separate: Separate) -> list[_Ca
     layers, order = states.layers, [pair for batch in states.batches for pair in batch]
     smv = StandardMarginVector(len(layers), states.positive.shape[-1])
     for batch in states.batches:
-        smv.add(states.positive[batch] - states.negative[batch], states.questions[batch].tolist())
+        smv.add(states.positive[batch] - states.negative[batch], batch)
     tried = [
-        smv.heldout_projections(states.positive[batch] - states.negative[batch], states.questions[batch].tolist())
-        for batch in states.batches
+        smv.heldout_projections(states.positive[batch] - states.negative[batch], batch) for batch in states.batches
     ]
     vectors, separations = smv.vector.float(), separate(torch.cat(tried), order)
     _require(vectors.isfinite().all() and vectors.norm(dim=-1).all())
@@ -140,8 +136,7 @@ def _discriminants(states: SideStates, separate: Separate) -> list[_Candidate]:
         _require(all(side.isfinite().all() and side.std() > 0 for side in sides))  # or nothing can be decomposed
         vectors = unit(discriminants(*sides, SHRINKAGES)).float()
         _require(vectors.isfinite().all() and vectors.norm(dim=-1).all())
-        tried = heldout_projections(*sides, SHRINKAGES, states.questions)
-        separations = separate(tried, list(range(len(states.positive))))
+        separations = separate(heldout_projections(*sides, SHRINKAGES), list(range(len(states.positive))))
         for shrinkage, vector, found in zip(SHRINKAGES, vectors, separations, strict=True):
             candidates.append(_Candidate(Direction("discriminant", layer, vector, shrinkage=shrinkage), found))
     return candidates

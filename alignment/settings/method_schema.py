@@ -88,7 +88,6 @@ class Contrast:
     negative: str = one_of(types.ContrastAnswer)
     refusal: str
     refusals: str | None
-    refusals_per_question: int = at_least(1)
     system_prompt: str
     max_new_tokens: int = at_least(1)
     match_length: bool

@@ -162,8 +162,7 @@ def _sides(cfg: Config) -> tuple[str, str]:
     return cfg.annotator.contrast.positive, cfg.annotator.contrast.negative
 
 
-# The keys of what is induced.
-INDUCED = ("questions", "positive", "negative", "refusal", "refusals", "refusals_per_question", "system_prompt")
+INDUCED = ("questions", "positive", "negative", "refusal", "refusals", "system_prompt")  # keys of what is induced
 
 # When which keys have no effect, and why. Only keys that the command line sets are refused.
 IDLE = (
@@ -192,7 +191,7 @@ IDLE = (
     ),
     (
         lambda cfg: "refusals" not in _sides(cfg),
-        ["annotator.contrast.refusals", "annotator.contrast.refusals_per_question"],
+        ["annotator.contrast.refusals"],
         "neither side of annotator.contrast is refusals",
     ),
     (

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 from safetensors.torch import save
 
 from alignment.data.columns import MARGIN_COLUMNS, Loaded
-from alignment.data.contrast import questions_of
 from alignment.data.same_prompts import prompt_text
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs, require_enough
@@ -72,9 +71,7 @@ def run(job: Job) -> Rows:
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
     layers = annotator.layers(settings.layer, all_of_them=settings.labels is not None)
-    questions = questions_of(induced.rows)
-    drawn = settings.direction in DRAWN
-    states = annotator.side_states("induced", induced_pairs, layers, questions) if drawn else None
+    states = annotator.side_states("induced", induced_pairs, layers) if settings.direction in DRAWN else None
     unlabelled = direction = annotator.direction(settings.direction, settings.layer, states, cfg.seed)
     if settings.labels is not None:
         drawn = _drawn(train, scopes["train"], settings.labels, cfg.seed)

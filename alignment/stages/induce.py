@@ -60,28 +60,22 @@ def _asked(job: Job) -> dict[str, set[int]]:
 
 
 def _induced(job: Job) -> Loaded:
-    """The questions with both sides: answers of the model, a constant refusal, or one or several of a list."""
+    """The questions with both sides: answers of the model, a constant refusal, or refusal i mod n to question i."""
     contrast, data = job.cfg.annotator.contrast, job.cfg.data
     refusals = _refusals(contrast)
     pairs = contrast_data.questions(contrast.questions, contrast.count, seed=data.seed, folder=data.get("folder"))
     _drop_evaluated(job.cfg, pairs)
     answers = _generate(job, pairs)
-    each = contrast.refusals_per_question
-    rows = []
-    for number, question in enumerate(pairs.rows):
-        for turn in range(each):
-            row = {**question, "id": contrast_data.several_id(question["id"], turn) if each > 1 else question["id"]}
-            for side in SIDES:
-                kind = contrast[side]
-                if kind in GENERATED:
-                    text, finished = answers[kind][number]["text"], answers[kind][number]["finished"]
-                else:
-                    turned = number + turn * len(refusals) // each  # refusals that are far from each other in the list
-                    text = contrast.refusal if kind == "refusal" else refusals[turned % len(refusals)]
-                    finished = True
-                row[side], row[f"{side}_finished"] = text_message("assistant", text), finished
-            rows.append(row)
-    return Loaded(rows, pairs.quarantined)
+    for number, row in enumerate(pairs.rows):
+        for side in SIDES:
+            kind = contrast[side]
+            if kind in GENERATED:
+                text, finished = answers[kind][number]["text"], answers[kind][number]["finished"]
+            else:
+                text = contrast.refusal if kind == "refusal" else refusals[number % len(refusals)]
+                finished = True
+            row[side], row[f"{side}_finished"] = text_message("assistant", text), finished
+    return pairs
 
 
 def _refusals(contrast: DictConfig) -> list[str]:

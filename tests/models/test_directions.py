@@ -18,7 +18,7 @@ def sides(*shifts: float, seed: int = 0, longer: torch.Tensor | None = None) -> 
     drawn = [torch.randn(PAIRS, len(shifts), WIDTH, generator=generator) * spread for _ in range(2)]
     longer = torch.zeros(PAIRS) if longer is None else longer
     batches = [list(range(start, PAIRS, 3)) for start in range(3)]
-    return SideStates(list(range(1, len(shifts) + 1)), drawn[0] + shift, drawn[1], longer, batches, torch.arange(PAIRS))
+    return SideStates(list(range(1, len(shifts) + 1)), drawn[0] + shift, drawn[1], longer, batches)
 
 
 @pytest.mark.parametrize("kind", ["smv", "discriminant"])
@@ -67,9 +67,7 @@ def test_the_agreement_of_halves_is_of_the_directions_own_kind():
     assert len(found) == HALVINGS and found[0] == pytest.approx(torch.cosine_similarity(one, other, dim=0).item())
     smv = best_direction("smv", states, False)
     assert agreement_of_halves(smv, states, 7)[0] != pytest.approx(found[0])
-    twice = SideStates(
-        [1], states.positive[:, :1].clone(), states.negative[:, :1].clone(), states.longer, [], states.questions
-    )
+    twice = SideStates([1], states.positive[:, :1].clone(), states.negative[:, :1].clone(), states.longer, [])
     twice.positive[:], twice.negative[:] = torch.ones(WIDTH), torch.zeros(WIDTH)
     assert min(agreement_of_halves(smv.__class__("smv", 1), twice, 0)) == pytest.approx(1.0)
 

@@ -63,7 +63,7 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=inspect data=pku_saferlhf data.preference=both": "data.preference: 'both' is not a choice; choose one",
     "+recipe=inspect data=mixture data.parts=[{set:hh_harmless,preference:safety}]": "preference would have no effect",
     "+recipe=inspect data=mixture data.parts=[{set:pku_saferlhf,preference:x}]": "data.preference: 'x' is not a choice",
-    f"+recipe=inspect data=file data.path={REPOSITORY}/docs/reports/cdpo.json data.keep_out=some": "data.keep_out: some names no",
+    f"+recipe=inspect data=file data.path={REPOSITORY}/docs/reports/cdpo.json data.keep_out=some": "some names no",
     f"{BASE} annotator.layer=0": "annotator.layer: 0 is not a layer",
     f"{BASE} annotator.layer=first": "annotator.layer: 'first' is not a layer",
     f"{BASE} annotator.pooling=last": "annotator.pooling: 'last' is not a choice; choose one of endpoint",

@@ -35,12 +35,10 @@ def calibration(run: RunDir) -> dict:
 def test_matched_sets_refusals_of_all_lengths_against_answers_as_long(annotated, world_folder, capsys):
     run = annotated("annotator=matched")
     induced, texts = artifacts.read_rows(run.induced), refusals(None)
-    expected = [texts[(i + turn * 30 // 4) % 30] for i in range(20) for turn in range(4)]
-    assert [row["positive"][0]["content"] for row in induced] == expected and len({row["id"] for row in induced}) == 80
-    assert len({row["negative"][0]["content"] for row in induced}) <= 20, "each question is answered once"
+    assert [row["positive"][0]["content"] for row in induced] == [texts[i % 30] for i in range(20)]
     assert "induced answers are read at equal length" in capsys.readouterr().out
     found = calibration(run)
-    assert found["direction"] == "discriminant" and found["shrinkage"] > 0 and found["halves"]["pairs"] == 80
+    assert found["direction"] == "discriminant" and found["shrinkage"] > 0 and found["halves"]["pairs"] == 20
     assert set(found["separation_by_layer"]) == {"1", "2", "3", "4"}
 
 
