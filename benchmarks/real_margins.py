@@ -3,9 +3,11 @@
     python -m benchmarks.real_margins [folder for the runs]        about half an hour on two cores
 
 The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and
-HELM's grades were read for this table and for nothing else. Neither direction sees a label of any pair: both are of
-questions that none of these sets asks, and are projected on states that are read once. Intervals are over prompts,
-paired where two directions rank the same pairs. Runs go on where they were stopped.
+HELM's grades were read for this table and for nothing else. Shipped and matched see no label at all: they are of
+questions that none of these sets asks. Beside them a discriminant of 400 safe and 400 unsafe answers to other prompts,
+which people labelled, and matched with kind, layer and shrinkage chosen by 64 pairs of the dev half. All are projected
+on states that are read once. Intervals are over prompts, paired where two directions rank the same pairs. Runs go on
+where they were stopped.
 """
 
 import hashlib
@@ -38,7 +40,15 @@ from alignment.settings.compose import compose_config
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "shared" / "data"
-ANNOTATORS = {"shipped": "auto", "matched": "matched"}
+ANNOTATORS = {  # the settings of each direction
+    "shipped": ["annotator=auto"],
+    "matched": ["annotator=matched"],
+    "labelled": [
+        "annotator=matched", "annotator.contrast.labelled=beavertails", "annotator.contrast.count=400",
+        "annotator.contrast.match_length=false",
+    ],
+    "labels64": ["annotator=matched", "annotator.labels=64"],
+}  # fmt: skip
 MODEL = ["model=smollm2", "model.dtype=bfloat16"]  # bfloat16: the sooner done on processors that multiply it
 RANDOM = 20
 LENGTH = "the shorter one"
@@ -49,10 +59,10 @@ def main(folder: Path) -> None:
     pku = ["data=file", f"data.path={halves['dev']}", f"data.heldout_path={halves['other']}"]
     given = {"pku_saferlhf": pku, "helm_graded": ["data=helm_graded"], "hh_harmless": ["data=hh_harmless"]}
     directions = {}
-    for name, annotator in ANNOTATORS.items():
+    for name, own in ANNOTATORS.items():
         kept = folder / f"direction-{name}"
         if not kept.exists():
-            _run(folder / "pku_saferlhf", "[read_states,induce,annotate]", [*pku, f"annotator={annotator}"])
+            _run(folder / "pku_saferlhf", "[read_states,induce,annotate]", [*pku, *own])
             shutil.copytree(folder / "pku_saferlhf" / "annotate", kept)
         with safe_open(kept / "direction.safetensors", framework="pt") as file:
             directions[name] = (file.get_tensor("direction"), json.loads(file.metadata()["meaning"])["layer"])
@@ -119,9 +129,10 @@ def _compared(rows: Loaded, states: KeptStates, directions: dict, loaded) -> dic
     for name, values in raw.items():
         figures[name] = {"ranked_right": rate_interval(right[name], prompts, generator()).summary}
         figures[name]["length"] = _interval(lambda at, v=values: spearman(v[at], tokens[at]), prompts)
-    for rival in ("shipped", LENGTH):
-        gain = paired_difference(right[rival], right["matched"], prompts, generator())
-        figures[f"matched minus {rival}"] = gain.summary
+    for name in (one for one in directions if one != "shipped"):
+        for rival in ("shipped", LENGTH):
+            gain = paired_difference(right[rival], right[name], prompts, generator())
+            figures[f"{name} minus {rival}"] = gain.summary
     if rows.rows[0]["given_margin"] is not None:
         grades = np.array([row["given_margin"] for row in rows.rows], dtype=float)
         for name, values in raw.items():
