@@ -5,9 +5,9 @@
 The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and
 HELM's grades were read for this table and for nothing else. Shipped and matched see no label at all: they are of
 questions that none of these sets asks. Beside them a discriminant of 400 safe and 400 unsafe answers to other prompts,
-which people labelled, and matched with kind, layer and shrinkage chosen by 64 pairs of the dev half. All are projected
-on states that are read once. Intervals are over prompts, paired where two directions rank the same pairs. Runs go on
-where they were stopped.
+which people labelled, cut to equal lengths or whole; and matched with kind, layer and shrinkage chosen by 64 pairs of
+the dev half. All are projected on states that are read once. Intervals are over prompts, paired where two directions
+rank the same pairs. Runs go on where they were stopped.
 """
 
 import hashlib
@@ -43,10 +43,8 @@ DATA = HERE.parent.parent / "shared" / "data"
 ANNOTATORS = {  # the settings of each direction
     "shipped": ["annotator=auto"],
     "matched": ["annotator=matched"],
-    "labelled": [
-        "annotator=matched", "annotator.contrast.labelled=beavertails", "annotator.contrast.count=400",
-        "annotator.contrast.match_length=false",
-    ],
+    "labelled": ["annotator=labelled"],
+    "labelled_uncut": ["annotator=labelled", "annotator.contrast.match_length=false"],
     "labels64": ["annotator=matched", "annotator.labels=64"],
 }  # fmt: skip
 MODEL = ["model=smollm2", "model.dtype=bfloat16"]  # bfloat16: the sooner done on processors that multiply it

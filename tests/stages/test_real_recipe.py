@@ -17,8 +17,8 @@ from tests.conftest import REPOSITORY
 
 SMALL = [
     "+recipe=real", "data.rows=40", "data.heldout=0.02", "annotator.contrast.count=12",
-    "annotator.contrast.max_new_tokens=16", "reward_model.margins=[legend]", "trainer.max_steps=2",
-    "trainer.batch_size=4", "trainer.logging_steps=1", "trainer.save_steps=2", "trainer.max_length=256",
+    "reward_model.margins=[legend]", "trainer.max_steps=2", "trainer.batch_size=4",
+    "trainer.logging_steps=1", "trainer.save_steps=2", "trainer.max_length=256",
     "reward.pairs=40", "best_of_n.counts=[1,2,4]", "evaluation.prompts=4", "sampling.max_new_tokens=24",
 ]  # fmt: skip
 
