@@ -89,5 +89,5 @@ def test_prompts_of_several_sizes_weigh_by_their_answers():
 def test_many_prompts_are_resampled_in_parts(monkeypatch):
     before, after = np.zeros(40), (np.arange(40) % 3 == 0) * 1.0
     whole = paired_difference(before, after, np.arange(40), np.random.default_rng(0))
-    monkeypatch.setattr("alignment.maths.statistics._AT_ONCE", 40 * 7)
+    monkeypatch.setattr("alignment.maths.statistics.AT_ONCE", 40 * 7)
     assert paired_difference(before, after, np.arange(40), np.random.default_rng(0)) == whole

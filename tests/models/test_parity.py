@@ -13,7 +13,7 @@ from alignment.models.load import load_reward_model
 from alignment.models.model_card import Origin, reward_model_card
 from alignment.models.parity import TrainedScores, check_parity, save_tokenizer
 from alignment.models.scoring import reward_scores
-from alignment.stages.train_rm import _scores_in_training
+from alignment.trainers.finishing import scores_in_training
 from alignment.trainers.saved_weights import round_saved
 from alignment.types import StageFailed
 from tests.conftest import byte_tokenizer, tiny_model
@@ -82,11 +82,11 @@ def test_weights_that_are_saved_in_bfloat16_are_compared_as_they_are_saved(saved
     round_saved(folder, torch.bfloat16, {})
     with pytest.raises(StageFailed, match="loaded; at most 1e-04 is allowed"):
         check(folder, rows, texts, scores)
-    trained = _scores_in_training(model, {"name": "none"}, torch.bfloat16, rows, model.config.pad_token_id)
+    trained = scores_in_training(model, {"name": "none"}, torch.bfloat16, rows, model.config.pad_token_id)
     assert trained.exact and check(folder, rows, texts, trained.scores)["loaded"] <= 1e-6
     found = check(folder, rows, texts, trained.scores, unrounded=trained.unrounded)
     assert found["unrounded"] > 1e-4, "the card says what rounding changed"
-    adapted = _scores_in_training(model, {"name": "adapters"}, torch.bfloat16, rows, model.config.pad_token_id)
+    adapted = scores_in_training(model, {"name": "adapters"}, torch.bfloat16, rows, model.config.pad_token_id)
     assert adapted.rounded and not adapted.exact, "what they are merged into is rounded afterwards"
 
 

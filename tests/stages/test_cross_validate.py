@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_at_the_first_fold_that_is_missing(tmp_path, world_
         if len(fitted) == 2:
             raise KeyboardInterrupt
         score = torch.arange(2.0 * len(heldout.texts)).view(2, -1)
-        return {**dict.fromkeys(SCORERS, score), "layers": score[:, :, None].expand(2, -1, 4)}
+        return {**{name: score.clone() for name in SCORERS}, "layers": score[:, :, None].expand(2, -1, 4)}
 
     monkeypatch.setattr(cross_validate, "fold_scores", scores)
     with pytest.raises(KeyboardInterrupt):
