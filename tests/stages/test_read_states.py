@@ -104,9 +104,10 @@ def test_two_ranks_write_what_one_writes(tmp_path, two_ranks, world_folder):
     given = [pair(i // 3, i, i + 1) for i in range(20)]
     meaning = StatesMeaning("world", "float32", "endpoint", 4, 96, "", 256)
 
-    loaded = load_backbone(source_at("world"), device())  # once: from_pretrained is not made for threads
+    models = [load_backbone(source_at("world"), device()) for _ in two_ranks]  # from_pretrained isn't made for threads
 
     def written(folder: Path, ranks: Ranks) -> bytes:
+        loaded = models[ranks.rank]
         items = distinct_items([LoadedRows(given)], loaded, 256, 400)
         parts = read_states._read(Job(cfg, RunDir(folder), folder / "out", ranks), items, loaded)
         write_states(folder / f"{ranks.rank}.safetensors", parts, meaning)
