@@ -40,7 +40,7 @@ def test_its_inputs_and_the_stages_it_reads_make_it_anew(toy, tmp_path):
 
 def test_an_input_that_has_no_fingerprint_is_refused():
     """It counted as the contrastive questions."""
-    with pytest.raises(ValueError, match="no fingerprint 'qestions'; it has model, data, .*questions"):
+    with pytest.raises(ValueError, match=r"no fingerprint 'qestions'; it has model, data, .*questions"):
         Stage("", config=(), inputs=("qestions",))
 
 
