@@ -2,16 +2,17 @@
 
     python -m benchmarks.real_margins [folder for the runs]        about half an hour on two cores
 
-The matched direction was developed on PKU's prompts of the dev half. The other half, hh-rlhf's harmless pairs and
-HELM's grades were read for this table and for nothing else. Shipped and matched see no label at all: they are of
-questions that none of these sets asks. Beside them a discriminant of 400 safe and 400 unsafe answers to other prompts,
-which people labelled, cut to equal lengths or whole; and matched with kind, layer and shrinkage chosen by 64 pairs of
-the dev half. All are projected on states that are read once. Intervals are over prompts, paired where two directions
-rank the same pairs. Runs go on where they were stopped.
+The directions were developed on PKU's prompts of the dev half; the other half was read twice, before the labelled
+answers were cut to equal lengths and after, hh-rlhf's harmless pairs and HELM's grades likewise. Shipped and matched
+see no label at all. Beside them a discriminant of 400 safe and 400 unsafe answers to other prompts, which people
+labelled, cut to equal lengths or whole; and matched with kind, layer and shrinkage chosen by 64 pairs of the dev half.
+Pairs that ask a labelled prompt in any turn are left out for all of them. All are projected on states that are read
+once. Intervals are over prompts, paired where two directions rank the same pairs.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ import torch
 from safetensors import safe_open
 
 from alignment.data.columns import Loaded
-from alignment.data.same_prompts import prompt_text
+from alignment.data.preference_pairs import Source
+from alignment.data.same_prompts import prompt_text, turn_hashes
 from alignment.inputs.pairs import given_pairs
 from alignment.maths.direction import random_direction, unit
 from alignment.maths.metrics import spearman
@@ -34,12 +36,13 @@ from alignment.models.load import load_backbone
 from alignment.models.pair_states import whole_pairs
 from alignment.models.source import model_source, named
 from alignment.runs.artifacts import read_rows
+from alignment.runs.manifest import hash_file
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent.parent / "shared" / "data"
+DATA = Path(os.environ.get("REPALIGN_DATA", HERE.parent.parent / "shared" / "data"))
 ANNOTATORS = {  # the settings of each direction
     "shipped": ["annotator=auto"],
     "matched": ["annotator=matched"],
@@ -61,16 +64,26 @@ def main(folder: Path) -> None:
         kept = folder / f"direction-{name}"
         if not kept.exists():
             _run(folder / "pku_saferlhf", "[read_states,induce,annotate]", [*pku, *own])
-            shutil.copytree(folder / "pku_saferlhf" / "annotate", kept)
+            unfinished = kept.with_suffix(".unfinished")
+            shutil.copytree(folder / "pku_saferlhf" / "annotate", unfinished, dirs_exist_ok=True)
+            shutil.copy(folder / "pku_saferlhf" / "induce" / "induced.parquet", unfinished)
+            unfinished.rename(kept)
         with safe_open(kept / "direction.safetensors", framework="pt") as file:
             directions[name] = (file.get_tensor("direction"), json.loads(file.metadata()["meaning"])["layer"])
-    result: dict = {"parts": {}, "layers": {name: layer for name, (_, layer) in directions.items()}}
+    asked = read_rows(folder / "direction-labelled" / "induced.parquet")
+    labelled = set().union(*(turn_hashes(row[key]) for row in asked for key in ("prompt", "negative_prompt")))
+    result: dict = {"data": {}, "parts": {}, "layers": {name: layer for name, (_, layer) in directions.items()}}
+    calibrations = {
+        name: json.loads((folder / f"direction-{name}" / "calibration.json").read_text()) for name in ANNOTATORS
+    }
+    result["halves"] = {name: calibration["halves"] for name, calibration in calibrations.items()}
     for data, settings in given.items():
         _run(folder / data, "[read_states]", settings)
         cfg = compose_config(
             ["+recipe=legend_rm", *MODEL, *settings, "annotator.scope=all", f"run.dir={folder / data}"]
         )
         result["model"] = named(model_source(cfg.model))
+        result["data"][data] = {file.name: hash_file(file) for file in _files(data)}
         train, heldout = given_pairs(cfg, RunDir(folder / data), Ranks())
         states = KeptStates.open(RunDir(folder / data).states)
         if data == "pku_saferlhf":
@@ -78,7 +91,8 @@ def main(folder: Path) -> None:
         else:
             parts = {data: [train, heldout]}
         for part, of_part in parts.items():
-            rows = Loaded([row for loaded in of_part for row in loaded.rows])
+            every = [row for loaded in of_part for row in loaded.rows]
+            rows = Loaded([row for row in every if not turn_hashes(row["prompt"]) & labelled])
             result["parts"][part] = _compared(rows, states, directions, load_backbone(model_source(cfg.model), "cpu"))
             print(part, json.dumps(result["parts"][part], indent=1), flush=True)
     _check(folder, result)
@@ -108,6 +122,11 @@ def _run(folder: Path, stages: str, settings: list[str]) -> None:
     subprocess.run([*command, *own, "states.keep=all", f"run.dir={folder}"], check=True)
 
 
+def _files(data: str) -> list[Path]:
+    """The files that a set's pairs were read from."""
+    return Source(data).files(str(DATA))
+
+
 def _compared(rows: Loaded, states: KeptStates, directions: dict, loaded) -> dict:
     """Every figure of a part of the data: of each direction, and of the differences between them."""
     items = whole_pairs(rows, loaded, 2048)
@@ -131,6 +150,8 @@ def _compared(rows: Loaded, states: KeptStates, directions: dict, loaded) -> dic
         for rival in ("shipped", LENGTH):
             gain = paired_difference(right[rival], right[name], prompts, generator())
             figures[f"{name} minus {rival}"] = gain.summary
+    bought = paired_difference(right["matched"], right["labels64"], prompts, generator())
+    figures["labels64 minus matched"] = bought.summary
     if rows.rows[0]["given_margin"] is not None:
         grades = np.array([row["given_margin"] for row in rows.rows], dtype=float)
         for name, values in raw.items():

@@ -69,7 +69,7 @@ def _questions(cfg: DictConfig) -> str:
     if contrast.file is not None:
         return _file_hash("annotator.contrast.file", contrast.file)
     if contrast.labelled is not None:
-        return f"{_labelled(contrast.labelled, cfg)} {_annotated(cfg)}"
+        return f"{_labelled(contrast.labelled, cfg)} {_annotated(cfg)} {_hashes(transfer_files(cfg))}"
     own = {contrast.positive, contrast.negative} & {"refusals"} and contrast.refusals is not None
     refusals = f" {_file_hash('annotator.contrast.refusals', contrast.refusals)}" if own else ""
     return _asked(cfg, contrast) + refusals

@@ -33,6 +33,14 @@ def transfer_pairs(cfg: DictConfig, trained_on: Sequence[dict], ranks: Ranks) ->
     return pairs
 
 
+def transfer_prompts(cfg: DictConfig) -> dict[str, set[int]]:
+    """By set what its pairs ask, in any turn, as hashes."""
+    return {
+        name: set().union(*(turn_hashes(row["prompt"]) for row in _pairs(Source(name), cfg.data.folder, set())[0]))
+        for name in cfg.reward_model.transfer
+    }
+
+
 def _pairs(source: Source, folder: str, asked: set[int]) -> tuple[list[dict], int]:
     rows, left_out, offset = [], 0, 0
     for file in source.files(folder):

@@ -70,11 +70,12 @@ def run(job: Job) -> Rows:
         ranks.say(f"  no pair says whether its prompt is harmful: all count as {settings.scope}")
     if not scopes["train"].any():
         raise UserError("annotator.scope", f"no training pair is in scope {settings.scope!r}", "use scope=all")
+    if settings.labels is not None:
+        drawn = _drawn(train, scopes["train"], settings.labels, cfg.seed)
     layers = annotator.layers(settings.layer, all_of_them=settings.labels is not None)
     states = annotator.side_states("induced", induced_pairs, layers) if settings.direction in DRAWN else None
     unlabelled = direction = annotator.direction(settings.direction, settings.layer, states, cfg.seed)
     if settings.labels is not None:
-        drawn = _drawn(train, scopes["train"], settings.labels, cfg.seed)
         labelled = annotator.side_states("labelled", [pairs["train"][i] for i in drawn], layers)
         direction = direction_by_labels(states, labelled, settings.layer == "length_free")
     raw_margins = {name: annotator.margins(name, pairs[name], direction, cfg.seed) for name in parts}

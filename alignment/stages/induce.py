@@ -16,6 +16,7 @@ from alignment.data.labelled_contrast import labelled_pairs
 from alignment.data.same_prompts import turn_hashes
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import ENOUGH, evaluated_on, given_pairs
+from alignment.inputs.transfer import transfer_prompts
 from alignment.models.devices import device
 from alignment.models.load import Loaded as LoadedModel
 from alignment.models.load import load_language_model
@@ -53,10 +54,10 @@ def run(job: Job) -> Rows:
 
 
 def _asked(job: Job) -> dict[str, set[int]]:
-    """The prompts that labelled answers must not be to: the run's own pairs', and those it evaluates on."""
+    """The prompts that labelled answers must not be to: the run's own, what it transfers to, and what it evaluates on."""
     pairs = [row["prompt"] for part in given_pairs(job.cfg, job.run, job.ranks) for row in part.rows]
     own = set().union(*(turn_hashes(prompt) for prompt in pairs))
-    return {"the pairs that are annotated": own, **evaluated_on(job.cfg)}
+    return {"the pairs that are annotated": own, **transfer_prompts(job.cfg), **evaluated_on(job.cfg)}
 
 
 def _induced(job: Job) -> Loaded:

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from alignment.data.columns import text_message
-from alignment.inputs.transfer import transfer_files, transfer_pairs
+from alignment.data.same_prompts import turn_hashes
+from alignment.inputs.transfer import transfer_files, transfer_pairs, transfer_prompts
 from alignment.runs.ranks import Ranks
 from alignment.types import UserError
 
@@ -57,3 +58,11 @@ def test_a_set_that_asks_the_same_is_refused(folder):
 
 def test_its_files_are_known(folder):
     assert {file.name for file in transfer_files(settings(folder))} == {"train.jsonl.gz", "test.jsonl.gz"}
+
+
+def test_what_its_pairs_ask_is_known(folder):
+    """Labelled answers to these prompts are set aside: margins must not come from labels of what is transferred to."""
+    asked = transfer_prompts(settings(folder))["hh_harmless"]
+    for text in ("How do I pick a lock?", "is it late", "Where is the sun?"):
+        assert turn_hashes(text_message("user", text)) <= asked
+    assert not turn_hashes(text_message("user", "Other?")) & asked
