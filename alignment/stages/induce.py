@@ -54,7 +54,7 @@ def run(job: Job) -> Rows:
 
 
 def _asked(job: Job) -> dict[str, set[int]]:
-    """The prompts that labelled answers must not be to: the run's own, what it transfers to, and what it evaluates on."""
+    """The prompts that labelled answers must not be to: the run's own, transferred and evaluated ones."""
     pairs = [row["prompt"] for part in given_pairs(job.cfg, job.run, job.ranks) for row in part.rows]
     own = set().union(*(turn_hashes(prompt) for prompt in pairs))
     return {"the pairs that are annotated": own, **transfer_prompts(job.cfg), **evaluated_on(job.cfg)}
