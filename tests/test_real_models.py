@@ -50,3 +50,10 @@ def test_scorers_are_as_good_as_the_cross_validation_found(name):
     assert (
         row(SCORERS[name], [percent(found[key]) for key in ("pair_accuracy", "auroc", "tpr_at_1_percent_fpr")]) in TEXT
     )
+
+
+def test_reward_models_rank_as_many_pairs_right_as_the_run_found():
+    found = json.loads((REPOSITORY / "docs/reports/legend_rm_smollm2.json").read_text())["reward_model"]
+    for kind in ("none", "constant", "random", "shuffled", "legend"):
+        for accuracy in (found[kind]["accuracy"], found[kind]["transfer"]["hh_harmless"]):
+            assert f" {percent(accuracy)} |" in TEXT
