@@ -163,7 +163,8 @@ EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
 CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
 ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
-SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
+CARD = ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval", "usefulness", "pairwise")
+SCORECARD = ("judge", *(f"scorecard.{key}" for key in CARD))
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -255,18 +256,7 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "answers of every policy, and how safe and useful they are",
-        config=(
-            "seed",
-            *MODEL,
-            "data",
-            "policy.systems",
-            "policy.seeds",
-            *ASKED,
-            "sampling",
-            "packing",
-            "judge",
-            *SCORECARD,
-        ),
+        config=("seed", *MODEL, "data", "policy.systems", "policy.seeds", *ASKED, "sampling", "packing", *SCORECARD),
         reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
         model=Infers("evaluate", "sampling.batch_tokens", samples=True),
