@@ -81,9 +81,10 @@ def check_numbers(run: RunDir, card: dict) -> None:
     assert len(card["numbers"]) > 20
     for entry in card["numbers"]:
         rows = rows_of(run, entry)
-        known = [float(value) for value in rows[entry["rows"]["column"]] if value is not None]
-        assert entry["value"] == pytest.approx(np.mean(known), abs=1e-12)
-        assert entry["n"] == len(known) and entry["prompts"] == len(set(rows["id"]))
+        values = dict(enumerate(rows[entry["rows"]["column"]]))
+        places = [place for place, value in values.items() if value is not None]
+        assert entry["value"] == pytest.approx(np.mean([float(values[place]) for place in places]), abs=1e-12)
+        assert entry["n"] == len(places) and entry["prompts"] == len({rows["id"][place] for place in places})
         assert entry["n"] + entry["unknown"] == len(rows["id"])
         low, high = entry["interval"]
         assert (low is high is None) or low <= entry["value"] <= high

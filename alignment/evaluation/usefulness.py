@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from alignment.judges.refusal import judge_answer
@@ -100,8 +101,8 @@ def repetition(text: str) -> float:
 
 
 class _Reader:
-    """log p(answer | prompt) by the untouched model. A prompt is read once for all its answers, and an answer that it
-    has twice, by whichever system, once."""
+    """log p(answer | prompt) by the untouched model; an answer that a prompt has twice, by whichever system, is read
+    once."""
 
     def __init__(self, loaded: Loaded, packing: Packing, batch_tokens: int, work: Path, ranks: Ranks) -> None:
         self._loaded, self._packing, self._batch_tokens = loaded, packing, batch_tokens
@@ -112,22 +113,16 @@ class _Reader:
         self, what: str, names: Sequence[str], prompts: Sequence[list[Message]], samples: Sequence[Sample]
     ) -> tuple[list[float], list[str]]:
         """NaN for an answer that can't be read, and why. what: names the bar, and the folder of planned batches."""
-        texts = [json.dumps(prompt) for prompt in prompts]
-        questions: dict[str, Question] = {}
-        distinct: dict[str, dict[Sample, None]] = {}
-        for text, name, prompt, sample in zip(texts, names, prompts, samples, strict=True):
-            questions.setdefault(text, Question(name, prompt, []))
-            distinct.setdefault(text, {})[sample] = None
+        keys = [(json.dumps(prompt), sample) for prompt, sample in zip(prompts, samples, strict=True)]
+        first = {key: number for number, key in reversed(list(enumerate(keys)))}
+        # each alone behind its prompt: where tokens merge over their border, another answer would move it
+        questions = [Question(names[number], prompts[number], []) for number in first.values()]
         scored = score_answers(
-            self._scorer, self._loaded, list(questions.values()), [list(own) for own in distinct.values()],
-            self._packing, self._batch_tokens, self._work / what, self._ranks, f"likelihoods {what}",
+            self._scorer, self._loaded, questions, [[sample] for _, sample in first], self._packing,
+            self._batch_tokens, self._work / what, self._ranks, f"likelihoods {what}",
         )  # fmt: skip
-        found = {
-            (text, sample): float(value)
-            for (text, own), values in zip(distinct.items(), scored.scores, strict=True)
-            for sample, value in zip(own, values, strict=True)
-        }
-        return [found[key] for key in zip(texts, samples, strict=True)], scored.unscored
+        found = dict(zip(first, np.concatenate(scored.scores).tolist(), strict=True))
+        return [found[key] for key in keys], scored.unscored
 
     def tokens(self, sample: Sample) -> int:
         """Tokens of an answer, with the end of its turn if it has one; what the tokenizer merges at its start aside."""

@@ -89,7 +89,7 @@ def test_usefulness_is_read_by_the_first_model_for_both_and_says_what_it_was_hel
     loaded = load_language_model(source_at(str(MODELS / "stories260K-hf")), torch.device("cpu"))
     for system in ("before", "after"):
         number = next(i for i, row in enumerate(answers) if row["system"] == system and row["answer"])
-        prompt = [{"role": "user", "content": answers[number]["prompt"]}]
+        prompt = json.loads(answers[number]["prompt"])
         found, _ = usefulness_rows(
             loaded, [answers[number]], [prompt], Packing(), 4096, run.root / f"alone-{system}", Ranks()
         )
@@ -110,28 +110,15 @@ def test_a_judge_behind_an_api_says_which_models_answers_are_more_useful(setting
             return says("LABEL: full_compliance\nSENTENCE: none")
         return says(f"BETTER: {2 if len(texts[1][1]) > len(texts[0][1]) else 1}")
 
+    run = RunDir(tmp_path / "run")
     with chat_server(longer) as server:
-        run = RunDir(tmp_path / "run")
-        run_recipe(
-            compose_config(
-                [
-                    *settings[:3],
-                    "evaluation.sets=[alpaca_eval]",
-                    "evaluation.prompts=6",
-                    "model.answer_tokens=6",
-                    f"evaluation.folder={DATA}",
-                    "judge=[refusal,api]",
-                    f"judge.api.url={server.url}",
-                    "judge.api.model=m",
-                    "judge.api.key_variable=null",
-                    f"judge.api.cache={tmp_path}/cache",
-                    "judge.position_pairs=0",
-                    "scorecard.pairwise=true",
-                    "scorecard.usefulness=false",
-                    f"run.dir={run.root}",
-                ]  # fmt: skip
-            )
-        )
+        overrides = [
+            *settings[:3], "evaluation.sets=[alpaca_eval]", "evaluation.prompts=6", "model.answer_tokens=6",
+            f"evaluation.folder={DATA}", "judge=[refusal,api]", f"judge.api.url={server.url}", "judge.api.model=m",
+            "judge.api.key_variable=null", f"judge.api.cache={tmp_path}/cache", "scorecard.pairwise=true",
+            "scorecard.usefulness=false", f"run.dir={run.root}",
+        ]  # fmt: skip
+        run_recipe(compose_config(overrides))
     rows = pq.read_table(run.comparisons).to_pylist()
     answers = {(row["system"], row["id"]): row["answer"] for row in pq.read_table(run.answers).to_pylist()}
     assert len(rows) == 6 and {(row["system"], row["than"], row["judge"]) for row in rows} == {
