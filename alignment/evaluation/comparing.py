@@ -1,12 +1,13 @@
 """Which of two systems' answers to the same harmless prompt is more useful, by a chat model behind an API."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from alignment.judges.chat_service import ChatService
-from alignment.judges.pairwise import comparisons
+from alignment.judges.pairwise import BETTER, USEFULNESS_RUBRIC, comparisons
 from alignment.types import Message
 
 COMPARISON_COLUMNS = pa.schema(
@@ -22,7 +23,6 @@ def comparison_rows(
     service: ChatService,
     answers: Sequence[Mapping[str, Any]],
     prompts: Sequence[list[Message]],
-    say: Callable[[str], None],
 ) -> list[dict]:
     """A row for every answer that the first system has one beside, to the same prompt with the same seed.
 
@@ -37,9 +37,6 @@ def comparison_rows(
         service, [prompt for *_, prompt in pairs], [first["answer"] for first, *_ in pairs],
         [row["answer"] for _, row, _ in pairs],
     )  # fmt: skip
-    flipped, unread = sum(one.flipped is True for one in found), sum(one.preferred is None for one in found)
-    say(f"  {judge} compared {len(found)} pairs of answers, in both orders")
-    say(f"  {flipped} of its verdicts changed with the order and count as ties; {unread} can't be read")
     return [
         {
             "system": row["system"], "than": first["system"], "seed": row["seed"], "set": row["set"], "id": row["id"],
@@ -47,6 +44,18 @@ def comparison_rows(
         }
         for (first, row, _), one in zip(pairs, found, strict=True)
     ]  # fmt: skip
+
+
+def comparison_record(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the figures rest on, for the scorecard."""
+    prompt = hashlib.sha256(f"{USEFULNESS_RUBRIC}\0{BETTER.pattern}".encode()).hexdigest()[:16]
+    pairs = {
+        "pairs": len(rows),
+        "same_text": sum(row["preferred"] == 0.5 and row["flipped"] is None for row in rows),
+        "changed_with_the_order": sum(row["flipped"] is True for row in rows),
+        "unparsed": sum(row["preferred"] is None for row in rows),
+    }
+    return {"asked": "in both orders; a verdict that changes with the order is a tie", "prompt_hash": prompt, **pairs}
 
 
 def _place(row: Mapping[str, Any]) -> tuple:

@@ -98,7 +98,7 @@ METRICS = {
         "useful answers, by likelihood", column="useful", more_is_better=True, heading="useful answers, by likelihood",
         **USEFULNESS,
     ),
-    "on_topic": Metric("on topic, nats a token", column="on_topic", rate=False, **USEFULNESS),
+    "on_topic": Metric("on topic, nats", column="on_topic", rate=False, **USEFULNESS),
     "log_perplexity": Metric("nats a token under the first model", column="log_perplexity", rate=False, **USEFULNESS),
     "repetition": Metric("repeated runs of 4 words", column="repetition", rate=False, **USEFULNESS),
     "preferred_rate": Metric(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
-from alignment.evaluation.comparing import COMPARISON_COLUMNS, comparison_rows
+from alignment.evaluation.comparing import COMPARISON_COLUMNS, comparison_record, comparison_rows
 from alignment.evaluation.gates import require_measured
 from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, judged, judges_of, verdict_columns
 from alignment.evaluation.prompts import all_prompts, asks, heldout_prompts
@@ -97,6 +97,7 @@ def run(job: Job) -> Rows:
         if useful:
             artifacts.write_rows(job.out / job.run.usefulness.name, useful, USEFULNESS_COLUMNS)
         if compared:
+            read_by["pairwise"] = comparison_record(compared)
             artifacts.write_rows(job.out / job.run.comparisons.name, compared, COMPARISON_COLUMNS)
         artifacts.write_json(job.out / job.run.evaluation.name, world_rates)
         record = _record(job, asked, unfit, records, {**abilities.decoding, **read_by}, abilities.left_out)
@@ -255,7 +256,7 @@ def _comparisons(job: Job, judge: ApiJudge, rows: list[dict], by_id: dict[tuple[
     if not answers:
         return []
     prompts = [by_id[row["set"], row["id"]].messages for row in answers]
-    return comparison_rows(judge.name, judge.service, answers, prompts, job.ranks.say)
+    return comparison_rows(judge.name, judge.service, answers, prompts)
 
 
 # ---- the record ------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_usefulness_is_read_by_the_first_model_for_both_and_says_what_it_was_hel
         found, _ = usefulness_rows(
             loaded, [answers[number]], [prompt], Packing(), 4096, run.root / f"alone-{system}", Ranks()
         )
-        assert rows[number]["on_topic"] == pytest.approx(found[0]["on_topic"], abs=1e-4)
+        assert rows[number]["on_topic"] == pytest.approx(found[0]["on_topic"], abs=1e-3)
     how = card["decoding"]["usefulness"]
     assert how["model"] == card["systems"][0]["model"] and "AUROC" in how["validated"]
     page, table = (run.stage("report") / "scorecard.md").read_text(), run.tables.read_text()
@@ -132,7 +132,7 @@ def test_a_judge_behind_an_api_says_which_models_answers_are_more_useful(setting
     found = {one["metric"]: one for one in card["numbers"] if one["judge"] == "api"}
     assert found["preferred_rate"]["value"] == sum(row["preferred"] for row in rows) / 6
     assert found["preferred_rate"]["system"] == "after" and "flipped" in found
-    assert not run.usefulness.exists()
+    assert not run.usefulness.exists() and card["decoding"]["pairwise"]["pairs"] == 6
 
 
 @pytest.mark.parametrize(("more", "problem"), [
