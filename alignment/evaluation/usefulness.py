@@ -2,8 +2,8 @@
 
 For models on real text, where nobody says how useful an answer is. The parts, each a column of usefulness.parquet:
 
-    on_topic        log p(answer | prompt) - log p(answer | BASELINE), in nats: how much likelier the answer is after its
-                    own prompt than after one that asks for nothing
+    on_topic        log p(answer | prompt) - log p(answer | BASELINE), in nats: how much likelier the answer is after
+                    its own prompt than after one that asks for nothing
     log_perplexity  -log p(answer | prompt), nats a token: how odd the model finds the text
     repetition      the share of its runs of RUN words that the answer has had before
     words           its length

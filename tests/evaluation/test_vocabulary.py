@@ -78,7 +78,7 @@ def test_what_judges_and_prompts_will_measure():
 
 @pytest.mark.parametrize(("settings", "more"), [
     ({"mmlu": {"questions": 5}}, {"mmlu"}), ({"lm_eval": {"tasks": ["x"]}}, {"lm_eval"}),
-    ({"usefulness": True}, {"useful_rate", "on_topic", "perplexity", "repetition"}),
+    ({"usefulness": True}, {"useful_rate", "on_topic", "log_perplexity", "repetition"}),
     ({"pairwise": True}, {"preferred_rate", "flipped"}),
     ({"reward_model": "rm"}, {"reward"}), ({"reward_model": "rm", "rankings": ["x"]}, {"reward", "ranked_right"}),
 ])  # fmt: skip
