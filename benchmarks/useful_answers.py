@@ -23,6 +23,7 @@ from alignment.maths.detection import auroc
 from alignment.maths.statistics import of_draws
 from alignment.models.devices import device
 from alignment.models.load import Loaded, load_language_model
+from alignment.models.own_decoding import PLAIN
 from alignment.models.packing import Packing
 from alignment.models.source import source_at
 from alignment.runs.ranks import Ranks
@@ -83,10 +84,7 @@ def moved(answers: Answers) -> Answers:
 
 
 def own_answers(loaded: Loaded, asked: Answers, temperature: float, work: Path) -> Answers:
-    settings = {
-        "max_new_tokens": TOKENS, "repetition_penalty": 1.0, "temperature": temperature, "top_k": 0, "top_p": 1.0,
-        "batch_tokens": BATCH_TOKENS,
-    }  # fmt: skip
+    settings = {**PLAIN, "temperature": temperature, "max_new_tokens": TOKENS, "batch_tokens": BATCH_TOKENS}
     questions = [question(loaded, name, text_message("user", prompt), TOKENS) for name, prompt, _ in asked]
     sampled = sample_answers(loaded, questions, settings, 0, 1, work, Ranks())
     return [(name, prompt, sample) for (name, prompt, _), (sample,) in zip(asked, sampled, strict=True)]
@@ -111,7 +109,8 @@ def compared(positive: Sequence[dict], negative: Sequence[dict]) -> dict[str, di
     found = {}
     for part, sign in SIGNS.items():
         values = np.array([np.nan if row[part] is None else sign * float(row[part]) for row in rows])
-        values = np.where(np.isnan(values), sign * 0.5, values)
+        between = sign * 0.5 if part in ("refused", "useful") else np.nanmedian(values)
+        values = np.where(np.isnan(values), between, values)
         whole = float(auroc(values, kind, np.ones((1, len(rows))))[0])
         found[part] = of_draws(whole, auroc(values, kind, drawn)).summary
     shares = {
