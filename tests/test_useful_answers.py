@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from alignment.evaluation.usefulness import is_useful
+from alignment.evaluation.usefulness import MOST_LOG_PERPLEXITY, MOST_REPETITION, ON_TOPIC, VALIDITY, is_useful
 from alignment.sampling.generate import Sample
 from benchmarks import useful_answers
 from benchmarks.useful_answers import compared, first_quarter, moved
+from tests.conftest import REPOSITORY
 
 
 def row(number: int, **parts) -> dict:
@@ -39,15 +40,20 @@ def test_two_kinds_of_answers_are_told_apart_by_what_they_differ_in():
     assert half["auroc"]["on_topic"]["mean"] == pytest.approx(0.75) and low < 0.75 < high
 
 
-def test_the_documented_figures_are_those_of_the_report(shared_data):
-    from tests.conftest import REPOSITORY
-
+def test_the_documented_figures_are_those_of_the_report():
     report = json.loads((REPOSITORY / "docs/reports/useful_answers.json").read_text())
     page = (REPOSITORY / "docs/usefulness.md").read_text()
     assert set(report) == {f"{one} over {other}" for one, other in useful_answers.COMPARED}
     for name, result in report.items():
         for part in useful_answers.SIGNS:
-            value = result["auroc"][part]
-            low, high = value["ci95"]
-            cell = f"{value['mean']:.2f}" if low is None else f"{value['mean']:.2f} [{low:.2f}, {high:.2f}]"
-            assert cell in page, (name, part)
+            assert cell(result["auroc"][part]) in page, (name, part)
+    for name in ("alpaca_7b over alpaca_7b moved", "xstest over xstest refusals", "own over hot", "alpaca_7b over own"):
+        said = f"{cell(report[name]['auroc']['useful'])} (n {sum(report[name]['n'])}"
+        assert said in VALIDITY, name
+    limits = f"`on_topic` above {ON_TOPIC:g}, `log_perplexity` below {MOST_LOG_PERPLEXITY:g}"
+    assert f"{limits}, `repetition` at most {MOST_REPETITION:g}" in page
+
+
+def cell(figure: dict) -> str:
+    low, high = figure["ci95"]
+    return f"{figure['mean']:.2f}" if low is None else f"{figure['mean']:.2f} [{low:.2f}, {high:.2f}]"
