@@ -1,0 +1,131 @@
+"""Stage read_answers: the states of all labelled answers that a guard is fitted on or tried on, read once.
+
+Of each distinct answer the states of all layers are kept, at every place that guard.poolings names, and where the guard
+reads differences those of its prompt alone. Answers that are too long are cut, and counted. Under guard.fit=judge no
+answer is kept to a prompt that a policy of this run learns from, is validated on or is evaluated on, or to nearly one.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from safetensors.torch import load, save
+
+from alignment.data.columns import MESSAGES, Loaded
+from alignment.data.guard_answers import guard_answers
+from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
+from alignment.data.same_prompts import opening
+from alignment.data.prompt_sets import prompt_set
+from alignment.inputs.job import Job
+from alignment.inputs.pairs import given_pairs
+from alignment.models.activations import layer_count
+from alignment.models.answer_states import StateReader, Text, answer_text, as_item, prompt_alone, together
+from alignment.models.devices import device, to_host
+from alignment.models.kept_states import Part, StatesMeaning, in_half, text_key, write_states
+from alignment.models.load import load_backbone
+from alignment.models.packing import Packing, answer_order
+from alignment.models.source import model_source, shape_of
+from alignment.runs import artifacts
+from alignment.runs.batches import Pending, compute_in_batches
+from alignment.runs.manifest import Rows
+from alignment.types import Message
+
+FITTED = "fitted"  # the part of the answers that the guard learns from; other parts are named after their sets
+ANSWER_COLUMNS = pa.schema(
+    [
+        ("part", pa.string()), ("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES),
+        ("response", pa.string()), ("toxic", pa.bool_()), ("category", pa.string()), ("group", pa.int64()),
+        ("tokens", pa.int32()), ("cut", pa.bool_()), ("key", pa.string()), ("prompt_key", pa.string()),
+    ]
+)  # fmt: skip
+
+
+def run(job: Job) -> Rows:
+    cfg, settings, ranks = job.cfg, job.cfg.guard, job.ranks
+    source = model_source(cfg.model)
+    parts = {FITTED: guard_answers([*settings.answers, *settings.harmless], cfg.judge.folder)}
+    parts |= {name: guard_answers([name], cfg.judge.folder, both=False) for name in settings.transfer}
+    if settings.fit == "judge":
+        _leave_out(parts[FITTED], _asked(job), "a policy of this run learns from it, or is evaluated on it")
+    _draw(parts[FITTED], settings.count, cfg.seed)
+    loaded = load_backbone(source, device())
+    reader = StateReader(
+        loaded, range(1, layer_count(loaded.model) + 1), list(settings.poolings), settings.reads, Packing(**cfg.packing)
+    )
+    limit = min(settings.max_length, reader.limit)
+    rows, texts = [], []
+    for part, answers in parts.items():
+        read = answers.readable(lambda row: answer_text(loaded, row["prompt"], row["response"], limit), part)
+        groups = near_duplicate_groups([opening(row["prompt"])["content"] for row in answers.rows])
+        texts += read
+        for row, text, group in zip(answers.rows, read, groups.tolist(), strict=True):
+            alone = prompt_alone(text)
+            keys = {"key": _key(text), "prompt_key": _key(alone) if settings.reads == "difference" else None}
+            rows.append({"part": part, **row, "group": group, "tokens": len(text.answer), "cut": text.cut, **keys})
+    if settings.reads == "difference":
+        texts += [prompt_alone(text) for text in texts]
+    distinct = list(dict.fromkeys(Text(*text[:2]) for text in texts))
+    cut = sum(row["cut"] for row in rows)
+    ranks.say(f"  {len(rows):,} answers to {len({row['group'] for row in rows}):,} prompts, {cut:,} of them cut at {limit} tokens")
+    meaning = StatesMeaning(
+        source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), "+".join(settings.poolings),
+        *shape_of(source), hashlib.sha256(str(loaded.tokenizer.get_chat_template()).encode()).hexdigest()[:16], limit,
+    )  # fmt: skip
+    batches = _read(job, distinct, reader)
+    if ranks.main:
+        write_states(job.out / job.run.answer_states.name, batches, meaning)
+        artifacts.write_rows(job.out / job.run.guard_answers.name, rows, ANSWER_COLUMNS)
+    quarantined = [row for answers in parts.values() for row in answers.quarantined]
+    return job.set_aside(quarantined, len(rows) + len(quarantined))
+
+
+def _asked(job: Job) -> list[list[Message]]:
+    """The prompts of this run's pairs, and of all sets that it evaluates on."""
+    cfg = job.cfg
+    pairs = [row["prompt"] for part in given_pairs(cfg, job.run, job.ranks) for row in part.rows]
+    sets = [name for name in cfg.evaluation.sets or [] if name != "data"]
+    return pairs + [row["prompt"] for name in sets for row in prompt_set(name, cfg.evaluation.folder).rows]
+
+
+def _leave_out(answers: Loaded, asked: Sequence[list[Message]], why: str) -> None:
+    """Sets aside the answers to prompts that are nearly one of those that are asked."""
+    known = signatures(list(dict.fromkeys(opening(prompt)["content"] for prompt in asked)))
+    near_one = near(signatures([opening(row["prompt"])["content"] for row in answers.rows]), known)
+    for row in (answers.rows[i] for i in np.flatnonzero(near_one)):
+        answers.quarantine(row["source"], None, f"{row['id']}: {why}")
+    answers.keep(np.flatnonzero(~near_one).tolist())
+
+
+def _draw(answers: Loaded, count: int, seed: int) -> None:
+    """At most `count` answers, drawn by the seed, in their own order."""
+    if len(answers.rows) > count:
+        drawn = np.random.default_rng(seed).permutation(len(answers.rows))[:count]
+        answers.keep(sorted(drawn.tolist()))
+
+
+def _key(text: Text) -> str:
+    return text_key([*text.prompt, *text.answer]).hex()
+
+
+def _read(job: Job, texts: list[Text], reader: StateReader) -> Callable[[], Iterator[Part]]:
+    """Reads all texts in planned batches; gives, as often as it is asked, each batch's keys and states."""
+    tokens, dtype = job.cfg.guard.batch_tokens, reader.loaded.model.dtype
+    numbers = together(texts, tokens)
+    items = [as_item([texts[i] for i in some]) for some in numbers]
+    layout = reader.layout(items)
+
+    def compute(batch: list[int]) -> Pending:
+        states = to_host(reader.states_of([items[i] for i in batch], layout))
+        return lambda: save({"states": in_half(states(), dtype)})
+
+    sizes = [layout.size(item) for item in items]
+    batches = compute_in_batches(job.work / "states", "reading answers", sizes, tokens, compute, job.ranks)
+
+    def parts() -> Iterator[Part]:
+        for batch, content in batches:
+            order = answer_order([items[i] for i in batch])
+            keys = [text_key([*texts[i].prompt, *texts[i].answer]) for i in (numbers[batch[n]][w] for n, w in order)]
+            yield keys, load(content)["states"]
+
+    return parts
