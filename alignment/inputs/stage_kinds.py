@@ -1,4 +1,4 @@
-"""What is known of a stage before it runs: the keys and things that shape its result, and what it does with the model."""
+"""What is known of a stage before it runs: what shapes its result, what it reads, what it does with the model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
