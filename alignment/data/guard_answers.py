@@ -19,9 +19,10 @@ KEY = "guard.answers"
 COLUMNS = ("id", "source", "prompt", "response", "toxic", "category")
 
 
-def guard_answers(sources: Sequence[str], folder: str | None) -> Loaded:
+def guard_answers(sources: Sequence[str], folder: str | None, both: bool = True) -> Loaded:
     """The answers of these sources: sets by name, from a local copy below `folder` or from the hub, and files of
-    prompt, response and label. folder: None in the embedded world, which has no sets.
+    prompt, response and label. folder: None in the embedded world, which has no sets. both: must
+    there be safe answers and unsafe ones?
 
     Set aside, with the reason: answers that are empty or without a label of harm, repeated ones, and those that are
     labelled safe as often as unsafe.
@@ -44,7 +45,8 @@ def guard_answers(sources: Sequence[str], folder: str | None) -> Loaded:
         for row in rows:
             if row is not kept:
                 loaded.quarantine(row["source"], None, f"{row['id']}: the same answer to the same prompt {why}")
-    _require_both(loaded.rows, sources)
+    if both:
+        require_both(loaded.rows, sources)
     return loaded
 
 
@@ -96,7 +98,7 @@ def _same_answers(rows: Sequence[dict]) -> Iterator[list[dict]]:
     yield from same.values()
 
 
-def _require_both(rows: Sequence[dict], sources: Sequence[str]) -> None:
+def require_both(rows: Sequence[dict], sources: Sequence[str]) -> None:
     labels = {row["toxic"] for row in rows}
     if not labels:
         problem = f"every answer of {', '.join(sources)} is labelled safe as often as unsafe"

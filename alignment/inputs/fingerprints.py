@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import contrast as contrast_data
 from alignment.data import labelled_contrast
+from alignment.data.guard_answers import guard_files
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
@@ -119,6 +120,13 @@ def _evaluation_sets(cfg: DictConfig) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
+def _labelled_answers(cfg: DictConfig) -> str:
+    """The files of the answers that a guard is fitted on, and tried on."""
+    settings = cfg.guard
+    sources = [*settings.answers, *settings.harmless, *settings.transfer]
+    return _hashes(file for source in sources for file in guard_files(source, cfg.judge.folder))
+
+
 def _judges(cfg: DictConfig) -> str:
     """The weights of the judges that have some."""
     paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
@@ -162,6 +170,7 @@ FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "asked": _evaluation_sets,
     "evaluation prompts": _evaluation_prompts,
     "answers": lambda cfg: _file_hash("judge.input", cfg.judge.input),
+    "labelled answers": _labelled_answers,
     "judges": _judges,
     "labels": _labels,
 }

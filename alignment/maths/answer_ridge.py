@@ -1,11 +1,11 @@
 """A ridge regression on the states of single labelled answers, from several layers at once.
 
-    min_{w, b}  sum_i (y_i - sum_l w_l . x_il - b)^2 + penalty |w|^2        x_il = (h_il - mean_l) / scale_l / sqrt(width)
+    min_{w, b}  sum_i (y_i - sum_l w_l . x_il - b)^2 + penalty |w|^2      x_il = (h_il - mean_l) / scale_l / sqrt(width)
 
 y is 1 where an answer has the label and -1 where it hasn't; several labels are several columns, and cost one solution.
-Of n answers only their products x x' are solved with, n by n numbers however wide the states are. Mean and scale are of
-all answers, whose labels they don't see; products are centred by the answers that are fitted, which gives the intercept.
-The penalty is in units of the mean |x|^2, and is the one whose fits to the other folds rank answers best.
+Of n answers only their products x x' are solved with, n by n numbers however wide the states are. Mean and scale are
+of all answers, whose labels they don't see; products are centred by the answers that are fitted, which gives the
+intercept. The penalty is in units of the mean |x|^2, and is the one whose fits to the other folds rank answers best.
 """
 
 from collections.abc import Iterator, Sequence

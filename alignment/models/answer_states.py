@@ -1,7 +1,7 @@
-"""Answers as a guard reads them: in the model's chat template, cut where they are too long, the states of its layers.
+"""Answers as a guard reads them: in the model's chat template, cut where they are too long, at two places each.
 
-Beside an answer's state there is that of its prompt alone, at the prompt's last token, where an answer is about to
-begin: it knows the topic, and nothing of what is answered. A guard may read the difference of both.
+Of each layer the state at the token that ends the turn, and the mean over the answer: on SmolLM2 both together tell
+more than either (docs/guard.md).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ from alignment.models.activations import check_layers, response_states, states_l
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing, answer_order
 from alignment.runs.batches import plan_batches
-from alignment.types import GuardReads, Message, Pooling
+from alignment.types import Message, Pooling
 
+PLACES: tuple[Pooling, ...] = ("endpoint", "mean")
 ANSWERS = 6  # to a prompt that are read together at most: attention in a row grows with its square
 
 
 class Text(NamedTuple):
-    """An answer behind its prompt; or a prompt alone, as its last token behind the rest. cut: was it too long?"""
+    """An answer behind its prompt. cut: was it too long?"""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -37,10 +38,6 @@ def answer_text(loaded: Loaded, prompt: list[Message], answer: str, max_length: 
         raise BadRow(f"its prompt alone has {max_length} tokens or more")
     ids = text.ids.tolist()
     return Text(tuple(ids[: text.prompt_length]), tuple(ids[text.prompt_length :]), text.truncated)
-
-
-def prompt_alone(text: Text) -> Text:
-    return Text(text.prompt[:-1], text.prompt[-1:])
 
 
 def together(texts: Sequence[Text], most_tokens: int) -> list[list[int]]:
@@ -66,36 +63,20 @@ def as_item(texts: Sequence[Text]) -> Item:
 
 
 class StateReader:
-    """Reads what a guard reads of a model: the states of some layers, counted from 1, at one place of each answer."""
+    """Reads the states of some layers, counted from 1: (answer, place and layer, width), a place's layers in a row."""
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        layers: range,
-        pooling: Pooling,
-        reads: GuardReads,
-        packing: Packing = Packing("off"),  # noqa: B008 (it is frozen)
-    ) -> None:
+    def __init__(self, loaded: Loaded, layers: range, packing: Packing) -> None:
         check_layers(loaded.model, loaded.tokenizer.eos_token_id)
-        self.loaded, self.layers, self.pooling, self.reads, self._packing = loaded, layers, pooling, reads, packing
+        self.loaded, self.layers, self._packing = loaded, layers, packing
         self._checked = False
 
     def states(self, texts: Sequence[Text], batch_tokens: int) -> Tensor:
-        """(text, layer, width) float32 states; where `reads` is "difference", less those of each prompt alone."""
-        states = self.read(texts, batch_tokens)
-        if self.reads == "answer":
-            return states
-        prompts: dict[Text, int] = {}
-        numbers = [prompts.setdefault(prompt_alone(text), len(prompts)) for text in texts]
-        return states - self.read(list(prompts), batch_tokens)[numbers]
-
-    def read(self, texts: Sequence[Text], batch_tokens: int) -> Tensor:
-        """(text, layer, width) float32 states of these texts alone, on the CPU."""
+        """The states of these texts in float32, on the CPU."""
         numbers = together(texts, batch_tokens)
         items = [as_item([texts[i] for i in some]) for some in numbers]
         layout = self.layout(items)
         width = self.loaded.model.config.get_text_config().hidden_size
-        states = torch.empty(len(texts), len(self.layers), width)
+        states = torch.empty(len(texts), len(PLACES) * len(self.layers), width)
         for batch in plan_batches([layout.size(item) for item in items], batch_tokens):
             some = [items[i] for i in batch]
             of_batch = self.states_of(some, layout).cpu()
@@ -103,8 +84,8 @@ class StateReader:
         return states
 
     def states_of(self, items: Sequence[Item], layout: Layout) -> Tensor:
-        """(answer, layer, width) of one batch, in answer_order, where the model computes."""
-        return response_states(self.loaded.model, layout, items, self.layers, self.pooling, self.loaded.end_ids)[0]
+        """Those of one batch, in answer_order, where the model computes."""
+        return response_states(self.loaded.model, layout, items, self.layers, PLACES, self.loaded.end_ids)[0]
 
     def layout(self, items: Sequence[Item]) -> Layout:
         """How these items are read. Of the first ones packed rows must give what padded ones do."""
@@ -116,10 +97,9 @@ class StateReader:
         longest = max(item.longest for item in items)
         return self._packing.layout([loaded.model], loaded.model.device, pad, lambda: longest)[0]
 
-    def known(self, conversation: list[Message]) -> Tensor:
-        """(layer, width) states of a short conversation, by which a model is known."""
-        text = answer_text(self.loaded, conversation[:-1], conversation[-1]["content"], self.limit)
-        return self.read([text], 1)[0]
+    def known_text(self, conversation: list[Message]) -> Text:
+        """A short conversation, by whose states a model is known."""
+        return answer_text(self.loaded, conversation[:-1], conversation[-1]["content"], self.limit)
 
     @cached_property
     def limit(self) -> int:

@@ -10,9 +10,9 @@ other: its file holds the states of a fixed conversation, and a model that has o
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,12 +25,15 @@ from alignment.maths.answer_probabilities import Calibration
 from alignment.maths.answer_ridge import AnswerRidge
 from alignment.runs.artifacts import atomic_file, write_json
 from alignment.runs.manifest import hash_file
-from alignment.types import GuardFit, GuardReads, Message, Pooling, UserError
+from alignment.types import GuardFit, Message, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from alignment.models.answer_states import StateReader
+
 FORMAT = 1
+PLACES = 2  # where states are read (models/answer_states.py), which needs transformers
 TENSORS, SETTINGS = "guard.safetensors", "guard.json"
 KNOWN: list[Message] = [{"role": "user", "content": "What is safe to eat?"}, {"role": "assistant", "content": "Bread."}]
 ALIKE = 0.98  # cosine of the states of KNOWN in each layer: bfloat16 and float32 of one model agree to 0.999
@@ -40,18 +43,20 @@ ALIKE = 0.98  # cosine of the states of KNOWN in each layer: bfloat16 and float3
 class GuardMeaning:
     """What a guard was fitted on and how, for people to read and for runs to check.
 
-    model: the name of the model it reads, and fingerprint: which it was. fit: "judge", if no prompt of the pairs that
-    a policy of that run learns from was among its own, or "benchmark", of all labelled answers. sources: how many
-    answers of each set. categories: the kinds of harm that it tells apart, if the labels have any.
+    model: the name of the model it reads; loaded_as: what loads that anywhere, None for a folder; fingerprint: which
+    it was. fit: "judge", if no prompt that its run's policies learn from or are asked was among its own, or
+    "benchmark", of all labelled answers. sources: how many answers of each set. categories: the kinds of harm that it
+    tells apart, if the labels have any. quality: by fits to other prompts.
     """
 
     model: str
+    loaded_as: str | None
     fingerprint: str
     fit: GuardFit
     sources: dict[str, int]
     penalty: float
+    categories: list[str]
     quality: dict[str, Any]
-    categories: list[str] = field(default_factory=list)
 
 
 class Guard:
@@ -63,22 +68,22 @@ class Guard:
         layers: range,
         calibration: Calibration,
         threshold: float,
-        pooling: Pooling,
-        reads: GuardReads,
+        max_length: int,
         known: Tensor,
         seen: np.ndarray,
         meaning: GuardMeaning,
     ) -> None:
-        """ridge: of harm, and then of each category. layers: those it reads, counted from 1. known: (layer, width)
-        states of KNOWN in them. seen: the signatures of the prompts it was fitted on (data/near_duplicates.py)."""
+        """ridge: of harm, and then of each category. layers: those it reads, counted from 1. max_length: tokens at which
+        a conversation is cut. known: the states of KNOWN. seen: the signatures of the prompts it was fitted on
+        (data/near_duplicates.py)."""
         self.ridge, self.layers, self.calibration, self.threshold = ridge, layers, calibration, threshold
-        self.pooling, self.reads, self.known, self.seen, self.meaning = pooling, reads, known, seen, meaning
+        self.max_length, self.known, self.seen, self.meaning = max_length, known, seen, meaning
 
     # ---- judging ----------------------------------------------------------------------------------------------------
 
     def scores(self, states: Tensor) -> tuple[np.ndarray, list[str | None]]:
-        """The probability of harm of each answer, and its likeliest category. states: (answer, layer, width) of the
-        layers it reads, less those of the prompt alone where `reads` is "difference"."""
+        """The probability of harm of each answer, and its likeliest category. states: (answer, place and layer, width),
+        as StateReader reads them of the guard's layers."""
         scores = self.ridge.score(states).numpy()
         names = self.meaning.categories
         likeliest = scores[:, 1:].argmax(axis=1) if names else []
@@ -92,22 +97,27 @@ class Guard:
         batch_tokens: int = 16384,
     ) -> np.ndarray:
         """The probability that the last answer of each conversation, a list of messages, is harmful."""
-        from alignment.models.answer_states import StateReader  # here: a guard's file needs no transformers
-        from alignment.models.load import loaded_with
+        from alignment.models.answer_states import StateReader, answer_text  # here: a file needs no transformers
+        from alignment.models.conversations import evaluating, whole_conversation
+        from alignment.models.packing import Packing
 
-        reader = StateReader(loaded_with(model, tokenizer), self.layers, self.pooling, self.reads)
-        self.require_model(reader)
-        texts = [reader.text(conversation[:-1], conversation[-1]["content"]) for conversation in conversations]
-        return self.scores(reader.states(texts, batch_tokens))[0]
+        with evaluating(model, tokenizer) as loaded:
+            reader = StateReader(loaded, self.layers, Packing("off"))
+            self.require_model(reader)
+            texts = []
+            for number, conversation in enumerate(conversations):
+                *before, answer = whole_conversation(number, conversation)
+                texts.append(answer_text(loaded, before, answer["content"], min(self.max_length, reader.limit)))
+            return self.scores(reader.states(texts, batch_tokens))[0]
 
-    def require_model(self, reader: Any) -> None:
+    def require_model(self, reader: "StateReader") -> None:
         """UserError unless the reader's model has the states that this guard was fitted on."""
         config = reader.loaded.model.config.get_text_config()
-        found = (config.num_hidden_layers, config.hidden_size)
-        if found[0] < self.layers[-1] or found[1] != self.known.shape[1]:
-            problem = f"the model has {found[0]} layers of width {found[1]}"
+        count, width = config.num_hidden_layers, config.hidden_size
+        if count < self.layers[-1] or width != self.known.shape[1]:
+            problem = f"the model has {count} layers of width {width}"
         else:
-            states = reader.known(KNOWN)
+            (states,) = reader.states([reader.known_text(KNOWN)], 1)
             alike = torch.cosine_similarity(states.double(), self.known.double(), dim=1)
             if bool((alike > ALIKE).all()):
                 return
@@ -133,8 +143,7 @@ class Guard:
             folder / SETTINGS,
             {
                 "format": FORMAT, "layers": [self.layers[0], self.layers[-1]], **self.calibration._asdict(),
-                "threshold": self.threshold, "pooling": self.pooling, "reads": self.reads,
-                "meaning": asdict(self.meaning),
+                "threshold": self.threshold, "max_length": self.max_length, "meaning": asdict(self.meaning),
             },
         )  # fmt: skip
 
@@ -148,20 +157,17 @@ class Guard:
             if settings["format"] != FORMAT:
                 raise _no_guard(folder, f"{SETTINGS} has format {settings['format']}, not {FORMAT}")
             first, last = settings["layers"]
-            shape = last - first + 1, tensors["known"].shape[1]
+            shape = PLACES * (last - first + 1), tensors["known"].shape[1]
             labels = 1 + len(settings["meaning"]["categories"])
             wanted = {"weight": (labels, *shape), "bias": (labels,), "mean": shape, "known": shape}
             if any(tuple(tensors[name].shape) != size for name, size in wanted.items()):
                 raise _no_guard(folder, f"{TENSORS} doesn't hold what {SETTINGS} says")
             if not all(bool(tensors[name].isfinite().all()) for name in wanted):
                 raise _no_guard(folder, f"{TENSORS} holds numbers that are not finite")
-            if settings["pooling"] not in get_args(Pooling) or settings["reads"] not in get_args(GuardReads):
-                raise _no_guard(folder, f"{SETTINGS} names no place where states are read")
             return cls(
                 AnswerRidge(tensors["weight"], tensors["bias"], tensors["mean"]), range(first, last + 1),
                 Calibration(float(settings["temperature"]), float(settings["offset"])), float(settings["threshold"]),
-                settings["pooling"], settings["reads"], tensors["known"],
-                tensors["seen"].numpy().view(np.uint64), GuardMeaning(**settings["meaning"]),
+                int(settings["max_length"]), tensors["known"], tensors["seen"].numpy().view(np.uint64), GuardMeaning(**settings["meaning"]),
             )  # fmt: skip
         except OSError as error:
             raise _no_guard(folder, f"{Path(error.filename or SETTINGS).name} can't be read") from error

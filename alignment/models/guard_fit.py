@@ -149,7 +149,9 @@ def held_out_by(scores: np.ndarray, answers: Labelled, rule: Rule) -> HeldOut:
     return HeldOut(probabilities, called, np.zeros(count, dtype=int))
 
 
-def fit_guard(layers: Layers, read: Products, labels: Tensor, names: list[str], answers: Labelled, rule: Rule) -> Fitted:
+def fit_guard(
+    layers: Layers, read: Products, labels: Tensor, names: list[str], answers: Labelled, rule: Rule
+) -> Fitted:
     """The guard of all answers; penalty, calibration and threshold by fits to the other folds."""
     every = np.arange(len(answers.harmful))
     scores = heldout_scores(read.values, labels[:, :1], torch.from_numpy(every), answers.folds)

@@ -85,6 +85,13 @@ def known_as(source: ModelSource) -> tuple[str, str]:
     return name, f"a folder whose files have the hash `{source.fingerprint[:16]}`"
 
 
+def loaded_as(source: ModelSource) -> str | None:
+    """What source_at takes on any machine; None for a folder or a file of this one."""
+    if source.path in NAMED or source.revision is not None:
+        return source.path
+    return source.fingerprint.split()[0] if source.fingerprint.startswith("smollm2 ") else None
+
+
 def named(source: ModelSource) -> str:
     """Its name and version in a line without a path of this machine."""
     name, version = known_as(source)

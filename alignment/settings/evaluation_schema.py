@@ -77,6 +77,16 @@ class ClassifierJudge:
 
 
 @dataclass
+class ProbeJudge:
+    name: str
+    path: str
+    model: str | None
+    dtype: str = one_of(Dtype)
+    batch_tokens: int = at_least(1)
+    threshold: float | None = between(0, 1)
+
+
+@dataclass
 class ApiJudge:
     name: str
     url: str
@@ -114,8 +124,10 @@ class Judge:
     wildguard: Any = None
     classifier: Any = None
     api: Any = None
+    probe: Any = None
 
 
 GROUPS = {
     "judge/judge": NamedJudge, "judge/guard": GuardJudge, "judge/classifier": ClassifierJudge, "judge/api": ApiJudge,
+    "judge/probe": ProbeJudge,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import get_args
 
 from alignment.evaluation.gates import limits
 from alignment.settings import evaluation_rules
-from alignment.settings.judge_rules import check_judges
+from alignment.settings.judge_rules import check_guard, check_judges
 from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import Config
 from alignment.settings.training_rules import check_trainings
@@ -41,6 +41,8 @@ def check(cfg: Config) -> None:
     check_trainings(cfg)
     _check_samples(cfg)
     check_judges(cfg)
+    if {"read_answers", "fit_guard"} & set(cfg.stages):
+        check_guard(cfg.guard)
     if "evaluate" in cfg.stages:
         evaluation_rules.check_scorecard(cfg)
     elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"]:

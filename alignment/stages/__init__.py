@@ -70,6 +70,9 @@ MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
 CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
+ANSWERS = tuple(
+    f"guard.{key}" for key in ("answers", "harmless", "transfer", "fit", "count", "max_length", "batch_tokens")
+)
 ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
 SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
@@ -126,6 +129,18 @@ STAGES: dict[str, Stage] = {
         inputs=("model", "data"),
         model=Infers("fit_reward", "reward.batch_tokens"),
         only=lambda cfg: with_states(cfg, True),
+    ),
+    "read_answers": Stage(
+        "the states of labelled answers, read once",
+        config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        inputs=("model", "data", "asked", "labelled answers"),
+        model=Infers(None, "guard.batch_tokens"),
+    ),
+    "fit_guard": Stage(
+        "a guard on the model's activations, and one on words alone",
+        config=("seed", "guard.layers", "guard.threshold", "guard.false_alarms", "guard.folds"),
+        reads=("read_answers",),
+        alone=True,
     ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",

@@ -1,42 +1,45 @@
 """Stage read_answers: the states of all labelled answers that a guard is fitted on or tried on, read once.
 
-Of each distinct answer the states of all layers are kept, at every place that guard.poolings names, and where the guard
-reads differences those of its prompt alone. Answers that are too long are cut, and counted. Under guard.fit=judge no
-answer is kept to a prompt that a policy of this run learns from, is validated on or is evaluated on, or to nearly one.
+Of each distinct answer the states of all layers are kept, at both places that a guard reads (models/answer_states.py).
+Answers that are too long are cut, and counted. Under guard.fit=judge no answer is kept to a prompt that a policy of
+this run learns from, is validated on or is evaluated on, or to nearly one.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from safetensors.torch import load, save
 
 from alignment.data.columns import MESSAGES, Loaded
-from alignment.data.guard_answers import guard_answers
+from alignment.data.guard_answers import guard_answers, require_both
 from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
-from alignment.data.same_prompts import opening
 from alignment.data.prompt_sets import prompt_set
+from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
 from alignment.models.activations import layer_count
-from alignment.models.answer_states import StateReader, Text, answer_text, as_item, prompt_alone, together
+from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, together
 from alignment.models.devices import device, to_host
+from alignment.models.guard import KNOWN
 from alignment.models.kept_states import Part, StatesMeaning, in_half, text_key, write_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing, answer_order
-from alignment.models.source import model_source, shape_of
+from alignment.models.source import loaded_as, model_source, named, shape_of
 from alignment.runs import artifacts
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
-from alignment.types import Message
 
 FITTED = "fitted"  # the part of the answers that the guard learns from; other parts are named after their sets
 ANSWER_COLUMNS = pa.schema(
     [
         ("part", pa.string()), ("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES),
-        ("response", pa.string()), ("toxic", pa.bool_()), ("category", pa.string()), ("group", pa.int64()),
-        ("tokens", pa.int32()), ("cut", pa.bool_()), ("key", pa.string()), ("prompt_key", pa.string()),
+        ("response", pa.string()), ("toxic", pa.bool_()), ("category", pa.string()), ("harmless", pa.string()),
+        ("group", pa.int64()),
+        ("tokens", pa.int32()), ("cut", pa.bool_()), ("key", pa.string()),
     ]
 )  # fmt: skip
 
@@ -49,49 +52,63 @@ def run(job: Job) -> Rows:
     if settings.fit == "judge":
         _leave_out(parts[FITTED], _asked(job), "a policy of this run learns from it, or is evaluated on it")
     _draw(parts[FITTED], settings.count, cfg.seed)
+    require_both(parts[FITTED].rows, [*settings.answers, *settings.harmless])
+    own = [opening(row["prompt"])["content"] for row in parts[FITTED].rows]
+    for name in settings.transfer:
+        _leave_out(parts[name], own, "the guard is fitted on its prompt")
     loaded = load_backbone(source, device())
-    reader = StateReader(
-        loaded, range(1, layer_count(loaded.model) + 1), list(settings.poolings), settings.reads, Packing(**cfg.packing)
-    )
+    layers = layer_count(loaded.model)
+    reader = StateReader(loaded, range(1, layers + 1), Packing(**cfg.packing))
     limit = min(settings.max_length, reader.limit)
     rows, texts = [], []
     for part, answers in parts.items():
         read = answers.readable(lambda row: answer_text(loaded, row["prompt"], row["response"], limit), part)
         groups = near_duplicate_groups([opening(row["prompt"])["content"] for row in answers.rows])
         texts += read
-        for row, text, group in zip(answers.rows, read, groups.tolist(), strict=True):
-            alone = prompt_alone(text)
-            keys = {"key": _key(text), "prompt_key": _key(alone) if settings.reads == "difference" else None}
-            rows.append({"part": part, **row, "group": group, "tokens": len(text.answer), "cut": text.cut, **keys})
-    if settings.reads == "difference":
-        texts += [prompt_alone(text) for text in texts]
-    distinct = list(dict.fromkeys(Text(*text[:2]) for text in texts))
-    cut = sum(row["cut"] for row in rows)
-    ranks.say(f"  {len(rows):,} answers to {len({row['group'] for row in rows}):,} prompts, {cut:,} of them cut at {limit} tokens")
+        rows += [
+            {
+                "part": part,
+                **row,
+                "harmless": _harmless(row, settings.harmless),
+                "group": group,
+                "tokens": len(text.answer),
+                "cut": text.cut,
+                "key": _key(text).hex(),
+            }
+            for row, text, group in zip(answers.rows, read, groups.tolist(), strict=True)
+        ]
+    cut, prompts = sum(row["cut"] for row in rows), len({(row["part"], row["group"]) for row in rows})
+    ranks.say(f"  {len(rows):,} answers to {prompts:,} prompts, {cut:,} of them cut at {limit} tokens")
+    known = reader.known_text(KNOWN)
+    distinct = list({_key(text): text for text in [*texts, known]}.values())
     meaning = StatesMeaning(
-        source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), "+".join(settings.poolings),
-        *shape_of(source), hashlib.sha256(str(loaded.tokenizer.get_chat_template()).encode()).hexdigest()[:16], limit,
+        source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), "+".join(PLACES),
+        len(PLACES) * layers, shape_of(source)[1],
+        hashlib.sha256(str(loaded.tokenizer.get_chat_template()).encode()).hexdigest()[:16], limit,
     )  # fmt: skip
     batches = _read(job, distinct, reader)
     if ranks.main:
         write_states(job.out / job.run.answer_states.name, batches, meaning)
         artifacts.write_rows(job.out / job.run.guard_answers.name, rows, ANSWER_COLUMNS)
+        record = {"model": named(source), "loaded_as": loaded_as(source), "known": _key(known).hex()}
+        artifacts.write_json(job.out / job.run.answers_record.name, {**record, **asdict(meaning)})
     quarantined = [row for answers in parts.values() for row in answers.quarantined]
     return job.set_aside(quarantined, len(rows) + len(quarantined))
 
 
-def _asked(job: Job) -> list[list[Message]]:
-    """The prompts of this run's pairs, and of all sets that it evaluates on."""
+def _asked(job: Job) -> list[str]:
+    """What the prompts of this run's pairs open with, and those of all sets that it evaluates on."""
     cfg = job.cfg
     pairs = [row["prompt"] for part in given_pairs(cfg, job.run, job.ranks) for row in part.rows]
     sets = [name for name in cfg.evaluation.sets or [] if name != "data"]
-    return pairs + [row["prompt"] for name in sets for row in prompt_set(name, cfg.evaluation.folder).rows]
+    asked = [row["prompt"] for name in sets for row in prompt_set(name, cfg.evaluation.folder).rows]
+    return [opening(prompt)["content"] for prompt in pairs + asked]
 
 
-def _leave_out(answers: Loaded, asked: Sequence[list[Message]], why: str) -> None:
+def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> None:
     """Sets aside the answers to prompts that are nearly one of those that are asked."""
-    known = signatures(list(dict.fromkeys(opening(prompt)["content"] for prompt in asked)))
-    near_one = near(signatures([opening(row["prompt"])["content"] for row in answers.rows]), known)
+    own = signatures([opening(row["prompt"])["content"] for row in answers.rows])
+    near_one = near(own, signatures(list(dict.fromkeys(asked))))
     for row in (answers.rows[i] for i in np.flatnonzero(near_one)):
         answers.quarantine(row["source"], None, f"{row['id']}: {why}")
     answers.keep(np.flatnonzero(~near_one).tolist())
@@ -104,8 +121,14 @@ def _draw(answers: Loaded, count: int, seed: int) -> None:
         answers.keep(sorted(drawn.tolist()))
 
 
-def _key(text: Text) -> str:
-    return text_key([*text.prompt, *text.answer]).hex()
+def _harmless(row: dict, sources: Sequence[str]) -> str | None:
+    """Which of the sources of harmless prompts the answer is from, if from any."""
+    names = {Path(source).name: source for source in sources}  # of a file its name, of a set that before its model
+    return None if row["toxic"] else names.get(row["source"].partition("/")[0])
+
+
+def _key(text: Text) -> bytes:
+    return text_key([*text.prompt, *text.answer])
 
 
 def _read(job: Job, texts: list[Text], reader: StateReader) -> Callable[[], Iterator[Part]]:
@@ -125,7 +148,6 @@ def _read(job: Job, texts: list[Text], reader: StateReader) -> Callable[[], Iter
     def parts() -> Iterator[Part]:
         for batch, content in batches:
             order = answer_order([items[i] for i in batch])
-            keys = [text_key([*texts[i].prompt, *texts[i].answer]) for i in (numbers[batch[n]][w] for n, w in order)]
-            yield keys, load(content)["states"]
+            yield [_key(texts[numbers[batch[place]][which]]) for place, which in order], load(content)["states"]
 
     return parts

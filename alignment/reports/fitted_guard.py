@@ -1,0 +1,72 @@
+"""The report of stage fit_guard: how good the guard is on answers to other prompts, beside simpler ones."""
+
+from rich.table import Table
+
+from alignment.reports.tables import FEW_MARK, counted, few, percent
+
+SCORERS = {"guard": "guard", "last_layer": "last layer alone", "words": "words alone", "length": "length alone"}
+MEASURES = {
+    "macro_f1": "macro-F1, %",
+    "auroc": "AUROC, %",
+    "sensitivity": "harmful ones found, %",
+    "specificity": "safe ones passed, %",
+    "calibration_error": "calibration error, %",
+}
+
+
+def guard_tables(report: dict) -> list[Table]:
+    """The labelled answers, the false alarms, and other sets that the guard was tried on."""
+    return [_labelled(report), *_false_alarms(report), *_missed(report), *map(_tried, report["transfer"].items())]
+
+
+def _labelled(report: dict) -> Table:
+    guard = report["scorers"]["guard"]
+    title = f"{counted(guard['answers'])} labelled answers, {counted(guard['harmful'])} harmful"
+    table = Table(title, *MEASURES.values())
+    for name, figures in report["scorers"].items():
+        table.add_row(SCORERS[name], *(_cell(figures[measure]) for measure in MEASURES))
+    first, last = report["layers"]
+    fit = "of all labelled answers" if report["fit"] == "benchmark" else "without what this run's policies see"
+    table.caption = (
+        f"fits to other prompts, nearly the same ones kept together ({guard['prompts']:,} groups, over which the intervals "
+        f"are); layers {first} to {last} of {report['model']}; threshold {report['threshold']:.2f}; {fit}"
+    )  # fmt: skip
+    return table
+
+
+def _false_alarms(report: dict) -> list[Table]:
+    alarms = report["false_alarms"]
+    if not alarms:
+        return []
+    table = Table("answers to harmless prompts that are called harmful, %", "answers", *SCORERS.values())
+    for source, by in alarms.items():
+        table.add_row(source, counted(by["guard"]["answers"]), *(percent(by[name]) for name in SCORERS))
+    table.caption = few(*(by["guard"]["answers"] for by in alarms.values()))
+    return [table]
+
+
+def _missed(report: dict) -> list[Table]:
+    found = report["found_by_category"]
+    if not found:
+        return []
+    table = Table("kind of harm, the least found first", "answers", "found, %")
+    for name, figures in found.items():
+        table.add_row(name, counted(figures["answers"]), percent(figures))
+    table.caption = FEW_MARK if any(figures["answers"] < 30 for figures in found.values()) else None
+    return [table]
+
+
+def _tried(named: tuple[str, dict]) -> Table:
+    name, by = named
+    title = f"{name}: {counted(by['guard']['answers'])} answers, {counted(by['guard']['harmful'])} harmful"
+    table = Table(title, *MEASURES.values())
+    for scorer in ("guard", "words"):
+        table.add_row(SCORERS[scorer], *(_cell(by[scorer][measure]) for measure in MEASURES))
+    for category, figures in by["found_by_category"].items():
+        table.add_row(f"  {category}, {counted(figures['answers'])} harmful", "", "", percent(figures))
+    table.caption = few(by["guard"]["harmful"])
+    return table
+
+
+def _cell(summary: dict | None) -> str:
+    return "" if summary is None else percent(summary)
