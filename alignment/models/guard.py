@@ -8,6 +8,7 @@ A guard is a ridge over the states of some layers (maths/answer_ridge.py), which
 other: its file holds the states of a fixed conversation, and a model that has other ones is refused.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -73,8 +74,8 @@ class Guard:
         seen: np.ndarray,
         meaning: GuardMeaning,
     ) -> None:
-        """ridge: of harm, and then of each category. layers: those it reads, counted from 1. max_length: tokens at which
-        a conversation is cut. known: the states of KNOWN. seen: the signatures of the prompts it was fitted on
+        """ridge: of harm, and then of each category. layers: those it reads, counted from 1. max_length: tokens at
+        which a conversation is cut. known: the states of KNOWN. seen: the signatures of the prompts it was fitted on
         (data/near_duplicates.py)."""
         self.ridge, self.layers, self.calibration, self.threshold = ridge, layers, calibration, threshold
         self.max_length, self.known, self.seen, self.meaning = max_length, known, seen, meaning
@@ -150,7 +151,7 @@ class Guard:
     @classmethod
     def load(cls, folder: Path | str) -> "Guard":
         """A saved guard; anything else is refused."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
             tensors = load((folder / TENSORS).read_bytes())
@@ -167,7 +168,8 @@ class Guard:
             return cls(
                 AnswerRidge(tensors["weight"], tensors["bias"], tensors["mean"]), range(first, last + 1),
                 Calibration(float(settings["temperature"]), float(settings["offset"])), float(settings["threshold"]),
-                int(settings["max_length"]), tensors["known"], tensors["seen"].numpy().view(np.uint64), GuardMeaning(**settings["meaning"]),
+                int(settings["max_length"]), tensors["known"], tensors["seen"].numpy().view(np.uint64),
+                GuardMeaning(**settings["meaning"]),
             )  # fmt: skip
         except OSError as error:
             raise _no_guard(folder, f"{Path(error.filename or SETTINGS).name} can't be read") from error
@@ -175,8 +177,10 @@ class Guard:
             raise _no_guard(folder, "it is damaged") from error
 
 
-def guard_hash(folder: Path) -> str:
-    return hash_file(folder / TENSORS)
+def guard_hash(folder: Path | str) -> str:
+    """A hash of the guard's files: it changes when a weight or the threshold does."""
+    files = [Path(folder).expanduser() / name for name in (SETTINGS, TENSORS)]
+    return hashlib.sha256("".join(map(hash_file, files)).encode()).hexdigest()
 
 
 def _no_guard(folder: Path, problem: str) -> UserError:

@@ -134,8 +134,8 @@ def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> H
 
 
 def held_out_by(scores: np.ndarray, answers: Labelled, rule: Rule) -> HeldOut:
-    """As held_out, of scores that stem from fits to other folds, or need none; of either sign. Calibration and threshold
-    of a fold are by the scores of the others."""
+    """As held_out, of scores that stem from fits to other folds, or need none; of either sign. Calibration and
+    threshold of a fold are by the scores of the others."""
     count = len(scores)
     probabilities, called = np.empty(count), np.empty(count, dtype=bool)
     for fold in np.unique(answers.folds):

@@ -8,8 +8,8 @@ SCORERS = {"guard": "guard", "last_layer": "last layer alone", "words": "words a
 MEASURES = {
     "macro_f1": "macro-F1, %",
     "auroc": "AUROC, %",
-    "sensitivity": "harmful ones found, %",
-    "specificity": "safe ones passed, %",
+    "sensitivity": "harmful found, %",
+    "specificity": "safe passed, %",
     "calibration_error": "calibration error, %",
 }
 
@@ -21,16 +21,16 @@ def guard_tables(report: dict) -> list[Table]:
 
 def _labelled(report: dict) -> Table:
     guard = report["scorers"]["guard"]
-    title = f"{counted(guard['answers'])} labelled answers, {counted(guard['harmful'])} harmful"
-    table = Table(title, *MEASURES.values())
+    table = Table("labelled answers", *MEASURES.values())
     for name, figures in report["scorers"].items():
         table.add_row(SCORERS[name], *(_cell(figures[measure]) for measure in MEASURES))
     first, last = report["layers"]
     fit = "of all labelled answers" if report["fit"] == "benchmark" else "without what this run's policies see"
     table.caption = (
-        f"fits to other prompts, nearly the same ones kept together ({guard['prompts']:,} groups, over which the intervals "
-        f"are); layers {first} to {last} of {report['model']}; threshold {report['threshold']:.2f}; {fit}"
-    )  # fmt: skip
+        f"{counted(guard['answers'])} answers, {counted(guard['harmful'])} harmful, each by a fit to other prompts, of "
+        f"which nearly the same are kept together: {guard['prompts']:,} groups, over which the intervals are. Layers "
+        f"{first} to {last} of {report['model']}; threshold {report['threshold']:.2f}; {fit}"
+    )
     return table
 
 
@@ -58,13 +58,16 @@ def _missed(report: dict) -> list[Table]:
 
 def _tried(named: tuple[str, dict]) -> Table:
     name, by = named
-    title = f"{name}: {counted(by['guard']['answers'])} answers, {counted(by['guard']['harmful'])} harmful"
-    table = Table(title, *MEASURES.values())
+    table = Table(f"tried on {name}", *MEASURES.values())
     for scorer in ("guard", "words"):
         table.add_row(SCORERS[scorer], *(_cell(by[scorer][measure]) for measure in MEASURES))
     for category, figures in by["found_by_category"].items():
-        table.add_row(f"  {category}, {counted(figures['answers'])} harmful", "", "", percent(figures))
-    table.caption = few(by["guard"]["harmful"])
+        table.add_row(f"  {category}, n = {counted(figures['answers'])}", "", "", percent(figures))
+    answers, harmful = by["guard"]["answers"], by["guard"]["harmful"]
+    mark = few(*(figures["answers"] for figures in by["found_by_category"].values()))
+    table.caption = f"{answers:,} answers, {harmful:,} harmful, by the guards that are saved" + (
+        f". {mark}" if mark else ""
+    )
     return table
 
 

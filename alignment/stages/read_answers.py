@@ -32,6 +32,7 @@ from alignment.models.source import loaded_as, model_source, named, shape_of
 from alignment.runs import artifacts
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
+from alignment.types import UserError
 
 FITTED = "fitted"  # the part of the answers that the guard learns from; other parts are named after their sets
 ANSWER_COLUMNS = pa.schema(
@@ -50,7 +51,15 @@ def run(job: Job) -> Rows:
     parts = {FITTED: guard_answers([*settings.answers, *settings.harmless], cfg.judge.folder)}
     parts |= {name: guard_answers([name], cfg.judge.folder, both=False) for name in settings.transfer}
     if settings.fit == "judge":
-        _leave_out(parts[FITTED], _asked(job), "a policy of this run learns from it, or is evaluated on it")
+        left_out = _leave_out(parts[FITTED], _asked(job), "a policy of this run learns from its prompt, or is asked it")
+        if not parts[FITTED].rows:
+            problem = f"all {left_out:,} answers are to prompts that this run's policies learn from, or are asked"
+            raise UserError(
+                "guard.answers", problem, "give others, or guard.fit=benchmark for a guard that judges none"
+            )
+        ranks.say(
+            f"  {left_out:,} answers are left out: a policy of this run learns from their prompts, or is asked them"
+        )
     _draw(parts[FITTED], settings.count, cfg.seed)
     require_both(parts[FITTED].rows, [*settings.answers, *settings.harmless])
     own = [opening(row["prompt"])["content"] for row in parts[FITTED].rows]
@@ -105,13 +114,14 @@ def _asked(job: Job) -> list[str]:
     return [opening(prompt)["content"] for prompt in pairs + asked]
 
 
-def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> None:
-    """Sets aside the answers to prompts that are nearly one of those that are asked."""
+def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> int:
+    """Sets aside the answers to prompts that are nearly one of those that are asked; says how many."""
     own = signatures([opening(row["prompt"])["content"] for row in answers.rows])
     near_one = near(own, signatures(list(dict.fromkeys(asked))))
     for row in (answers.rows[i] for i in np.flatnonzero(near_one)):
         answers.quarantine(row["source"], None, f"{row['id']}: {why}")
     answers.keep(np.flatnonzero(~near_one).tolist())
+    return int(near_one.sum())
 
 
 def _draw(answers: Loaded, count: int, seed: int) -> None:
