@@ -19,6 +19,7 @@ from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.inputs.transfer import transfer_files
 from alignment.judges.choice import chosen as chosen_judges
+from alignment.judges.choice import version
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
 from alignment.runs.ranks import has_accelerator
@@ -121,10 +122,8 @@ def _evaluation_sets(cfg: DictConfig) -> str:
 
 def _judges(cfg: DictConfig) -> str:
     """The weights of the judges that have some."""
-    paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
-    return " ".join(
-        f"{name} {_local_model(f'judge.{name}.path', path)}" for name, path in paths.items() if path is not None
-    )
+    versions = {name: version(name, cfg.judge[name]) for name in chosen_judges(cfg.judge)}
+    return " ".join(f"{name} {known}" for name, known in versions.items() if known is not None)
 
 
 def _labels(cfg: DictConfig) -> str:

@@ -77,6 +77,12 @@ class ClassifierJudge:
 
 
 @dataclass
+class WordsJudge:
+    name: str
+    path: str
+
+
+@dataclass
 class ApiJudge:
     name: str
     url: str
@@ -113,9 +119,11 @@ class Judge:
     shieldgemma: Any = None
     wildguard: Any = None
     classifier: Any = None
+    words: Any = None
     api: Any = None
 
 
 GROUPS = {
     "judge/judge": NamedJudge, "judge/guard": GuardJudge, "judge/classifier": ClassifierJudge, "judge/api": ApiJudge,
+    "judge/words": WordsJudge,
 }  # fmt: skip
