@@ -34,6 +34,7 @@ from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir, open_run
 from alignment.settings.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.settings.schema import CONF_DIR, register
+from alignment.stages import own_guards
 from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
 
@@ -121,6 +122,8 @@ def run_recipe(cfg: DictConfig) -> None:
     require_inputs(cfg, steps)
     engines.check(cfg)
     judges = asked_judges(cfg) if judging and not all(step.cached for step in steps) else []
+    if any(step.stage == "fit_guard" and not step.cached for step in steps):
+        judges = [name for name in judges if name not in own_guards(cfg)]  # they are made first, and checked then
     ranks.from_main(lambda: require_ready(cfg.judge, judges))
     open_run(run.root)
     if cfg.launch.name == "inline":

@@ -20,6 +20,7 @@ from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.inputs.transfer import transfer_files
 from alignment.judges.choice import chosen as chosen_judges
+from alignment.judges.choice import judges_by, version
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
 from alignment.runs.ranks import has_accelerator
@@ -128,11 +129,11 @@ def _labelled_answers(cfg: DictConfig) -> str:
 
 
 def _judges(cfg: DictConfig) -> str:
-    """The weights of the judges that have some."""
-    paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
-    return " ".join(
-        f"{name} {_local_model(f'judge.{name}.path', path)}" for name, path in paths.items() if path is not None
-    )
+    """The weights of the judges that have some, but for those that a stage of the run makes."""
+    names = chosen_judges(cfg.judge)
+    own = judges_by(cfg.judge, names, (Path(cfg.run.dir) / "fit_guard").resolve())
+    versions = {name: version(name, cfg.judge[name]) for name in names if name not in own}
+    return " ".join(f"{name} {known}" for name, known in versions.items() if known is not None)
 
 
 def _labels(cfg: DictConfig) -> str:

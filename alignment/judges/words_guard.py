@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt64
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
+from alignment.data.near_duplicates import signatures
 from alignment.data.same_prompts import normal_text
 from alignment.runs.artifacts import write_json
 from alignment.types import Message, UserError
 
 CARD, WEIGHTS = "words.json", "words.safetensors"
 FORMAT = 1
-STRENGTH = 3.0  # C of the logistic regression, and how rare a term may be: docs/judges.md says what chose them
-LEAST_ROWS = 2
+# By cross-validation on Safe-RLHF mini (docs/judges.md): C of the logistic regression, in how many texts a term must
+# be, and what the length of the prompt's terms is to the answer's.
+STRENGTH, LEAST_TEXTS, PROMPT_SHARE = 3.0, 2, 0.5
 _READ = ("answer", "prompt")
 
 
@@ -64,7 +66,8 @@ class WordsGuard:
     """How harmful answers are by their words. The logits are of a fit in which safe and unsafe answers weigh the same.
 
     temperature: of the probability, sigmoid(logit / temperature); threshold: unsafe from this probability on.
-    digest: of the saved files, None before it is saved.
+    digest: of the saved files, None before it is saved. seen: signatures of the prompts it was fitted on
+    (data/near_duplicates.py), as far as they were given.
     """
 
     def __init__(
@@ -76,10 +79,12 @@ class WordsGuard:
         threshold: float = 0.5,
         record: Mapping[str, Any] | None = None,
         digest: str | None = None,
+        seen: UInt64[np.ndarray, "prompt band"] | None = None,
     ) -> None:
         self.answer, self.prompt, self.intercept = answer, prompt, intercept
         self.temperature, self.threshold = temperature, threshold
         self.record, self.digest = dict(record or {}), digest
+        self.seen = signatures([]) if seen is None else seen
 
     def logits(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
         pairs = zip(map(asked, prompts), answers, strict=True)
@@ -95,7 +100,7 @@ class WordsGuard:
         """Writes the guard with what its logits mean. record: what it was fitted on, and how good it is, as JSON."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"intercept": np.array([self.intercept])}
+        tensors = {"intercept": np.array([self.intercept]), "seen": self.seen}
         for name in _READ:
             vocabulary = getattr(self, name)
             tensors |= {f"{name}.rarity": vocabulary.rarity, f"{name}.weights": vocabulary.weights}
@@ -121,6 +126,7 @@ class WordsGuard:
                 _number(card, "threshold", least=0.0, most=1.0),
                 card["record"],
                 guard_hash(folder),
+                tensors["seen"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             why = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -156,15 +162,15 @@ def fit_words(
     for texts in (answers, [asked(prompt) for prompt in prompts]):
         rows = [terms(text) for text in texts]
         common = max(Counter(term for row in rows for term in set(row)).values(), default=0)
-        least = LEAST_ROWS if common >= LEAST_ROWS else 1
+        least = LEAST_TEXTS if common >= LEAST_TEXTS else 1
         reader = TfidfVectorizer(analyzer=list, sublinear_tf=True, min_df=least)
         tables.append(reader.fit_transform(rows))
         vocabularies.append((reader.get_feature_names_out().tolist(), reader.idf_))
     fitted = LogisticRegression(C=STRENGTH, class_weight="balanced", solver="liblinear", dual=True, max_iter=10_000)
-    fitted.set_params(random_state=seed).fit(hstack(tables, format="csr"), toxic)
+    fitted.set_params(random_state=seed).fit(hstack([tables[0], PROMPT_SHARE * tables[1]], format="csr"), toxic)
     weights, first = fitted.coef_[0], len(vocabularies[0][0])
-    parts = (weights[:first], weights[first:])
-    answer, prompt = (Vocabulary(*known, own.copy()) for known, own in zip(vocabularies, parts, strict=True))
+    parts = (weights[:first].copy(), PROMPT_SHARE * weights[first:])
+    answer, prompt = (Vocabulary(*known, own) for known, own in zip(vocabularies, parts, strict=True))
     return WordsGuard(answer, prompt, float(fitted.intercept_[0]))
 
 

@@ -77,6 +77,12 @@ class ClassifierJudge:
 
 
 @dataclass
+class WordsJudge:
+    name: str
+    path: str
+
+
+@dataclass
 class ProbeJudge:
     name: str
     path: str
@@ -123,11 +129,12 @@ class Judge:
     shieldgemma: Any = None
     wildguard: Any = None
     classifier: Any = None
-    api: Any = None
+    words: Any = None
     probe: Any = None
+    api: Any = None
 
 
 GROUPS = {
     "judge/judge": NamedJudge, "judge/guard": GuardJudge, "judge/classifier": ClassifierJudge, "judge/api": ApiJudge,
-    "judge/probe": ProbeJudge,
+    "judge/words": WordsJudge, "judge/probe": ProbeJudge,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import Config
 from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
-from alignment.stages import STAGES, trained_with
+from alignment.stages import STAGES, own_guards, trained_with
 from alignment.trainers.unread_confidence import unread
 from alignment.types import LayerChoice, Picker, Tracking, Unfinished, UserError
 from alignment.world.preferences import NOISE
@@ -43,6 +43,9 @@ def check(cfg: Config) -> None:
     check_judges(cfg)
     if {"read_answers", "fit_guard"} & set(cfg.stages):
         check_guard(cfg.guard)
+        if cfg.guard.fit == "benchmark" and own_guards(cfg) and {"evaluate", "best_of_n"} & set(cfg.stages):
+            problem = "a guard of all labelled answers is to be compared, and judges no policies"
+            raise UserError("guard.fit", problem, "give judge, or another judge")
     if "evaluate" in cfg.stages:
         evaluation_rules.check_scorecard(cfg)
     elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"]:

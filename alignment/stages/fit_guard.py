@@ -83,6 +83,7 @@ def run(job: Job) -> Rows:
     guard = Guard(made.ridge, layers, made.calibration, made.threshold, kept.meaning.max_length, known, seen, meaning)
     guard.save(job.out / job.run.inside(job.run.guard))
     words = _words_guard(fitted, answers, words_logits, rule, seed)
+    words.seen = seen
     record = {"fit": settings.fit, "sources": sources, "quality": report["scorers"]["words"]}
     words.save(job.out / job.run.inside(job.run.words_guard), words.temperature, words.threshold, record)
     report["transfer"] = {name: _tried(part, guard, words, kept, seed) for name, part in parts.items()}

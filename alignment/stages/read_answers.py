@@ -17,10 +17,9 @@ from safetensors.torch import load, save
 from alignment.data.columns import MESSAGES, Loaded
 from alignment.data.guard_answers import guard_answers, require_both
 from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
-from alignment.data.prompt_sets import prompt_set
 from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
-from alignment.inputs.pairs import given_pairs
+from alignment.inputs.run_prompts import run_prompts
 from alignment.models.activations import layer_count
 from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, together
 from alignment.models.devices import device, to_host
@@ -51,7 +50,11 @@ def run(job: Job) -> Rows:
     parts = {FITTED: guard_answers([*settings.answers, *settings.harmless], cfg.judge.folder)}
     parts |= {name: guard_answers([name], cfg.judge.folder, both=False) for name in settings.transfer}
     if settings.fit == "judge":
-        left_out = _leave_out(parts[FITTED], _asked(job), "a policy of this run learns from its prompt, or is asked it")
+        left_out = _leave_out(
+            parts[FITTED],
+            run_prompts(cfg, job.run, ranks),
+            "a policy of this run learns from its prompt, or is asked it",
+        )
         if not parts[FITTED].rows:
             problem = f"all {left_out:,} answers are to prompts that this run's policies learn from, or are asked"
             raise UserError(
@@ -103,15 +106,6 @@ def run(job: Job) -> Rows:
         artifacts.write_json(job.out / job.run.answers_record.name, {**record, **asdict(meaning)})
     quarantined = [row for answers in parts.values() for row in answers.quarantined]
     return job.set_aside(quarantined, len(rows) + len(quarantined))
-
-
-def _asked(job: Job) -> list[str]:
-    """What the prompts of this run's pairs open with, and those of all sets that it evaluates on."""
-    cfg = job.cfg
-    pairs = [row["prompt"] for part in given_pairs(cfg, job.run, job.ranks) for row in part.rows]
-    sets = [name for name in cfg.evaluation.sets or [] if name != "data"]
-    asked = [row["prompt"] for name in sets for row in prompt_set(name, cfg.evaluation.folder).rows]
-    return [opening(prompt)["content"] for prompt in pairs + asked]
 
 
 def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment.data.cells import no_column
 from alignment.data.guard_answers import COLUMNS, guard_answers, guard_files, guard_sets
 from alignment.types import UserError
 
@@ -117,3 +118,9 @@ def test_rows_of_the_newer_pku_release_have_their_own_labels_and_harms(shared_da
     assert [(row["response"][:3], row["toxic"], row["category"]) for row in loaded.rows] == [
         ("a", False, None), ("b", True, None), ("The", False, None), ("The", True, "Drugs; Violence"),
     ]  # fmt: skip
+
+
+def test_a_column_whose_name_has_no_end_is_named_by_its_beginning():
+    assert str(no_column("subject", {"question": 1, "x" * 9_000: 2})) == (
+        f"has no column subject, only question, '{'x' * 36}..."
+    )
