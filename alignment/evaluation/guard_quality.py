@@ -64,11 +64,11 @@ def share_called(called: np.ndarray, groups: np.ndarray, seed: int) -> dict:
 def found_by_category(
     called: np.ndarray, harmful: np.ndarray, categories: Sequence[str | None], groups: np.ndarray, seed: int
 ) -> dict[str, dict]:
-    """Of the harmful answers of each category the share that is found, the least found first."""
+    """Of the harmful answers of each category the share that is found."""
     kinds = [set() if of is None else set(of.split("; ")) for of in categories]
     found = {}
     for name in sorted(set().union(*kinds)):
         own = harmful & np.array([name in of for of in kinds])
         if own.sum() >= FEWEST:
             found[name] = share_called(called[own], groups[own], seed)
-    return dict(sorted(found.items(), key=lambda item: item[1]["mean"]))
+    return found

@@ -2,15 +2,15 @@
 
 from rich.table import Table
 
-from alignment.reports.tables import FEW_MARK, counted, few, percent
+from alignment.reports.tables import FEW_MARK, counted, few, percent, with_interval
 
 SCORERS = {"guard": "guard", "last_layer": "last layer alone", "words": "words alone", "length": "length alone"}
 MEASURES = {
     "macro_f1": "macro-F1, %",
     "auroc": "AUROC, %",
-    "sensitivity": "harmful found, %",
-    "specificity": "safe passed, %",
-    "calibration_error": "calibration error, %",
+    "sensitivity": "found, %",
+    "specificity": "passed, %",
+    "calibration_error": "ECE, %",
 }
 
 
@@ -22,14 +22,15 @@ def guard_tables(report: dict) -> list[Table]:
 def _labelled(report: dict) -> Table:
     guard = report["scorers"]["guard"]
     table = Table("labelled answers", *MEASURES.values())
-    for name, figures in report["scorers"].items():
-        table.add_row(SCORERS[name], *(_cell(figures[measure]) for measure in MEASURES))
+    for name, title in SCORERS.items():
+        table.add_row(title, *(_cell(report["scorers"][name][measure]) for measure in MEASURES))
     first, last = report["layers"]
     fit = "of all labelled answers" if report["fit"] == "benchmark" else "without what this run's policies see"
     table.caption = (
         f"{counted(guard['answers'])} answers, {counted(guard['harmful'])} harmful, each by a fit to other prompts, of "
         f"which nearly the same are kept together: {guard['prompts']:,} groups, over which the intervals are. Layers "
-        f"{first} to {last} of {report['model']}; threshold {report['threshold']:.2f}; {fit}"
+        f"{first} to {last} of {report['model']}; threshold {report['threshold']:.2f}; {fit}. Found: of harmful "
+        f"answers; passed: of safe ones; ECE: expected calibration error"
     )
     return table
 
@@ -50,7 +51,7 @@ def _missed(report: dict) -> list[Table]:
     if not found:
         return []
     table = Table("kind of harm, the least found first", "answers", "found, %")
-    for name, figures in found.items():
+    for name, figures in least_found(found):
         table.add_row(name, counted(figures["answers"]), percent(figures))
     table.caption = FEW_MARK if any(figures["answers"] < 30 for figures in found.values()) else None
     return [table]
@@ -61,7 +62,7 @@ def _tried(named: tuple[str, dict]) -> Table:
     table = Table(f"tried on {name}", *MEASURES.values())
     for scorer in ("guard", "words"):
         table.add_row(SCORERS[scorer], *(_cell(by[scorer][measure]) for measure in MEASURES))
-    for category, figures in by["found_by_category"].items():
+    for category, figures in least_found(by["found_by_category"]):
         table.add_row(f"  {category}, n = {counted(figures['answers'])}", "", "", percent(figures))
     answers, harmful = by["guard"]["answers"], by["guard"]["harmful"]
     mark = few(*(figures["answers"] for figures in by["found_by_category"].values()))
@@ -71,5 +72,9 @@ def _tried(named: tuple[str, dict]) -> Table:
     return table
 
 
+def least_found(by_category: dict[str, dict]) -> list[tuple[str, dict]]:
+    return sorted(by_category.items(), key=lambda item: item[1]["mean"])
+
+
 def _cell(summary: dict | None) -> str:
-    return "" if summary is None else percent(summary)
+    return "" if summary is None else with_interval(summary["mean"], summary["ci95"], "z.1f", scale=100, apart=" ")

@@ -22,9 +22,9 @@ def draw_guard(report: dict, path: Path) -> None:
 
 
 def _draw_curve(axis: plt.Axes, report: dict) -> None:
-    sizes = [int(size) for size in report["curve"]]
-    means = [100 * of["mean"] for of in report["curve"].values()]
-    ends = np.array([_ends(of) for of in report["curve"].values()]).reshape(-1, 2)
+    sizes = sorted(map(int, report["curve"]))
+    figures = [report["curve"][str(size)] for size in sizes]
+    means, ends = [100 * of["mean"] for of in figures], np.array([_ends(of) for of in figures]).reshape(-1, 2)
     axis.fill_between(sizes, ends[:, 0], ends[:, 1], color=LEGEND, alpha=0.15, linewidth=0)
     axis.plot(sizes, means, "o-", color=LEGEND, markersize=3.5, linewidth=1.4, label="guard")
     for name in ("last_layer", "words"):
