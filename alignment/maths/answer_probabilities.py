@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import expit
+from scipy.special import expit, logit
 
 NEWTON_STEPS = 100
 SMALLEST = 1e-12
+FLATTEST = 1e-6  # slope of scores at standard deviation 1
 BINS = 10
 
 Scores = Float[np.ndarray, " answer"]
@@ -15,10 +16,12 @@ Labels = Bool[np.ndarray, " answer"]
 
 
 class Calibration(NamedTuple):
-    """p = sigma((score - offset) / temperature)."""
+    """p = sigma((score - offset) / temperature). says_nothing: the scores rank no better than by chance, and p is the
+    same for all."""
 
     temperature: float
     offset: float
+    says_nothing: bool = False
 
     def logits(self, scores: Scores) -> Scores:
         return (scores - self.offset) / self.temperature
@@ -31,7 +34,7 @@ def fit_calibration(scores: Scores, harmful: Labels) -> Calibration:
     """The temperature and offset with the largest mean log p, by Newton's method (Platt 1999).
 
     Labels are drawn in as if one more answer of each kind had the other label, as Platt does, so that scores which tell
-    the kinds apart don't make the temperature 0. ValueError where the scores say nothing, or the wrong thing.
+    the kinds apart don't make the temperature 0.
     """
     scale, middle = float(np.std(scores)), float(np.mean(scores))
     z, count = (scores - middle) / max(scale, SMALLEST), np.array([np.sum(~harmful), np.sum(harmful)])
@@ -45,9 +48,11 @@ def fit_calibration(scores: Scores, harmful: Labels) -> Calibration:
         slope, shift = slope + step[0], shift + step[1]
         if np.abs(step).max() < 1e-10:
             break
-    if slope <= SMALLEST:
-        raise ValueError("harmful answers score no higher than safe ones")
-    return Calibration(scale / slope, middle - shift * scale / slope)
+    nothing = slope <= FLATTEST
+    if nothing:
+        slope, shift = FLATTEST, float(logit(target.mean()))
+    scale = max(scale, SMALLEST)
+    return Calibration(scale / slope, middle - shift * scale / slope, bool(nothing))
 
 
 def expected_calibration_error(probabilities: Scores, harmful: Labels) -> float:

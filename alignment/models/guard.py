@@ -143,7 +143,8 @@ class Guard:
         write_json(
             folder / SETTINGS,
             {
-                "format": FORMAT, "layers": [self.layers[0], self.layers[-1]], **self.calibration._asdict(),
+                "format": FORMAT, "layers": [self.layers[0], self.layers[-1]],
+                "temperature": self.calibration.temperature, "offset": self.calibration.offset,
                 "threshold": self.threshold, "max_length": self.max_length, "meaning": asdict(self.meaning),
             },
         )  # fmt: skip

@@ -123,7 +123,7 @@ def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> H
         fitted, others = torch.from_numpy(rest), torch.from_numpy(own)
         inner = heldout_scores(values, labels[:, :1], fitted, answers.folds[rest])
         best = best_penalty(inner, labels[fitted])
-        calibration = _calibration(inner[best, :, 0].numpy(), answers.harmful[rest])
+        calibration = fit_calibration(inner[best, :, 0].numpy(), answers.harmful[rest])
         threshold = rule.threshold(calibration.probabilities(inner[best, :, 0].numpy()), answers, rest)
         scores = scores_of_others(values, labels, fitted, others, [PENALTIES[best]])[0].numpy()
         probabilities[own] = calibration.probabilities(scores[:, 0])
@@ -142,7 +142,7 @@ def held_out_by(scores: np.ndarray, answers: Labelled, rule: Rule) -> HeldOut:
         rest, own = (np.flatnonzero(answers.folds != fold), np.flatnonzero(answers.folds == fold))
         harmful = answers.harmful[rest]
         sign = 1.0 if scores[rest][harmful].mean() > scores[rest][~harmful].mean() else -1.0
-        calibration = _calibration(sign * scores[rest], harmful)
+        calibration = fit_calibration(sign * scores[rest], harmful)
         threshold = rule.threshold(calibration.probabilities(sign * scores[rest]), answers, rest)
         probabilities[own] = calibration.probabilities(sign * scores[own])
         called[own] = probabilities[own] >= threshold
@@ -183,8 +183,8 @@ def products_of(layers: Layers) -> Products:
 
 
 def _calibration(scores: np.ndarray, harmful: np.ndarray) -> Calibration:
-    try:
-        return fit_calibration(scores, harmful)
-    except ValueError as error:
-        problem = f"of answers to other prompts {error}: these states say nothing of their labels"
-        raise UserError("guard.answers", problem, "give more of them, or another model") from error
+    calibration = fit_calibration(scores, harmful)
+    if calibration.says_nothing:
+        problem = "of answers to other prompts the states say nothing: harmful ones score no higher than safe ones"
+        raise UserError("guard.answers", problem, "give more of them, or another model")
+    return calibration

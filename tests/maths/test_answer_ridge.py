@@ -91,8 +91,10 @@ def test_calibration_is_platts_regression() -> None:
 
 def test_scores_that_say_nothing_have_no_calibration() -> None:
     harmful = np.array([True, False] * 20)
-    with pytest.raises(ValueError, match="no higher"):
-        fit_calibration(-harmful.astype(float), harmful)
+    nothing = fit_calibration(-harmful.astype(float), harmful)
+    assert nothing.says_nothing and np.allclose(nothing.probabilities(np.array([-1.0, 0.0, 1.0])), 0.5, atol=1e-4)
+    rare = fit_calibration(np.zeros(40), np.arange(40) < 4)
+    assert rare.says_nothing and rare.probabilities(np.zeros(1))[0] == pytest.approx(0.1, abs=0.05)
     assert fit_calibration(harmful.astype(float), harmful).temperature > 0.01  # told apart, and still no certainty
 
 
