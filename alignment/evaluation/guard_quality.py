@@ -18,6 +18,12 @@ def cross_validated(by: Mapping[str, HeldOut], curve: Mapping[int, np.ndarray], 
     guard = by["guard"]
     return {
         "scorers": {name: _figures(of, answers, labelled, seed) for name, of in by.items()},
+        "by_source": {
+            source: guard_figures(
+                *guard[:2], answers.harmful, answers.groups, seed, labelled & (answers.sources == source)
+            )
+            for source in np.unique(answers.sources[labelled]).tolist()
+        },
         "false_alarms": {
             source: {name: share_called(of.called[own], answers.groups[own], seed) for name, of in by.items()}
             for source in np.unique(answers.harmless[~labelled]).tolist()

@@ -35,12 +35,12 @@ Layers = Callable[[], Iterator[Tensor]]  # gives, as often as it is asked, the s
 
 
 class Labelled(NamedTuple):
-    """What is known of the answers. harmless: the name of the source of answers to harmless prompts, "" for others.
-
-    folds: by groups of prompts that are nearly the same.
+    """What is known of the answers. sources: the set of each. harmless: the name of the source of answers to harmless
+    prompts, "" for others. folds: by groups of prompts that are nearly the same.
     """
 
     harmful: np.ndarray
+    sources: np.ndarray
     categories: list[str | None]
     harmless: np.ndarray
     groups: np.ndarray

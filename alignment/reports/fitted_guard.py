@@ -24,6 +24,8 @@ def _labelled(report: dict) -> Table:
     table = Table("labelled answers", *MEASURES.values())
     for name, title in SCORERS.items():
         table.add_row(title, *(_cell(report["scorers"][name][measure]) for measure in MEASURES))
+    for source, figures in report["by_source"].items() if len(report["by_source"]) > 1 else ():
+        table.add_row(f"guard, {source}", *(_cell(figures[measure]) for measure in MEASURES))
     first, last = report["layers"]
     fit = "of all labelled answers" if report["fit"] == "benchmark" else "without what this run's policies see"
     table.caption = (
@@ -66,8 +68,9 @@ def _tried(named: tuple[str, dict]) -> Table:
         table.add_row(f"  {category}, n = {counted(figures['answers'])}", "", "", percent(figures))
     answers, harmful = by["guard"]["answers"], by["guard"]["harmful"]
     mark = few(*(figures["answers"] for figures in by["found_by_category"].values()))
-    table.caption = f"{answers:,} answers, {harmful:,} harmful, by the guards that are saved" + (
-        f". {mark}" if mark else ""
+    table.caption = (
+        f"{answers:,} answers, {harmful:,} harmful, by the guards that are saved; left out: {by['left_out']:,} to prompts "
+        f"that they are fitted on{f'. {mark}' if mark else ''}"
     )
     return table
 

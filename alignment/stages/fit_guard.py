@@ -6,6 +6,7 @@ saved.
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,14 +80,21 @@ def run(job: Job) -> Rows:
         record["model"], record["loaded_as"], kept.meaning.model, settings.fit, sources, made.penalty, names,
         report["scorers"]["guard"],
     )  # fmt: skip
-    seen = signatures(list(dict.fromkeys(opening(row["prompt"])["content"] for row in fitted)))
+    seen = signatures(list(dict.fromkeys(_openings(fitted))))
     guard = Guard(made.ridge, layers, made.calibration, made.threshold, kept.meaning.max_length, known, seen, meaning)
     guard.save(job.out / job.run.inside(job.run.guard))
     words = _words_guard(fitted, answers, words_logits, rule, seed)
     words.seen = seen
     record = {"fit": settings.fit, "sources": sources, "quality": report["scorers"]["words"]}
     words.save(job.out / job.run.inside(job.run.words_guard), words.temperature, words.threshold, record)
-    report["transfer"] = {name: _tried(part, guard, words, kept, seed) for name, part in parts.items()}
+    report["transfer"] = {}
+    for name, part in parts.items():
+        unknown = [row for row, known in zip(part, guard.has_seen(_openings(part)), strict=True) if not known]
+        if unknown:
+            tried = {"left_out": len(part) - len(unknown), **_tried(unknown, guard, words, kept, seed)}
+            report["transfer"][Path(name).name] = tried
+        else:
+            job.ranks.say(f"  the guard isn't tried on {name}: it is fitted on answers to all of its prompts")
     artifacts.write_json(job.out / job.run.guard_report.name, report)
     return Rows(len(rows), len(rows), 0)
 
@@ -95,6 +103,7 @@ def _labelled(rows: list[dict], folds: int, seed: int) -> Labelled:
     groups = np.array([row["group"] for row in rows])
     return Labelled(
         np.array([row["toxic"] for row in rows]),
+        np.array([row["source"].partition("/")[0] for row in rows]),
         [row["category"] if row["toxic"] else None for row in rows],
         np.array([row["harmless"] or "" for row in rows]),
         groups,
@@ -123,6 +132,10 @@ def _states(rows: list[dict], kept: KeptStates, layers: range) -> Iterator[Tenso
 
 def _texts(rows: list[dict]) -> tuple[list[list[dict]], list[str]]:
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
+
+
+def _openings(rows: list[dict]) -> list[str]:
+    return [opening(row["prompt"])["content"] for row in rows]
 
 
 def _words_by_folds(rows: list[dict], answers: Labelled, seed: int) -> np.ndarray:

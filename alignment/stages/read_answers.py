@@ -65,9 +65,6 @@ def run(job: Job) -> Rows:
         )
     _draw(parts[FITTED], settings.count, cfg.seed)
     require_both(parts[FITTED].rows, [*settings.answers, *settings.harmless])
-    own = [opening(row["prompt"])["content"] for row in parts[FITTED].rows]
-    for name in settings.transfer:
-        _leave_out(parts[name], own, "the guard is fitted on its prompt")
     loaded = load_backbone(source, device())
     layers = layer_count(loaded.model)
     reader = StateReader(loaded, range(1, layers + 1), Packing(**cfg.packing))
@@ -75,7 +72,7 @@ def run(job: Job) -> Rows:
     rows, texts = [], []
     for part, answers in parts.items():
         read = answers.readable(lambda row: answer_text(loaded, row["prompt"], row["response"], limit), part)
-        groups = near_duplicate_groups([opening(row["prompt"])["content"] for row in answers.rows])
+        groups = near_duplicate_groups(_openings(answers))
         texts += read
         rows += [
             {
@@ -108,10 +105,13 @@ def run(job: Job) -> Rows:
     return job.set_aside(quarantined, len(rows) + len(quarantined))
 
 
+def _openings(answers: Loaded) -> list[str]:
+    return [opening(row["prompt"])["content"] for row in answers.rows]
+
+
 def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> int:
     """Sets aside the answers to prompts that are nearly one of those that are asked; says how many."""
-    own = signatures([opening(row["prompt"])["content"] for row in answers.rows])
-    near_one = near(own, signatures(list(dict.fromkeys(asked))))
+    near_one = near(signatures(_openings(answers)), signatures(list(dict.fromkeys(asked))))
     for row in (answers.rows[i] for i in np.flatnonzero(near_one)):
         answers.quarantine(row["source"], None, f"{row['id']}: {why}")
     answers.keep(np.flatnonzero(~near_one).tolist())
