@@ -69,8 +69,8 @@ def _tried(named: tuple[str, dict]) -> Table:
     answers, harmful = by["guard"]["answers"], by["guard"]["harmful"]
     mark = few(*(figures["answers"] for figures in by["found_by_category"].values()))
     table.caption = (
-        f"{answers:,} answers, {harmful:,} harmful, by the guards that are saved; left out: {by['left_out']:,} to prompts "
-        f"that they are fitted on{f'. {mark}' if mark else ''}"
+        f"{answers:,} answers, {harmful:,} harmful, by the guards that are saved; left out: {by['left_out']:,} to "
+        f"prompts that they are fitted on{f'. {mark}' if mark else ''}"
     )
     return table
 
