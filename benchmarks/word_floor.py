@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.data.guard_answers import guard_answers
-from alignment.data.near_duplicates import near_duplicate_groups
+from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
 from alignment.data.prompt_folds import dealt_folds
 from alignment.data.same_prompts import opening
 from alignment.judges.words_guard import asked, fit_words
@@ -79,6 +79,20 @@ def alarms(logits: np.ndarray, rows: Sequence[dict]) -> dict:
     return {**share.summary, "n": len(rows)}
 
 
+def transfer(folder: str = FOLDER, harmless: Sequence[str] = HARMLESS) -> dict:
+    """AUROC on the answers of other sets to prompts that are near none of those learned from."""
+    learned = guard_answers(["beavertails", *harmless], folder).rows
+    guard = fit_words(*texts(learned), labels(learned), seed=0)
+    known, found = signatures([opening(row["prompt"])["content"] for row in learned]), {}
+    for name in ("do_not_answer", "pku_saferlhf"):
+        rows = guard_answers([name], folder).rows
+        seen = near(signatures([opening(row["prompt"])["content"] for row in rows]), known)
+        rows = [row for row, there in zip(rows, seen, strict=True) if not there]
+        measured = quality(guard.logits(*texts(rows)), labels(rows), groups_of(rows))
+        found[name] = {**measured, "unsafe": int(labels(rows).sum()), "near what was learned": int(seen.sum())}
+    return found
+
+
 def groups_of(rows: Sequence[dict]) -> np.ndarray:
     return near_duplicate_groups([opening(row["prompt"])["content"] for row in rows])
 
@@ -116,6 +130,6 @@ def _of(row: dict, source: str) -> bool:
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = {**measure(), "transfer": transfer()}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -27,7 +27,7 @@ from alignment.types import Message, UserError
 
 CARD, WEIGHTS = "words.json", "words.safetensors"
 FORMAT = 1
-# By cross-validation on Safe-RLHF mini (docs/judges.md): C of the logistic regression, in how many texts a term must
+# By cross-validation on Safe-RLHF mini (docs/judges.md): C of the logistic regression, in how many texts a term has to
 # be, and what the length of the prompt's terms is to the answer's.
 STRENGTH, LEAST_TEXTS, PROMPT_SHARE = 3.0, 2, 0.5
 _READ = ("answer", "prompt")

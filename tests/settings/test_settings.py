@@ -135,6 +135,8 @@ MISTAKES = {  # command line -> what the one line must say
     f"{JUDGE} judge.wildguard.path=x": "judge.wildguard.path: there is no such key",
     f"{JUDGE} judge=wildguard judge.wildguard.path=nowhere/at/all": "judge.wildguard.path: nowhere/at/all is not a",
     f"{JUDGE} judge=classifier": "judge.classifier.path: a value is required",
+    f"{JUDGE} judge=words": "judge.words.path: a value is required",
+    f"{JUDGE} judge=words judge.words.path=nowhere": "judge.words.path: nowhere holds no words.json; give a folder",
     f"{JUDGE} judge=wildguard judge.wildguard.threshold=2": "judge.wildguard.threshold: 2.0 is out of range",
     f"{JUDGE} judge.minimum_agreement=0.8": "judge.minimum_agreement: it would have no effect: judge.calibration",
     f"{JUDGE} judge.calibration=xstest judge.minimum_agreement=80": "judge.minimum_agreement: 80.0 is out",
