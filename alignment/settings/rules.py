@@ -41,15 +41,26 @@ def check(cfg: Config) -> None:
     check_trainings(cfg)
     _check_samples(cfg)
     check_judges(cfg)
+    _check_own_guards(cfg)
     if {"read_answers", "fit_guard"} & set(cfg.stages):
         check_guard(cfg.guard)
-        if cfg.guard.fit == "benchmark" and own_guards(cfg) and {"evaluate", "best_of_n"} & set(cfg.stages):
-            problem = "a guard of all labelled answers is to be compared, and judges no policies"
-            raise UserError("guard.fit", problem, "give judge, or another judge")
     if "evaluate" in cfg.stages:
         evaluation_rules.check_scorecard(cfg)
     elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"]:
         raise UserError("scorecard.gate", "nothing is evaluated here", "leave it out, or run a recipe with evaluate")
+
+
+def _check_own_guards(cfg: Config) -> None:
+    """Refuses a guard of the run's own that no stage makes, and one that may not judge."""
+    judging = {"evaluate", "best_of_n", "judge"} & set(cfg.stages)
+    if not judging or not (own := own_guards(cfg)):
+        return
+    if "fit_guard" not in cfg.stages and not Path(cfg.judge[own[0]].path).is_dir():
+        remedy = "name the folder of a guard that +recipe=guard fitted, or add read_answers and fit_guard to stages"
+        raise UserError(f"judge.{own[0]}.path", "a value is required", remedy)
+    if "fit_guard" in cfg.stages and cfg.guard.fit == "benchmark":
+        problem = "a guard of all labelled answers is to be compared, and judges no policies"
+        raise UserError("guard.fit", problem, "give judge, or another judge")
 
 
 def _check_tracking(cfg: Config) -> None:
