@@ -138,7 +138,7 @@ class Estimator:
     def _read_states(self, stage: str, cfg: DictConfig) -> Estimate:
         texts, tokens, states = self._train, cfg.reward.batch_tokens, self.states(cfg)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
-        total = 0 if states is None or states.why else round(states.answers * texts.mean / 2)
+        total = 0 if states is None else round(states.share * states.answers * texts.mean / 2)
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:
