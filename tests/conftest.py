@@ -80,8 +80,8 @@ TEMPLATES = {  # name: (template, bos, eos, pad, further special tokens)
 
 def pytest_collection_finish() -> None:
     """Each training collects garbage twice: what was imported, a few million objects, is not looked through again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def byte_tokenizer(name: str) -> PreTrainedTokenizerFast:
