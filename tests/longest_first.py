@@ -1,4 +1,4 @@
-"""The order of the slow tests: the longest first, dealt to the workers in turn, so that these end together."""
+"""The order of the slow tests: each worker begins with long ones, so that all end together."""
 
 import os
 from collections.abc import Sequence
@@ -28,24 +28,22 @@ LONGEST = [
 ]
 
 
-def in_order(tests: Sequence[str]) -> list[int]:
-    """The places of these tests, longest first; those of other tests behind, as they stand."""
+def in_order(tests: Sequence[str], workers: int) -> list[int]:
+    """The places of these tests: cut, as xdist's worksteal does, into a piece for each worker, shorter ones first, each
+    piece begins with every nth of the longest. The others follow as they stand, so that what the tests of a file share
+    is made by one worker; of them another one steals, from the end, when it has nothing left to do."""
     places = {name: place for place, name in enumerate(LONGEST)}
-
-    def rank(test: str) -> int:
-        return places.get(test.removeprefix("tests/").partition("[")[0], len(LONGEST))
-
-    return sorted(range(len(tests)), key=lambda i: rank(tests[i]))
-
-
-def dealt(order: Sequence[int], workers: int) -> list[int]:
-    """As xdist's worksteal takes them: cut into a piece for each worker, the first ones the shorter, and what a worker
-    doesn't come to is taken from the end of its piece."""
-    return [i for worker in reversed(range(workers)) for i in order[worker::workers]]
+    ranks = [places.get(test.removeprefix("tests/").partition("[")[0]) for test in tests]
+    longest = sorted((i for i, rank in enumerate(ranks) if rank is not None), key=lambda i: ranks[i])
+    others, order = [i for i, rank in enumerate(ranks) if rank is None], []
+    for worker in reversed(range(workers)):
+        own, size = longest[worker::workers], (len(tests) - len(order)) // (worker + 1)
+        order += [*own, *others[: max(0, size - len(own))]]
+        others = others[max(0, size - len(own)) :]
+    return order
 
 
 def reorder(items: list[pytest.Item]) -> None:
-    """Leaves fast tests as they stand: what the tests of a file share is made by one worker."""
-    order = in_order([item.nodeid for item in items])
-    if order != sorted(order):
-        items[:] = [items[i] for i in dealt(order, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
+    """Leaves fast tests as they stand."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = [items[i] for i in in_order([item.nodeid for item in items], workers)]
