@@ -1,5 +1,6 @@
 """Runs the steps of a plan in this process or these ranks; each writes to a work folder, is published and timed."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from omegaconf import DictConfig
 
@@ -124,7 +126,7 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
         earlier = _seconds_before(work)
         shutil.rmtree(out, ignore_errors=True)  # a killed run may have left half a file there
         out.mkdir()
-    stage = importlib.import_module(f"alignment.stages.{step.stage}")
+    stage = _imported(f"alignment.stages.{step.stage}")
     ranks.wait()
     started = time.perf_counter()  # once libraries are imported
     rows = stage.run(Job(cfg, run, out, ranks))
@@ -146,6 +148,20 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")
     ranks.wait()
+
+
+def _imported(name: str) -> ModuleType:
+    """A stage's module. With it come millions of objects that stay: garbage is not looked for among them, neither as
+    they come nor later, which would take a second and, in every training, another."""
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.collect()  # what an earlier stage left mustn't stay for ever
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _write_cards(cfg: DictConfig, run: RunDir) -> None:

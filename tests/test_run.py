@@ -1,5 +1,6 @@
 """How a command ends: its exit code, for those who start it again, and the one line that says why."""
 
+import gc
 import signal
 import sys
 
@@ -113,3 +114,13 @@ def test_a_gate_that_is_missed_is_missed_again_when_all_is_up_to_date(tmp_path):
         runner.run_here(cfg, found, steps, [], Ranks())
     artifacts.write_json(found.scorecard, {"gates": [{**gate, "passed": True}]})
     runner.run_here(cfg, found, steps, [], Ranks())
+
+
+def test_what_a_stage_imports_is_not_looked_through_for_garbage(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = gc.get_freeze_count()
+    assert runner._imported("colorsys") is sys.modules["colorsys"]
+    assert gc.get_freeze_count() > before and gc.isenabled()
+    frozen = gc.get_freeze_count()
+    runner._imported("colorsys")
+    assert gc.get_freeze_count() == frozen, "nothing is imported, nothing is frozen"

@@ -245,7 +245,7 @@ def test_answers_come_in_two_seconds_and_without_torch(arguments, tmp_path):
     code = "import sys, runpy; sys.argv[0] = 'run'\ntry: runpy.run_module('alignment.run', run_name='__main__')\n"
     code += "finally: assert not {'torch', 'transformers', 'datasets', 'sklearn'} & set(sys.modules), 'heavy import'"
     seconds = []
-    for _ in range(2):  # the first one may read from a cold disk
+    while len(seconds) < 2 and min(seconds, default=2) >= 2:  # the first one may read from a cold disk
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
