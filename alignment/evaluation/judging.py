@@ -13,9 +13,8 @@ import pyarrow as pa
 
 from alignment.data.columns import Loaded
 from alignment.judges.batched import judge_all
-from alignment.judges.choice import JUDGES, chosen, load_judge
+from alignment.judges.choice import JUDGES, chosen, load_judge, version
 from alignment.judges.verdicts import Judge, Verdict
-from alignment.models.source import source_at
 from alignment.runs import artifacts
 from alignment.runs.manifest import versions
 from alignment.runs.ranks import Ranks
@@ -90,8 +89,7 @@ def _health(
 def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) -> str:
     """A hash of all that a judge's health depends on: what the judge is, the labels, the draw."""
     own = dict(settings.get(name) or {})
-    source = None if own.get("path") is None else source_at(own["path"], f"judge.{name}.path").fingerprint
-    about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
+    about = [name, own, version(name, own), settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 

@@ -79,6 +79,22 @@ class ClassifierJudge:
 
 
 @dataclass
+class WordsJudge:
+    name: str
+    path: str
+
+
+@dataclass
+class ProbeJudge:
+    name: str
+    path: str
+    model: str | None
+    dtype: str = one_of(Dtype)
+    batch_tokens: int = at_least(1)
+    threshold: float | None = between(0, 1)
+
+
+@dataclass
 class ApiJudge:
     name: str
     url: str
@@ -115,9 +131,12 @@ class Judge:
     shieldgemma: Any = None
     wildguard: Any = None
     classifier: Any = None
+    words: Any = None
+    probe: Any = None
     api: Any = None
 
 
 GROUPS = {
     "judge/judge": NamedJudge, "judge/guard": GuardJudge, "judge/classifier": ClassifierJudge, "judge/api": ApiJudge,
+    "judge/words": WordsJudge, "judge/probe": ProbeJudge,
 }  # fmt: skip

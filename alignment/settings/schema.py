@@ -82,6 +82,7 @@ class Config:
     lora: Any
     reward: method_schema.Reward
     states: method_schema.States
+    guard: method_schema.Guard
     sampling: method_schema.Sampling
     build_pairs: method_schema.BuildPairs
     best_of_n: method_schema.BestOfN
