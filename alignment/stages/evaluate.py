@@ -254,6 +254,7 @@ def _comparisons(job: Job, judge: ApiJudge, rows: list[dict], by_id: dict[tuple[
     """By the service that judged refusals, whose budget holds for both."""
     answers = _harmless(job.cfg, rows, by_id)
     if not answers:
+        job.ranks.say("  no answers are compared: none is to a harmless prompt of real text")
         return []
     prompts = [by_id[row["set"], row["id"]].messages for row in answers]
     return comparison_rows(judge.name, judge.service, answers, prompts)

@@ -135,14 +135,6 @@ def test_a_judge_behind_an_api_says_which_models_answers_are_more_useful(setting
     assert not run.usefulness.exists() and card["decoding"]["pairwise"]["pairs"] == 6
 
 
-@pytest.mark.parametrize(("more", "problem"), [
-    (["judge=refusal"], r"scorecard.pairwise: no judge behind an API is chosen; set judge=\[refusal,api\]"),
-])  # fmt: skip
-def test_a_comparison_that_nobody_can_make_is_refused(more, problem, settings, tmp_path):
-    with pytest.raises(UserError, match=problem):
-        compose_config([*settings, *more, "scorecard.pairwise=true", f"run.dir={tmp_path}"])
-
-
 def test_questions_that_fit_no_context_are_left_out_and_said(scored):
     """The stories' tokenizer makes a token of almost every letter, and its model reads 512 of them."""
     run, card = scored
