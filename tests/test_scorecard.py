@@ -235,7 +235,7 @@ UNMEASURED = {
     "scorecard.mmlu.shots=2": "scorecard.mmlu.shots: it would have no effect: scorecard.mmlu.questions=0 asks none",
     "scorecard.rankings=[x.jsonl]": "scorecard.rankings: there is no reward model to rank them",
     "scorecard.lm_eval.tasks=[x]": "scorecard.lm_eval: tasks need include_path",
-    "evaluation.sets=[xstest] scorecard.pairwise=true": "scorecard.pairwise: no judge behind an API is chosen; set judge",
+    "evaluation.sets=[xstest] scorecard.pairwise=true": "scorecard.pairwise: no judge behind an API is chosen",
 }
 
 

@@ -99,7 +99,7 @@ METRICS = {
         **USEFULNESS,
     ),
     "on_topic": Metric("on topic, nats", column="on_topic", rate=False, **USEFULNESS),
-    "log_perplexity": Metric("nats a token under the first model", column="log_perplexity", rate=False, **USEFULNESS),
+    "log_perplexity": Metric("log perplexity, nats", column="log_perplexity", rate=False, **USEFULNESS),
     "repetition": Metric("repeated runs of 4 words", column="repetition", rate=False, **USEFULNESS),
     "preferred_rate": Metric(
         "answers more useful than the first model's", column="preferred", more_is_better=True,
