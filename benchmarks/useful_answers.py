@@ -35,10 +35,11 @@ MOVED = 37  # places by which an answer is moved to another prompt
 SPARE = 150  # prompts that are drawn beside those asked, for those that are too long
 SAFE = 80  # of XSTest's safe prompts those whose answer complies; all whose answer refuses in full are taken
 BATCH_TOKENS = 4096
-OWN = {"own": 0.01, "hot": 2.0}  # SmolLM2's answers, by temperature
+OWN = {"own": 0.01, "hot": 2.0}  # the reading model's answers, by temperature
+SMALL = "models/dialogues-4m"  # of 4.3M parameters; its answers are "small"
 COMPARED = (
     ("alpaca_7b", "alpaca_7b moved"), ("xstest", "xstest moved"), ("xstest", "xstest refusals"), ("own", "hot"),
-    ("own", "own cut"), ("alpaca_7b", "own"),
+    ("own", "own cut"), ("alpaca_7b", "own"), ("alpaca_7b", "small"),
 )  # fmt: skip
 SIGNS = {"on_topic": 1, "log_perplexity": -1, "repetition": -1, "words": 1, "refused": -1, "useful": 1}
 Answers = list[tuple[str, str, Sample]]  # prompt's name, prompt, answer
@@ -127,6 +128,8 @@ def main(out: Path, prompts: int = 200, model: str = "smollm2") -> dict[str, dic
     kinds["xstest"], kinds["xstest refusals"] = xstest_answers(data, loaded, prompts)
     for name, temperature in OWN.items():
         kinds[name] = own_answers(loaded, kinds["alpaca_7b"], temperature, out / name)
+    small = load_language_model(source_at(str(data / SMALL)), device())
+    kinds["small"] = own_answers(small, kinds["alpaca_7b"], OWN["own"], out / "small")
     kinds["own cut"] = first_quarter(kinds["own"])
     kinds |= {f"{name} moved": moved(kinds[name]) for name in ("alpaca_7b", "xstest")}
     answers = [
