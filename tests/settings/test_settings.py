@@ -273,7 +273,7 @@ def test_every_yaml_composes(path, tmp_path):
         "recipe/scorecard": ["scorecard.before=x", "scorecard.after=x", "evaluation.sets=[xstest]"],
         "data/file": ["data.path=x", "annotator.contrast.file=x"], "model/local": ["model.path=x"],
         "judge/classifier": ["judge.classifier.path=x", "judge.classifier.unsafe_label=y"],
-        "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"],
+        "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"], "judge/words": ["judge.words.path=x"],
         "recipe/judge": JUDGED[1:], "data/mixture": ["data.parts=[{set:hh_harmless}]"],
     }  # fmt: skip
     if path.parent == CONF_DIR:
