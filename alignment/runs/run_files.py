@@ -79,6 +79,8 @@ class RunDir:
     choices = _at("evaluate/choices.parquet")  # multiple choice: system, id, subject, the four log-probabilities
     task_scores = _at("evaluate/lm_eval.parquet")  # of lm-evaluation-harness: system, task, id, measure, value
     rankings = _at("evaluate/rankings.parquet")  # reward model, set, id, subset, both scores
+    usefulness = _at("evaluate/usefulness.parquet")  # of answers to harmless prompts: the parts of their usefulness
+    comparisons = _at("evaluate/comparisons.parquet")  # which of two systems' answers is more useful, by an API judge
     evaluation_record = _at("evaluate/record.json")  # which system answered what, how it was decoded and judged
     evaluation = _at("evaluate/evaluation.json")  # system -> a list over seeds of set -> rates
 

@@ -48,6 +48,8 @@ class Scorecard:
     rankings: list[str]
     mmlu: Mmlu
     lm_eval: LmEval
+    usefulness: bool
+    pairwise: bool
     gate: Gate
 
 

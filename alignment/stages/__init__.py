@@ -85,7 +85,8 @@ ANSWERS = tuple(
     f"guard.{key}" for key in ("answers", "harmless", "transfer", "fit", "count", "max_length", "batch_tokens")
 )
 ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
-SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
+CARD = ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval", "usefulness", "pairwise")
+SCORECARD = tuple(f"scorecard.{key}" for key in CARD)
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
