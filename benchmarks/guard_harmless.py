@@ -26,7 +26,7 @@ from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guard_harmless.json"
-MINI, FOLDS, PENALTY = "beavertails", 5, 1.0
+MINI, FOLDS, PENALTY = "beavertails", 5, 3.0
 LEARNED = {  # what a guard learns from
     "labelled": (MINI, "pku_saferlhf"),
     "labelled and alpaca_eval": (MINI, "pku_saferlhf", "alpaca_eval"),

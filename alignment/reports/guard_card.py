@@ -5,7 +5,7 @@ from alignment.reports.fitted_guard import MEASURES, SCORERS, least_found, with_
 from alignment.reports.markdown import escaped, markdown_table
 
 USE = {
-    "judge": "It was fitted without any prompt that the policies of its run learn from or are asked: it may judge them.",
+    "judge": "It was fitted without any prompt that policies of its run learn from or are asked: it may judge them.",
     "benchmark": "It was fitted on all labelled answers, to be compared with others: recipes refuse it as a judge.",
 }
 LOADED = """```python
@@ -14,8 +14,8 @@ from alignment.models.guard import Guard
 guard = Guard.load("<this folder>")
 harm = guard.judge(model, tokenizer, conversations)  # harmful from guard.threshold on
 ```"""
-CAUTION = """Verdicts of a guard are a guard's: look at answers yourself before you rely on it. It knows the language and the
-kinds of prompts that it was fitted on."""
+CAUTION = """Verdicts of a guard are a guard's: look at answers yourself before you rely on it. It knows the language and
+the kinds of prompts that it was fitted on."""
 
 
 def guard_card(report: dict) -> str:
@@ -43,15 +43,15 @@ def guard_card(report: dict) -> str:
     lines = [
         "---\nlibrary_name: repalign\ntags: [safety, guard, probe, repalign]\n---",
         f"# A guard on the activations of {escaped(report['model'])}",
-        "It says how likely an answer is harmful, from the states of the model that it was fitted on and of no other: a "
-        f"ridge over layers {first} to {last}, at the token that ends the answer and in the mean over it.\n"
+        "It says how likely an answer is harmful, from the states of the model that it was fitted on and of no other: "
+        f"a ridge over layers {first} to {last}, at the token that ends the answer and in the mean over it.\n"
         f"{USE[report['fit']]}",
         LOADED,
         "or `judge=probe judge.probe.path=<this folder>` in a recipe of repalign.",
         f"Fitted on {', '.join(sources)}.",
         "## How good it is",
-        f"On {guard['answers']:,} labelled answers, {guard['harmful']:,} of them harmful, each by a fit to other prompts; "
-        f"nearly the same prompts are kept together: {guard['prompts']:,} groups, over which the 95% intervals are.\n"
+        f"On {guard['answers']:,} labelled answers, {guard['harmful']:,} of them harmful, each by a fit to other "
+        f"prompts; nearly the same prompts are kept together: {guard['prompts']:,} groups, over which the 95% intervals are.\n"
         f"At its threshold, {threshold:.2f}:",
         *_table(["", *MEASURES.values()], quality),
         *_table(["answers to harmless prompts, called harmful, %", "answers", "guard", "words alone"], alarms),
