@@ -14,8 +14,8 @@ from alignment.models.guard import Guard
 guard = Guard.load("<this folder>")
 harm = guard.judge(model, tokenizer, conversations)  # harmful from guard.threshold on
 ```"""
-CAUTION = """Verdicts of a guard are a guard's: look at answers yourself before you rely on it. It knows the language and
-the kinds of prompts that it was fitted on."""
+CAUTION = """Verdicts of a guard are a guard's: look at answers yourself before you rely on it. It knows the language
+and the kinds of prompts that it was fitted on."""
 
 
 def guard_card(report: dict) -> str:
@@ -51,7 +51,8 @@ def guard_card(report: dict) -> str:
         f"Fitted on {', '.join(sources)}.",
         "## How good it is",
         f"On {guard['answers']:,} labelled answers, {guard['harmful']:,} of them harmful, each by a fit to other "
-        f"prompts; nearly the same prompts are kept together: {guard['prompts']:,} groups, over which the 95% intervals are.\n"
+        f"prompts; nearly the same prompts are kept together: {guard['prompts']:,} groups, over which the 95% intervals "
+        f"are.\n"
         f"At its threshold, {threshold:.2f}:",
         *_table(["", *MEASURES.values()], quality),
         *_table(["answers to harmless prompts, called harmful, %", "answers", "guard", "words alone"], alarms),
