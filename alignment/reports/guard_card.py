@@ -51,8 +51,7 @@ def guard_card(report: dict) -> str:
         f"Fitted on {', '.join(sources)}.",
         "## How good it is",
         f"On {guard['answers']:,} labelled answers, {guard['harmful']:,} of them harmful, each by a fit to other "
-        f"prompts; nearly the same prompts are kept together: {guard['prompts']:,} groups, over which the 95% intervals "
-        f"are.\n"
+        f"prompts; nearly the same are kept together: {guard['prompts']:,} groups, over which the 95% intervals are.\n"
         f"At its threshold, {threshold:.2f}:",
         *_table(["", *MEASURES.values()], quality),
         *_table(["answers to harmless prompts, called harmful, %", "answers", "guard", "words alone"], alarms),
