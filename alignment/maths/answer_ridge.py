@@ -19,7 +19,7 @@ from torch import Tensor
 from alignment.maths.detection import auroc
 from alignment.maths.probes import Standard, standard
 
-PENALTIES = (0.1, 1.0, 10.0, 100.0)
+PENALTIES = (0.3, 1.0, 3.0, 10.0)
 
 
 class Products(NamedTuple):

@@ -122,7 +122,7 @@ def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> H
         rest, own = (np.flatnonzero(answers.folds != fold), np.flatnonzero(answers.folds == fold))
         fitted, others = torch.from_numpy(rest), torch.from_numpy(own)
         inner = heldout_scores(values, labels[:, :1], fitted, answers.folds[rest])
-        best = best_penalty(inner, labels[fitted])
+        best = best_penalty(inner, labels[fitted, :1])
         calibration = fit_calibration(inner[best, :, 0].numpy(), answers.harmful[rest])
         threshold = rule.threshold(calibration.probabilities(inner[best, :, 0].numpy()), answers, rest)
         scores = scores_of_others(values, labels, fitted, others, [PENALTIES[best]])[0].numpy()
@@ -155,7 +155,7 @@ def fit_guard(
     """The guard of all answers; penalty, calibration and threshold by fits to the other folds."""
     every = np.arange(len(answers.harmful))
     scores = heldout_scores(read.values, labels[:, :1], torch.from_numpy(every), answers.folds)
-    best = best_penalty(scores, labels)
+    best = best_penalty(scores, labels[:, :1])
     calibration = _calibration(scores[best, :, 0].numpy(), answers.harmful)
     threshold = rule.threshold(calibration.probabilities(scores[best, :, 0].numpy()), answers, every)
     ridge = fit_answers(read, layers(), labels, PENALTIES[best])

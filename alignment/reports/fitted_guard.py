@@ -23,9 +23,9 @@ def _labelled(report: dict) -> Table:
     guard = report["scorers"]["guard"]
     table = Table("labelled answers", *MEASURES.values())
     for name, title in SCORERS.items():
-        table.add_row(title, *(_cell(report["scorers"][name][measure]) for measure in MEASURES))
+        table.add_row(title, *(with_its_interval(report["scorers"][name][measure]) for measure in MEASURES))
     for source, figures in report["by_source"].items() if len(report["by_source"]) > 1 else ():
-        table.add_row(f"guard, {source}", *(_cell(figures[measure]) for measure in MEASURES))
+        table.add_row(f"guard, {source}", *(with_its_interval(figures[measure]) for measure in MEASURES))
     first, last = report["layers"]
     fit = "of all labelled answers" if report["fit"] == "benchmark" else "without what this run's policies see"
     table.caption = (
@@ -63,7 +63,7 @@ def _tried(named: tuple[str, dict]) -> Table:
     name, by = named
     table = Table(f"tried on {name}", *MEASURES.values())
     for scorer in ("guard", "words"):
-        table.add_row(SCORERS[scorer], *(_cell(by[scorer][measure]) for measure in MEASURES))
+        table.add_row(SCORERS[scorer], *(with_its_interval(by[scorer][measure]) for measure in MEASURES))
     for category, figures in least_found(by["found_by_category"]):
         table.add_row(f"  {category}, n = {counted(figures['answers'])}", "", "", percent(figures))
     answers, harmful = by["guard"]["answers"], by["guard"]["harmful"]
@@ -79,5 +79,5 @@ def least_found(by_category: dict[str, dict]) -> list[tuple[str, dict]]:
     return sorted(by_category.items(), key=lambda item: item[1]["mean"])
 
 
-def _cell(summary: dict | None) -> str:
+def with_its_interval(summary: dict | None) -> str:
     return "" if summary is None else with_interval(summary["mean"], summary["ci95"], "z.1f", scale=100, apart=" ")

@@ -34,7 +34,9 @@ from alignment.models.guard_fit import (
     require_both,
 )
 from alignment.models.kept_states import KeptStates
+from alignment.models.model_card import CARD
 from alignment.models.source import model_source, named
+from alignment.reports.guard_card import guard_card
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
 from alignment.types import UserError
@@ -96,6 +98,8 @@ def run(job: Job) -> Rows:
         else:
             job.ranks.say(f"  the guard isn't tried on {name}: it is fitted on answers to all of its prompts")
     artifacts.write_json(job.out / job.run.guard_report.name, report)
+    card = job.out / job.run.inside(job.run.guard) / CARD
+    card.write_text(guard_card(report), encoding="utf-8")
     return Rows(len(rows), len(rows), 0)
 
 

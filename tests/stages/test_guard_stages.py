@@ -84,6 +84,9 @@ def test_it_knows_what_words_do_not_and_says_how_it_knows(fitted: RunDir) -> Non
     own = [row for row in rows if row["part"] == "fitted"]
     assert report["scorers"]["guard"]["answers"] == len(own) == sum(report["sources"].values())
     assert report["scorers"]["guard"]["prompts"] == len({row["group"] for row in own})
+    card = (fitted.guard / "README.md").read_text()
+    assert f"{100 * auroc['guard']:.1f}" in card and "answers.jsonl" in card and "recipes refuse it as a judge" in card
+    assert str(fitted.root) not in card and str(fitted.root.parent) not in card
     text = as_text(guard_tables(report))
     assert "words alone" in text and "tried on" in text
 
