@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignment.evaluation.gates import missed
-from alignment.evaluation.judging import calibrated
+from alignment.evaluation.judging import calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.launching import lost
@@ -38,7 +38,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
         _read_pairs(cfg, run, steps, ranks)
         _say_idle_gpus(steps, ranks)
         if judges:
-            calibrated(cfg.judge, judges, cfg.seed, run, ranks)
+            calibrated(cfg.judge, judges, cfg.seed, run, ranks, is_judged(cfg))
         for step in steps:
             if step.cached:
                 ranks.say(f"{step.stage}: up to date")

@@ -21,7 +21,8 @@ LABELS = {
 
 
 def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Loaded:
-    """`count` rows drawn by the seed (None: all rows). A name with a suffix is a file's: prompt, response, label."""
+    """`count` rows drawn by the seed (None: all rows). A name with a suffix is a file's: prompt, response, label,
+    and maybe the model that answered."""
     if Path(name).suffix:
         loaded = usable_lines(name, read_file(KEY, name), partial(_file_row, Path(name).stem))
     else:
@@ -42,7 +43,7 @@ def _file_row(file: str, line: int, row: dict) -> dict:
         raise BadRow(f"label is {label!r}, not one of {', '.join(LABELS)}")
     return {
         "id": f"{file}-{line}",
-        "source": "file",
+        "source": f"{file}/{row['model']}" if row.get("model") else file,
         "prompt": prompt,
         "response": answer(row.get("response"), "response", prompt)[0]["content"],
         "toxic": None,

@@ -7,17 +7,19 @@ in it, and no judge is asked about it. Judges are first held against people's la
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import pyarrow as pa
 
 from alignment.data.answer_files import Answer, present, read_answers, refuse_kind, write_answers
+from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.judging import calibrated
 from alignment.inputs.job import Job
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import chosen, load_judge, require_ready
+from alignment.judges.corrections import is_of
 from alignment.judges.health import kappa
 from alignment.judges.verdicts import WORDS, Verdict
 from alignment.runs import artifacts
@@ -43,7 +45,7 @@ def run(job: Job) -> Rows:
         raise UserError(INPUT, f"{settings.input} has no row that can be judged{reason}", remedy)
     refuse_kind(output.suffix, Path(settings.input), [answer.row for answer in answers], schema)
     ranks.from_main(lambda: require_ready(settings, names))
-    labelled, health = calibrated(settings, names, job.cfg.seed, job.run, ranks)
+    labelled, health = calibrated(settings, names, job.cfg.seed, job.run, ranks, _is_judged(answers))
     verdicts: dict[str, list[Verdict]] = {}
     judges: dict[str, dict] = {}
     for name in names:
@@ -89,6 +91,13 @@ def _added_columns(names: list[str], answers: Sequence[Answer], path: str) -> di
     if taken := present(answers, [column for added in columns.values() for column in added]):
         raise UserError(INPUT, f"{path} has a column {taken[0]} already", f"rename it: {taken[0]} is what is added")
     return columns
+
+
+def _is_judged(answers: Sequence[Answer]) -> Callable[[dict], bool]:
+    """Whether a labelled row is one of these answers, or of a model that the file's column `model` names."""
+    texts = {(prompt_text(answer.prompt), answer.response) for answer in answers}
+    models = {answer.row["model"] for answer in answers if isinstance(answer.row.get("model"), str)}
+    return lambda row: is_of(row["source"], models) or (prompt_text(row["prompt"]), row["response"]) in texts
 
 
 def _judged(job: Job, name: str, answers: Sequence[Answer]) -> tuple[list[Verdict], dict]:
