@@ -64,7 +64,7 @@ def _errors(figures: Mapping[str, Any]) -> Errors:
 
 def _uninformative(youden: Interval) -> str:
     ends = "" if youden.low is None else f" [{youden.low:z.2f}, {youden.high:z.2f}]"
-    return f"sensitivity + specificity - 1 is {youden.mean:z.2f}{ends}: not clearly above 0, as a coin's is"
+    return f"sensitivity + specificity - 1 is {youden.mean:z.2f}{ends}, not clearly above 0"
 
 
 class Correction:

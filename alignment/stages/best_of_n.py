@@ -195,7 +195,7 @@ def _judged(
         "model": named(model_source(cfg.model)),
         "judges": records,
         "harm_judged": bool(of_harm),
-        "numbers": rates_of_picks(asked, samples, verdicts, says, order, counts),
+        "numbers": rates_of_picks(asked, samples, verdicts, says, order, counts, records),
         "scores": scores_of_picks(order, scored, max(counts)),
     }
     artifacts.write_json(job.out / job.run.best_of_n.name, found)

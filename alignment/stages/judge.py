@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from alignment.data.answer_files import Answer, present, read_answers, refuse_kind, write_answers
@@ -19,9 +20,10 @@ from alignment.evaluation.judging import calibrated
 from alignment.inputs.job import Job
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import chosen, load_judge, require_ready
-from alignment.judges.corrections import is_of
+from alignment.judges.corrections import corrections, is_of
 from alignment.judges.health import kappa
 from alignment.judges.verdicts import WORDS, Verdict
+from alignment.maths.statistics import rate_interval
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, hash_file
 from alignment.runs.run_files import QUARANTINE
@@ -51,6 +53,7 @@ def run(job: Job) -> Rows:
     for name in names:
         verdicts[name], judges[name] = _judged(job, name, answers)
         judges[name]["health"] = health.get(name)
+        judges[name]["rates"] = _rates(name, verdicts[name], answers, health)
     if ranks.main:
         judged_rows = [dict(answer.row) for answer in answers]
         for name in names:
@@ -114,6 +117,23 @@ def _judged(job: Job, name: str, answers: Sequence[Answer]) -> tuple[list[Verdic
         "record": judge.record, "verdicts": {word: words[word] for word in WORDS if words[word]},
         "counts": dict(sorted(counts.items())), "spent": getattr(judge, "spent", None),
     }  # fmt: skip
+
+
+def _rates(name: str, verdicts: Sequence[Verdict], answers: Sequence[Answer], health: dict) -> dict[str, dict]:
+    """How often the judge found harm and refusals, of its verdicts that could be read; and corrected for its errors."""
+    by_kind = corrections({name: {"health": health.get(name)}})
+    prompts = np.unique([prompt_text(answer.prompt) for answer in answers], return_inverse=True)[1]
+    rates: dict[str, dict] = {}
+    for kind, column in (("toxic", "toxic"), ("refusal", "refused")):
+        said = [getattr(verdict, column) for verdict in verdicts]
+        read = np.array([value is not None for value in said])
+        if read.any():
+            values, own = np.array([float(value) for value in said if value is not None]), prompts[read]
+            interval = rate_interval(values, own, np.random.default_rng(0))
+            rates[kind] = {"value": interval.mean, "interval": [interval.low, interval.high], "n": len(values)}
+            if correction := by_kind.get((name, kind)):
+                rates[kind]["corrected"] = correction.rate(values, own)
+    return rates
 
 
 def _require_free(record: Path, path: Path) -> None:
