@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from alignment.data.columns import Loaded
+from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import JUDGES, chosen, load_judge
 from alignment.judges.corrections import OWN, is_of
@@ -99,7 +100,8 @@ def _health(
     verdicts, _ = judge_all(judge, prompts, responses, work, ranks)
     report = {"set": settings["calibration"], **health(verdicts, labelled.rows, seed)}
     if JUDGES[name].fitted_on == settings["calibration"]:
-        report["refusal"]["errors"]["why_not"] = "it was fitted on these labels, and errs less there than elsewhere"
+        for kind in KINDS.keys() & report.keys():
+            report[kind]["errors"]["why_not"] = "it was fitted on these labels, and errs less there than elsewhere"
     require_agreement(name, report, settings["minimum_agreement"], settings["calibration"])  # position_bias asks anew
     if pairs := settings["position_pairs"]:
         report["position"] = ranks.from_main(lambda: position_bias(judge, labelled.rows, pairs, seed))
