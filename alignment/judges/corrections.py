@@ -17,7 +17,7 @@ from alignment.maths.statistics import Interval
 OWN = "own"  # of a labelled row: it is an answer of a model that is judged
 SEED, LABELS_SEED = 0, 1
 SHORTEST = 3  # letters that a model's name has to have, to be found in another's
-BEYOND = "so few or so many can't be explained by its errors on the labels, which don't hold here"
+BEYOND = "its errors on the labels hardly explain so few or so many, and may not hold here"
 
 
 def is_of(source: str, models: Collection[str]) -> bool:
@@ -63,8 +63,10 @@ def _errors(figures: Mapping[str, Any]) -> Errors:
 
 
 def _uninformative(youden: Interval) -> str:
-    ends = "" if youden.low is None else f" [{youden.low:z.2f}, {youden.high:z.2f}]"
-    return f"sensitivity + specificity - 1 is {youden.mean:z.2f}{ends}, not clearly above 0"
+    if youden.low is None:
+        return "its sensitivity or its specificity is known from a single prompt"
+    ends = f"[{youden.low:z.2f}, {youden.high:z.2f}]"
+    return f"sensitivity + specificity - 1 is {youden.mean:z.2f} {ends}, not clearly above 0"
 
 
 class Correction:

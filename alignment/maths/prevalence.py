@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from alignment.maths.statistics import LEVELS, RESAMPLES, Interval, of_draws, wilson_interval
 
 _SAME = 1e-12  # values that are no further apart agree, rounding aside
+NEARLY_ALL = 0.95
 _LEAST = 1e-9  # of J in a draw where the judge knows nothing, which sends the rate to an end
 
 
@@ -71,8 +72,8 @@ def corrected_rate(
 ) -> Interval | None:
     """The rate that there is behind what an informative judge said, between 0 and 1.
 
-    values: what it said of each answer, 1 or 0, or a share of such. None if these errors can't explain so low or high a
-    raw rate: then they aren't those that the judge makes here.
+    values: what it said of each answer, 1 or 0, or a share of such. None if these errors hardly explain so low or high
+    a raw rate: then they may not be those that the judge makes here.
     """
     raw, draws = _mean(values, prompts, generator, (0.0, 1.0))
     false = 1 - errors.specificity.mean
@@ -100,11 +101,11 @@ def _divided(draws: Float[np.ndarray, " draw"], errors: Errors) -> Float[np.ndar
 
 
 def _between(value: float, draws: Float[np.ndarray, " draw"], ends: tuple[float, float]) -> Interval | None:
-    """The corrected figure, clipped; None where even its interval lies beyond an end."""
+    """The corrected figure, clipped; None where nearly all draws lie beyond an end, and clipping would feign certainty."""
     interval = of_draws(value, draws)
     if interval.low is None:
         return Interval(float(np.clip(value, *ends)), None, None)
-    if interval.high < ends[0] or interval.low > ends[1]:
+    if max(np.mean(draws < ends[0]), np.mean(draws > ends[1])) > NEARLY_ALL:
         return None
     return Interval(*(float(np.clip(one, *ends)) for one in interval))
 

@@ -57,6 +57,7 @@ def test_answers_of_models_that_are_judged_are_left_out():
 
 @pytest.mark.parametrize(("said", "truth", "why"), [
     ([UNREAD] * 4, [True, True, False, False], "none of its verdicts can be read"),
+    ([RIGHT[True], RIGHT[False]], [True, False], "its sensitivity or its specificity is known from a single prompt"),
     ([RIGHT[True]] * 4, [True] * 4, "no labelled answer is without it"),
     ([RIGHT[True]] * 4, [False] * 4, "no labelled answer has it"),
     ([RIGHT[i % 2 == 0] for i in range(40)], [i % 4 < 2 for i in range(40)], "sensitivity + specificity - 1 is 0.00"),
@@ -84,7 +85,7 @@ def test_a_rate_is_corrected_from_what_is_kept_of_a_judge():
     change = by_kind["guard", "toxic"].difference(values, 1 - values, prompts)
     assert change["value"] == 0.0 and change["interval"][0] < 0 < change["interval"][1]
     none = by_kind["guard", "toxic"].rate(np.zeros(200), np.arange(200))
-    assert none["value"] is None and none["why_not"].startswith("so few or so many can't be explained")
+    assert none["value"] is None and none["why_not"].startswith("its errors on the labels hardly explain")
 
 
 def test_labels_of_a_file_may_say_who_answered(tmp_path):
