@@ -38,12 +38,12 @@ def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Lo
 
 def _file_row(file: str, line: int, row: dict) -> dict:
     prompt = messages(row.get("prompt"), "prompt", "user")
-    label = row.get("label")
+    label, model = row.get("label"), row.get("model")
     if not isinstance(label, str) or label.strip() not in LABELS:
         raise BadRow(f"label is {label!r}, not one of {', '.join(LABELS)}")
     return {
         "id": f"{file}-{line}",
-        "source": f"{file}/{row['model']}" if row.get("model") else file,
+        "source": f"{file}/{model}" if isinstance(model, str) and model else file,
         "prompt": prompt,
         "response": answer(row.get("response"), "response", prompt)[0]["content"],
         "toxic": None,

@@ -101,7 +101,7 @@ def _divided(draws: Float[np.ndarray, " draw"], errors: Errors) -> Float[np.ndar
 
 
 def _between(value: float, draws: Float[np.ndarray, " draw"], ends: tuple[float, float]) -> Interval | None:
-    """The corrected figure, clipped; None where nearly all draws lie beyond an end, and clipping would feign certainty."""
+    """The corrected figure, clipped; None where nearly all draws lie beyond an end: it would feign certainty."""
     interval = of_draws(value, draws)
     if interval.low is None:
         return Interval(float(np.clip(value, *ends)), None, None)

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.choice import JUDGES
-from alignment.judges.verdicts import WORDS
+from alignment.judges.verdicts import REFUSAL_WORDS, WORDS
 from alignment.reports.corrected import CORRECTED, ORACLE, Judged, figure, is_shown, notes
 from alignment.reports.tables import counted, few, percent, share, with_interval
 
@@ -74,8 +74,7 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             "kappa": "kappa with people",
             "length_bias": "the longer one is said to have it, % (no bias: 50)",
         }
-        if kind == "toxic":
-            del labels["binary"]  # a verdict on harm has only two classes anyway
+        del labels["binary" if kind == "toxic" else "false_positive_rate"]  # said by agreement; by specificity
         for key, label in labels.items():
             rate = key not in ("f1", "kappa")
             cells = ["-" if part is None else _figure(part[key], rate) for part in of_kind]
@@ -85,7 +84,9 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             cells = ["-" if part is None else _figure(part[key], rate=True) for part in errors]
             table.add_row(f"{word}: {label} ({key}), %{_n(errors, key)}", *cells)
         by_class = [part and part["by_class"] for part in of_kind]
-        for label in next(part for part in by_class if part) if kind == "refusal" else ():
+        for label in REFUSAL_WORDS.values() if kind == "refusal" else ():
+            if not any(part and part[label] for part in by_class):
+                continue
             cells = ["-" if part is None else _figure(part[label], rate=True) for part in by_class]
             table.add_row(f"{word}: right on {label}, %{_n(by_class, label)}", *cells)
         areas = [part and part["auroc"] for part in of_kind]
