@@ -60,7 +60,9 @@ def _file_row(file: str, labels: Mapping[str, dict], line: int, row: dict) -> di
     if word not in labels:
         raise BadRow(f"label is {shown(label)}, not one of {', '.join(labels)}, 1, 0, true, false")
     response = answer(row.get("response"), "response", prompt)[0]["content"]
-    return {**_columns(Path(file).name, prompt, response, labels[word]), "id": f"{Path(file).stem}-{line}"}
+    model = row.get("model")
+    source = f"{Path(file).name}/{model}" if isinstance(model, str) and model else Path(file).name
+    return {**_columns(source, prompt, response, labels[word]), "id": f"{Path(file).stem}-{line}"}
 
 
 def _columns(
