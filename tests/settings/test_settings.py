@@ -275,7 +275,7 @@ def test_every_yaml_composes(path, tmp_path):
         "data/file": ["data.path=x", "annotator.contrast.file=x"], "model/local": ["model.path=x"],
         "judge/words": ["judge.words.path=x"], "judge/probe": ["judge.probe.path=x"],
         "judge/classifier": ["judge.classifier.path=x", "judge.classifier.unsafe_label=y"],
-        "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"], "judge/words": ["judge.words.path=x"],
+        "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"],
         "recipe/judge": JUDGED[1:], "data/mixture": ["data.parts=[{set:hh_harmless}]"],
     }  # fmt: skip
     if path.parent == CONF_DIR:
