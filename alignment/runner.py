@@ -15,7 +15,7 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from alignment.evaluation.gates import missed
-from alignment.evaluation.judging import asked_judges, calibrated
+from alignment.evaluation.judging import asked_judges, calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.inputs.run_prompts import run_prompts
@@ -43,7 +43,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
         _say_idle_gpus(steps, ranks)
         _require_unseen(cfg, run, steps, ranks)
         if judges:
-            calibrated(cfg.judge, judges, cfg.seed, run, ranks)
+            calibrated(cfg.judge, judges, cfg.seed, run, ranks, is_judged(cfg))
         for step in steps:
             if step.cached:
                 ranks.say(f"{step.stage}: up to date")

@@ -44,6 +44,11 @@ class Metric:
     heading: str | None = None
     world: OfWorld | None = None
 
+    @property
+    def errors_of(self) -> str | None:
+        """What a judge says of an answer where this is the rate of that, which the judge's errors move; else None."""
+        return self.needs if self.rate and self.needs in KINDS else None
+
     def is_of(self, harmful: bool) -> bool:
         """Whether it is of prompts of the world that ask for something harmful, or for something harmless."""
         return (HARMFUL if harmful else HARMLESS) in self.asks
@@ -57,6 +62,7 @@ class Metric:
         return f"{'harmful prompts' if self.is_of(True) else twins}: {answers}, %"
 
 
+KINDS = {"toxic": "harm", "refusal": "refusals"}  # what judges are held against labels on, in words
 ANY_VERDICT = "verdict"  # a need that every judge meets
 REFUSALS = {"file": "verdicts", "column": "refused", "by": "prompt_category", "needs": "refusal"}
 HELP = {"file": "verdicts", "asks": (HARMLESS,), "needs": "helpfulness", "more_is_better": True,

@@ -14,7 +14,8 @@ LABELS = {**HARM_LABELS, **{word: {"refusal": refusal} for refusal, word in REFU
 
 
 def calibration_rows(name: str, folder: str, count: int | None, seed: int) -> Loaded:
-    """`count` rows drawn by the seed (None: all rows). A name with a suffix is a file's: prompt, response, label."""
+    """`count` rows drawn by the seed (None: all rows). A name with a suffix is a file's: prompt, response, label,
+    and maybe the model that answered."""
     loaded = own_answers(KEY, name, LABELS) if Path(name).suffix else labelled_set(name, folder)
     if not loaded.rows:
         first = "".join(f": {row['reason']}" for row in loaded.quarantined[:1])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment.data.near_duplicates import near, signatures
+from alignment.data.same_prompts import opening
 from alignment.judges.choice import JUDGES
 from alignment.types import UserError
 
@@ -34,6 +35,18 @@ def require_unseen(
         if count := int(near(known, seen).sum()):
             problem = f"{path} was fitted on answers to {count} of this run's prompts, or to nearly the same"
             raise UserError(key, problem, REMEDY)
+
+
+def unseen_rows(name: str, settings: Mapping[str, Any], rows: Sequence[dict]) -> list[dict]:
+    """The labelled answers that say something of a judge: of one that was fitted, those to prompts that it doesn't
+    know. UserError if it knows them all."""
+    if name not in fitted_judges([name]):
+        return list(rows)
+    known = near(signatures([opening(row["prompt"])["content"] for row in rows]), _of_guard(name, settings["path"])[1])
+    if known.all():
+        problem = f"{settings['path']} was fitted on answers to all of its prompts, or to nearly the same"
+        raise UserError("judge.calibration", problem, "give other labelled answers")
+    return [row for row, seen in zip(rows, known, strict=True) if not seen]
 
 
 def _of_guard(name: str, path: str) -> tuple[str, Any, str | None]:

@@ -18,7 +18,15 @@ from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.comparing import COMPARISON_COLUMNS, comparison_record, comparison_rows
 from alignment.evaluation.gates import require_measured
-from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, judged, judges_of, verdict_columns
+from alignment.evaluation.judging import (
+    VERDICT_FIELDS,
+    asked_judges,
+    calibrated,
+    is_judged,
+    judged,
+    judges_of,
+    verdict_columns,
+)
 from alignment.evaluation.prompts import all_prompts, asks, heldout_prompts
 from alignment.evaluation.usefulness import USEFULNESS_COLUMNS, usefulness_record, usefulness_rows
 from alignment.evaluation.vocabulary import HARMLESS, measurable
@@ -66,7 +74,7 @@ def run(job: Job) -> Rows:
         cfg.scorecard, cfg.evaluation.folder, cfg.data.seed, Packing(**cfg.packing), cfg.sampling.batch_tokens,
         job.work, ranks,
     )  # fmt: skip
-    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, job.run, ranks)
+    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, job.run, ranks, is_judged(cfg))
     rows: list[dict] = []
     unfit: dict[str, str] = {}  # prompts that a system has no room for
     world_rates: dict[str, list[dict]] = {}

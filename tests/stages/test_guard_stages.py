@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.data.world_pairs import drawing, world_pairs
 from alignment.inputs.job import Job
 from alignment.judges.probe import load_probe
-from alignment.judges.seen_prompts import require_unseen
+from alignment.judges.seen_prompts import require_unseen, unseen_rows
 from alignment.models.guard import Guard
 from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.tables import as_text
@@ -165,6 +165,15 @@ def test_a_judge_that_has_seen_what_it_judges_is_refused(fitted: RunDir, tmp_pat
         require_unseen(settings, ["probe"], ["what is the capital of france?", nearly], {})
     with pytest.raises(UserError, match=r"reads the activations of scorecard.after, the model that is judged"):
         require_unseen(settings, ["probe"], [], {"scorecard.after": guard.meaning.fingerprint})
+
+
+def test_labels_that_it_learned_from_say_nothing_of_a_judge(fitted: RunDir, labelled) -> None:
+    unknown = {"prompt": [{"role": "user", "content": "what is the capital of france?"}], "response": "paris"}
+    rows = [*labelled[:3], unknown]
+    settings = {"path": str(fitted.guard)}
+    assert unseen_rows("probe", settings, rows) == [unknown] and unseen_rows("refusal", {}, rows) == rows
+    with pytest.raises(UserError, match=r"judge.calibration: .* was fitted on answers to all of its prompts"):
+        unseen_rows("probe", settings, rows[:3])
 
 
 @pytest.mark.parametrize(
