@@ -14,7 +14,7 @@ import pyarrow as pa
 from alignment.data.columns import Loaded
 from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.batched import judge_all
-from alignment.judges.choice import JUDGES, chosen, load_judge
+from alignment.judges.choice import JUDGES, chosen, load_judge, version
 from alignment.judges.corrections import OWN, is_of
 from alignment.judges.verdicts import Judge, Verdict
 from alignment.models.source import known_as, model_source, source_at
@@ -94,25 +94,26 @@ def _health(
     settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int, work: Path, ranks: Ranks
 ) -> dict[str, Any]:
     from alignment.judges.health import health, position_bias, require_agreement
+    from alignment.judges.seen_prompts import unseen_rows
 
     judge = load_judge(name, settings.get(name) or {"name": name})
-    prompts, responses = ([row[column] for row in labelled.rows] for column in ("prompt", "response"))
+    rows = unseen_rows(name, settings.get(name) or {}, labelled.rows)
+    prompts, responses = ([row[column] for row in rows] for column in ("prompt", "response"))
     verdicts, _ = judge_all(judge, prompts, responses, work, ranks)
-    report = {"set": settings["calibration"], **health(verdicts, labelled.rows, seed)}
+    report = {"set": settings["calibration"], **health(verdicts, rows, seed)}
     if JUDGES[name].fitted_on == settings["calibration"]:
         for kind in KINDS.keys() & report.keys():
             report[kind]["errors"]["why_not"] = "it was fitted on these labels, and errs less there than elsewhere"
     require_agreement(name, report, settings["minimum_agreement"], settings["calibration"])  # position_bias asks anew
     if pairs := settings["position_pairs"]:
-        report["position"] = ranks.from_main(lambda: position_bias(judge, labelled.rows, pairs, seed))
+        report["position"] = ranks.from_main(lambda: position_bias(judge, rows, pairs, seed))
     return report
 
 
 def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) -> str:
     """A hash of all that a judge's health depends on: what the judge is, the labels, the draw."""
     own = dict(settings.get(name) or {})
-    source = None if own.get("path") is None else source_at(own["path"], f"judge.{name}.path").fingerprint
-    about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
+    about = [name, own, version(name, own), settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 

@@ -47,7 +47,7 @@ def _table(card: dict, before: str, after: str | None) -> Table:
     """Names of sets and judges are Text: they may be files, and no markup."""
     groups = _rows(card, before, after)
     few = [FEW_MARK] if any("*" in cells[3] for rows in groups.values() for cells in rows) else []
-    caption = "; ".join([*few, *_unjudged(card)])
+    caption = "; ".join([*few, *_unjudged(card), *_validity(card)])
     table = Table("scorecard", "n", *_compared(before, after), caption=Text(caption) if caption else None)
     for title, rows in groups.items():
         if title == UNPARSED and all(cell.startswith("0.0 ") for row in rows for cell in row[4:6]):
@@ -74,6 +74,11 @@ def _unjudged(card: dict) -> list[str]:
     """Says so, where answers were judged, and by no judge of harm."""
     judged = {number["metric"] for number in card["numbers"] if number["judge"]}
     return [UNJUDGED] if judged and "toxic_rate" not in judged else []
+
+
+def _validity(card: dict) -> list[str]:
+    """What usefulness was held against, where there is some."""
+    return [f"usefulness: {how['validated']}" for name, how in card["decoding"].items() if name == "usefulness"]
 
 
 def _compared(before: str, after: str | None) -> list[str]:
