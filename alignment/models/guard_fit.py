@@ -133,6 +133,12 @@ def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> H
     return HeldOut(probabilities, called, likeliest)
 
 
+def scores_by_folds(values: Tensor, labels: Tensor, answers: Labelled) -> np.ndarray:
+    """What a ridge of the other folds says of each answer, under the penalty that ranks all of these best."""
+    scores = heldout_scores(values, labels[:, :1], torch.arange(len(labels)), answers.folds)
+    return scores[best_penalty(scores, labels[:, :1]), :, 0].numpy()
+
+
 def held_out_by(scores: np.ndarray, answers: Labelled, rule: Rule) -> HeldOut:
     """As held_out, of scores that stem from fits to other folds, or need none; of either sign. Calibration and
     threshold of a fold are by the scores of the others."""

@@ -32,6 +32,7 @@ from alignment.models.guard_fit import (
     learning_curve,
     products_of,
     require_both,
+    scores_by_folds,
 )
 from alignment.models.kept_states import KeptStates
 from alignment.models.model_card import CARD
@@ -64,7 +65,7 @@ def run(job: Job) -> Rows:
     words_logits = _words_by_folds(fitted, answers, seed)
     by = {
         "guard": held_out(read.values, labels, answers, rule),
-        "last_layer": held_out(last.values, labels[:, :1], answers, rule),
+        "last_layer": held_out_by(scores_by_folds(last.values, labels, answers), answers, rule),
         "words": held_out_by(words_logits, answers, rule),
         "length": held_out_by(np.log([1.0 + row["tokens"] for row in fitted]), answers, rule),
     }

@@ -91,4 +91,7 @@ def test_a_rate_is_corrected_from_what_is_kept_of_a_judge():
 def test_labels_of_a_file_may_say_who_answered(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("prompt,response,label,model\na,b,unsafe,gpt-x\nc,d,safe,\n")
-    assert [row["source"] for row in calibration_rows(str(path), "", None, 0).rows] == ["labels.csv/gpt-x", "labels.csv"]
+    assert [row["source"] for row in calibration_rows(str(path), "", None, 0).rows] == [
+        "labels.csv/gpt-x",
+        "labels.csv",
+    ]
