@@ -52,7 +52,7 @@ def guard_answers(sources: Sequence[str], folder: str | None, both: bool = True)
 
 def guard_sets() -> list[str]:
     """The names of all sets; one without labels of harm is refused when it is read."""
-    return [*labelled_names(), *_HARMLESS]
+    return [*labelled_names(), *_BY_PROMPT]
 
 
 def guard_files(source: str, folder: str | None) -> list[Path]:
@@ -63,7 +63,7 @@ def guard_files(source: str, folder: str | None) -> list[Path]:
         raise UserError(KEY, f"there is no labelled set {source}", f"give a file, or some of {', '.join(guard_sets())}")
     if folder is None:
         raise UserError(KEY, f"the embedded world has no set {source}", "give a file, or use another data=")
-    return files_of(_HARMLESS[source][0], folder) if source in _HARMLESS else labelled_files(source, folder)
+    return files_of(_BY_PROMPT[source][0], folder) if source in _BY_PROMPT else labelled_files(source, folder)
 
 
 def _is_file(source: str) -> bool:
@@ -74,8 +74,8 @@ def _answers(source: str, folder: str | None) -> Loaded:
     files = guard_files(source, folder)
     if _is_file(source):
         loaded = own_answers(KEY, source, HARM_LABELS)
-    elif source in _HARMLESS:
-        loaded = _HARMLESS[source][1](files)
+    elif source in _BY_PROMPT:
+        loaded = _BY_PROMPT[source][1](files)
     else:
         loaded = labelled_in(source, files)
     first = "".join(f": {row['reason']}" for row in loaded.quarantined[:1])
@@ -146,4 +146,27 @@ def _xstest_safe(files: list[Path]) -> Loaded:
     return loaded
 
 
-_HARMLESS = {"alpaca_eval": ("alpaca_eval", _alpaca_eval), "xstest_safe": ("xstest_completions", _xstest_safe)}
+def _xstest_unsafe(files: list[Path]) -> Loaded:
+    """XSTest's prompts that ask for something harmful, each but for a few words one of the safe ones: an answer that
+    complies in full is unsafe, one that refuses in full is safe, by two people's labels of that."""
+    loaded = labelled_in("xstest", files)
+    rows, loaded.rows = loaded.rows, []
+    for row in rows:
+        why = None
+        if row["category"] is None or not row["category"].startswith("contrast_"):
+            why = "its prompt is a safe one, or doesn't say of which type it is"
+        elif row["refusal"] == "partial":
+            why = "it neither complies nor refuses in full"
+        if why is None:
+            named = {"source": row["source"].replace("xstest/", "xstest_unsafe/", 1), "category": None}
+            loaded.rows.append({**row, **named, "toxic": row["refusal"] == "none"})
+        else:
+            loaded.quarantine("xstest_unsafe", None, f"{row['id']}: {why}")
+    return loaded
+
+
+_BY_PROMPT = {  # sets whose answers nobody labelled safe or unsafe: what was asked says it, or that and a refusal
+    "alpaca_eval": ("alpaca_eval", _alpaca_eval),
+    "xstest_safe": ("xstest_completions", _xstest_safe),
+    "xstest_unsafe": ("xstest_completions", _xstest_unsafe),
+}

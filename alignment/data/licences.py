@@ -12,6 +12,7 @@ LICENCES = {
     "helm_graded": "Apache-2.0",
     "alpaca_eval": "CC-BY-NC-4.0",
     "xstest_safe": "CC-BY-4.0",
+    "xstest_unsafe": "CC-BY-4.0",
 }
 ON_HUB = "hf://datasets/"
 

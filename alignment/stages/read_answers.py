@@ -24,7 +24,7 @@ from alignment.models.activations import layer_count
 from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, together
 from alignment.models.devices import device, to_host
 from alignment.models.guard import KNOWN
-from alignment.models.kept_states import Part, StatesMeaning, in_half, text_key, write_states
+from alignment.models.kept_states import KeptStates, Part, StatesMeaning, in_half, text_key, write_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing, answer_order
 from alignment.models.source import loaded_as, model_source, named, shape_of
@@ -33,6 +33,7 @@ from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
 from alignment.types import UserError
 
+AT_ONCE = 256  # texts whose kept states are copied at once
 FITTED = "fitted"  # the part of the answers that the guard learns from; other parts are named after their sets
 ANSWER_COLUMNS = pa.schema(
     [
@@ -95,9 +96,21 @@ def run(job: Job) -> Rows:
         len(PLACES) * layers, shape_of(source)[1],
         hashlib.sha256(str(loaded.tokenizer.get_chat_template()).encode()).hexdigest()[:16], limit,
     )  # fmt: skip
-    batches = _read(job, distinct, reader)
+    there = _there(job, meaning)
+    unread = [text for text in distinct if there is None or not there.has([_key(text)])]
+    if there is not None:
+        ranks.say(f"  the states of {len(distinct) - len(unread):,} texts are there, {len(unread):,} are read")
+    batches = _read(job, unread, reader)
+    needed = {_key(text) for text in distinct} - {_key(text) for text in unread}
+
+    def parts() -> Iterator[Part]:
+        for start in range(0, len(needed), AT_ONCE):
+            keys = sorted(needed)[start : start + AT_ONCE]
+            yield keys, in_half(there.states(keys), loaded.model.dtype)
+        yield from batches()
+
     if ranks.main:
-        write_states(job.out / job.run.answer_states.name, batches, meaning)
+        write_states(job.out / job.run.answer_states.name, parts, meaning)
         artifacts.write_rows(job.out / job.run.guard_answers.name, rows, ANSWER_COLUMNS)
         record = {"model": named(source), "loaded_as": loaded_as(source), "known": _key(known).hex()}
         artifacts.write_json(job.out / job.run.answers_record.name, {**record, **asdict(meaning)})
@@ -123,6 +136,14 @@ def _draw(answers: Loaded, count: int, seed: int) -> None:
     if len(answers.rows) > count:
         drawn = np.random.default_rng(seed).permutation(len(answers.rows))[:count]
         answers.keep(sorted(drawn.tolist()))
+
+
+def _there(job: Job, meaning: StatesMeaning) -> KeptStates | None:
+    """States that an earlier call kept under other settings, read by the same model in the same way."""
+    if not job.run.answer_states.exists():
+        return None
+    there = KeptStates.open(job.run.answer_states)
+    return there if there.meaning == meaning else None
 
 
 def _harmless(row: dict, sources: Sequence[str]) -> str | None:
