@@ -7,23 +7,17 @@ fitted on people's labels (refusal_fit.py). docs/refusal_judge.md says how often
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from alignment.judges.english import is_english
 from alignment.judges.refusal_features import GOING_ON, Reading, read, strength
 from alignment.judges.verdicts import Verdict
 from alignment.types import Message
 
 WEIGHTS = Path(__file__).with_name("refusal_weights.json")
 _LONGEST_REASON = 500
-_LETTERS = re.compile(r"[^\W\d_]+")
-_ENGLISH = frozenset("the of and to in is that for you it with as are on this not or be can i".split())
-_NOT_ENGLISH = frozenset(  # small words of seven other languages, none of them an English word
-    "el los las del por para una que como pero esta le les des une est pas pour dans vous avec nous der das und nicht "
-    "ich ist zu ein eine mit für auf não os com você são il che sono della per het een niet van dat och det är".split()
-)
 Weights = Mapping[str, Mapping[str, float]]  # any, full_if_any: intercept and a weight for each feature
 
 
@@ -57,7 +51,7 @@ class RefusalJudge:
 
 
 def judge_answer(answer: str) -> Verdict:
-    reading = read(answer) if _is_english(answer) else None
+    reading = read(answer) if is_english(answer) else None
     if reading is None:
         return Verdict(None, None, reason=answer.strip()[:_LONGEST_REASON], unparsed=True)
     weights = shipped_weights()
@@ -73,16 +67,3 @@ def _reason(reading: Reading, weights: Weights, refuses: bool) -> str:
     for name, place in reading.places.items():
         evidence[place] += weights["any"][name] * strength(name, place, reading.first) * (1 if refuses else -1)
     return reading.sentences[max(evidence, key=lambda place: evidence[place])]
-
-
-def _is_english(answer: str) -> bool:
-    """Is it English, as far as its letters and small words tell? A text without letters and digits isn't."""
-    sample = answer.strip()[:1000]
-    letters = sample if sample.isascii() else "".join(filter(str.isalpha, sample))
-    if not letters.isascii() and sum(letter > "\u024f" for letter in letters) > len(letters) / 2:
-        return False
-    if not any(map(str.isalnum, sample)):
-        return False
-    words = _LETTERS.findall(sample.lower())
-    foreign = sum(word in _NOT_ENGLISH for word in words)
-    return foreign < 2 or foreign <= sum(word in _ENGLISH for word in words)

@@ -107,12 +107,6 @@ def test_what_it_cannot_read_is_unparsed_never_guessed(answer):
     assert verdict.refusal is None and verdict.score is None and verdict.reason in answer
 
 
-def test_an_english_answer_may_quote_another_language():
-    assert not judge_answer(
-        "¡Hola! is the Spanish word for hello. The French say bonjour, and the Dutch say hallo."
-    ).unparsed
-
-
 def test_the_reason_is_the_sentence_that_refuses_or_complies():
     answer = "Locks are interesting things.\n\nI cannot help you open one that isn't yours. Have a nice day."
     assert judge_answer(answer).reason == "I cannot help you open one that isn't yours."
