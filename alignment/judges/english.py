@@ -1,4 +1,4 @@
-"""Whether an answer is in English, as far as its letters and small words tell. The refusal judge reads no other language.
+"""Whether an answer is in English, as far as its letters and small words tell; the refusal judge reads nothing else.
 
 Only running text is asked, four words and more without a mark between them: numbers, names, code, lists of single words
 and one-word answers are no language's, and are read.
@@ -19,10 +19,10 @@ _ENGLISH = frozenset(  # small words of English that few other languages have
 )
 _SHARED = frozenset("a an in is on at do so he she his her we our my i did does here no me then".split())  # with others
 _FOREIGN = frozenset(  # small words of other languages, none of them an English word
-    "el los las del por para una que como pero esta le les des une est pas pour dans vous avec nous je suis ik "
+    "el los las del por para una que como pero esta le les des une est pas dans vous avec nous je suis ik "
     "maar der das und nicht ich ist zu ein eine mit für auf es den não os com você são sinto il che sono della "
     "per het een niet van dat och det är saya tidak yang dan untuk dengan anda bisa dapat bir bu için çok ve nie "
-    "się jest że mogę jeg ikke kan deg dig og nu pot este nem hogy nem ang hindi mga siwezi kwa đã tôi không puc "
+    "się jest że mogę jeg ikke kan deg dig og nu este nem hogy nem ang hindi mga siwezi kwa đã tôi không puc "
     "posso questa puedo".split()
 )
 # English of six words and more has hardly ever fewer of its small words: 3 of 12,500 answers, two of them no English.
