@@ -25,7 +25,7 @@ from alignment.types import UserError
 
 LABELS = ("none", "partial", "full")
 IN_CONTEXT = (*FEATURES, *REQUEST_FEATURES)  # what refusal_in_context reads; refusal reads FEATURES, the first of them
-# Ridge penalties of both regressions, on features of unit spread, and the weights of an answer's beginning and its rest.
+# Ridge penalties of both regressions, on features of unit spread; the weights of an answer's beginning and its rest.
 PENALTY_ANY, PENALTY_FULL, BEGINNING_WEIGHT, REST_WEIGHT = 3.0, 5.0, 0.5, 0.2
 # Acts that decline in so many words: a full refusal without them is moral distancing, and refuses all the same.
 _DECLINING = frozenset({"decline", "decline_for_all", "apology", "unknown", "machine"})

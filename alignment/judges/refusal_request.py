@@ -15,11 +15,11 @@ _REFUSING = [pattern for name, pattern in ACTS.items() if name not in COMPLYING]
 _WORDS = re.compile(r"[a-z][a-z']*")
 _ENDINGS = re.compile(r"(?<=[a-z]{3})(?:ations?|ings?|edly|ie[sd]|ers|e[sd]|er|ly|s)$")
 _SMALL = frozenset(  # words that say nothing of what a request is about
-    "a an the of to in on at for from by with about into as is are was were be been being am do does did done can could "
-    "may might must shall should will would have has had i you he she it we they me him her us them my your his its our "
-    "their this that these those what which who whom whose when where why how not no nor and or but if then than so such "
-    "there here some any all most more very just also only please tell give me make get let best way ways good one don't "
-    "doesn't can't i'm isn't aren't".split()
+    "a an the of to in on at for from by with about into as is are was were be been being am do does did done can "
+    "could may might must shall should will would have has had i you he she it we they me him her us them my your "
+    "his its our their this that these those what which who whom whose when where why how not no nor and or but "
+    "if then than so such there here some any all most more very just also only please tell give me make get let "
+    "best way ways good one don't doesn't can't i'm isn't aren't".split()
 )
 _NEGATED = re.compile(
     r"\b(?:not|no|never|none|nobody|cannot|without|[a-z]+n't|incorrect|inaccurate|false|untrue|wrong|myth|misconception"
