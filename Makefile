@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests on both cores of a small machine, each with one thread; WORKERS=0 runs them in this process
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20
 
 .PHONY: setup legend_rm cdpo real world test test-all soak bench lint clean
 
@@ -42,8 +42,9 @@ world: setup
 test: setup
 	$(PYTEST) -m "not slow and not soak"
 
-# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; some twenty minutes more
-# Slurm too, where tests/launching/install.sh has installed it
+# the real thing in small doses: kills, ranks, accelerate and DeepSpeed, the built wheel; some fifteen minutes more
+# Slurm too, where tests/launching/install.sh has installed it. They wait a good deal, so three of them share two cores
+test-all: WORKERS = 3
 test-all: setup
 	$(PYTEST) -m slow
 

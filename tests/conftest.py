@@ -35,7 +35,7 @@ from transformers import (
 from alignment.runs import ranks as ranks_module
 from alignment.runs.ranks import Ranks
 from alignment.world.identity import LANGUAGE_MODEL
-from tests import small_recipe
+from tests import longest_first, small_recipe
 from tests.small_recipe import Undisturbed
 
 torch.set_num_threads(1)
@@ -78,10 +78,15 @@ TEMPLATES = {  # name: (template, bos, eos, pad, further special tokens)
 }  # fmt: skip
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first.reorder(items)
+
+
 def pytest_collection_finish() -> None:
     """Each training collects garbage twice: what was imported, a few million objects, is not looked through again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def byte_tokenizer(name: str) -> PreTrainedTokenizerFast:

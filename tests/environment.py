@@ -3,6 +3,7 @@
 In a script that tests start, as one of several ranks say, they stay as the launcher made them.
 """
 
+import gc
 import os
 import sys
 
@@ -27,3 +28,4 @@ if "_pytest.config" in sys.modules:
     for name in [one for one in os.environ if one.startswith(FOREIGN) or one in ("RANK", "WORLD_SIZE")]:
         del os.environ[name]
     os.environ |= OURS
+    gc.disable()  # until all tests are collected, in conftest.py: what is imported stays

@@ -1,5 +1,6 @@
 """How a command ends: its exit code, for those who start it again, and the one line that says why."""
 
+import gc
 import signal
 import sys
 
@@ -14,6 +15,7 @@ from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import GatesMissed, StageFailed, Stopped, UserError
+from tests.conftest import CONFIGS
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,29 @@ def test_a_layer_that_the_model_lacks_is_refused_before_the_first_stage(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "kind, blocks, problem",
+    [
+        ("world", 4, r"it is 4, the model's blocks are 4, and one at least stays as it is; give 1 to 3, or lea"),
+        ("gemma2", 1, "models of type gemma2 may compute more .*; leave it out, or use a model of type llama, qwen2, "),
+    ],
+)
+def test_a_model_without_such_upper_blocks_is_refused_before_the_first_stage(
+    tmp_path, monkeypatch, kind, blocks, problem
+):
+    monkeypatch.setattr(run, "run_here", None)
+    artifacts.write_lines(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 20)
+    model = []
+    if kind != "world":
+        CONFIGS[kind]().save_pretrained(tmp_path / "model")
+        model = ["model=local", f"model.path={tmp_path}/model", "data=file", f"data.path={tmp_path}/pairs.jsonl"]
+        model += ["stages=[train_rm]"]  # no others, which would ask for questions
+    given = ["+recipe=legend_rm", "trainer=upper_blocks", f"trainer.upper_blocks={blocks}", f"run.dir={tmp_path}/run"]
+    with pytest.raises(UserError, match=f"trainer.upper_blocks: {problem}"):
+        run.run_recipe(compose_config([*given, *model]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_sweep_ends_with_a_table_of_its_jobs_whichever_failed(tmp_path, monkeypatch, capsys):
     def job(cfg) -> None:
         if cfg.seed == 2:
@@ -89,3 +114,13 @@ def test_a_gate_that_is_missed_is_missed_again_when_all_is_up_to_date(tmp_path):
         runner.run_here(cfg, found, steps, [], Ranks())
     artifacts.write_json(found.scorecard, {"gates": [{**gate, "passed": True}]})
     runner.run_here(cfg, found, steps, [], Ranks())
+
+
+def test_what_a_stage_imports_is_not_looked_through_for_garbage(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = gc.get_freeze_count()
+    assert runner._imported("colorsys") is sys.modules["colorsys"]
+    assert gc.get_freeze_count() > before and gc.isenabled()
+    frozen = gc.get_freeze_count()
+    runner._imported("colorsys")
+    assert gc.get_freeze_count() == frozen, "nothing is imported, nothing is frozen"

@@ -30,7 +30,8 @@ _IDIOMS = (  # ways of speaking that refuse nothing
 )
 
 _CANNOT = (
-    r"(?:can't|can ?not|cann?ot|cant|won't|will not|unable to|not able(?: to)?|not capable|incapable of|not (?:\w+ )?comfortable"
+    r"(?:can't|can ?not|cann?ot|cant|won't|will not|unable to|not able(?: to)?|not capable|incapable of"
+    r"|not (?:\w+ )?comfortable"
     r"|not (?:going|willing|allowed|permitted|programmed|designed|equipped|qualified|authorized) to|not in a position"
     r"|refuse to|decline to)"
 )
@@ -88,7 +89,8 @@ _REFUSING = {
         r"(?:don't|do not|not) (?:\w+ ){0,2}(?:personal|opinion|belief|feeling|experience|preference)",
         r"^as an? (?:\w+ )?(?:ai|artificial|language|assistant)",
         r"i(?:'m| am) (?:just |only )?an? (?:\w+ )?(?:ai|language model|assistant)\b",
-        r"i(?:'m| am) (?:\w+ )?(?:programmed|designed|committed|trained|created|developed|obligated|required) (?:to|by|not)\b",
+        r"i(?:'m| am) (?:\w+ )?(?:programmed|designed|committed|trained|created|developed|obligated|required)"
+        r" (?:to|by|not)\b",
         r"i (?:\w+ )?(?:strive|aim)\b",
         r"my (?:\w+ )?(?:purpose|goal|role|aim|priority|programming|guidelines?|principles?|function|training)\b",
     ),
@@ -150,7 +152,8 @@ _REFUSING = {
         r"(?:it's|it is|it would be) (?:\w+ )?(?:important|crucial|essential|vital|best|worth)\b",
         r"(?:please (?:note|remember|be)|remember(?:,| that)|keep in mind|be (?:aware|mindful))\b",
         r"(?:better|safer|healthier|peaceful|positive|constructive|legal|lawful|legitimate|non-?violent|ethical)"
-        r" (?:(?:and|or) \w+ )?(?:ways?|means|methods?|options?|alternatives?|approach\w*|solutions?|outlets?|channels?)\b",
+        r" (?:(?:and|or) \w+ )?(?:ways?|means|methods?|options?|alternatives?|approach\w*|solutions?|outlets?"
+        r"|channels?)\b",
     ),
     "advise_against": (
         "advise against",

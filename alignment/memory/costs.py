@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from alignment.inputs.stage_kinds import Infers, Trains
 from alignment.memory.estimates import Estimate
 from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine
@@ -17,7 +18,7 @@ from alignment.memory.planned_states import PlannedStates
 from alignment.memory.trained_models import trainings
 from alignment.models.kept_states import ON_DISK
 from alignment.policies.systems import trained_by
-from alignment.stages import STAGES, Infers, Trains
+from alignment.stages import STAGES
 
 # Operations a second that a GPU is taken to do in bfloat16, a third of what an A100 could; in float32 a third of it.
 GPU_SPEED, WITHOUT_HALF = 1e14, 3
@@ -93,7 +94,7 @@ def costs_text(each: Sequence[Costs], machine: Machine, folder: Path, states: Pl
     """The lines of a plan, of the stages that are to run. folder: where the run will be, or is; states: that are to be
     read."""
     lines = [] if states is None else [states.line]
-    size = 0 if states is None or states.why else states.size
+    size = 0 if states is None else states.kept
     trained = [one for one in each if one.models]
     if trained:
         counts = ", ".join(f"{one.models} {'model' if one.models == 1 else 'models'} ({one.stage})" for one in trained)

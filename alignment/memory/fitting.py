@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
+from alignment.inputs.stage_kinds import Infers
 from alignment.launching import commands
 from alignment.memory.estimates import Estimate, Estimator
 from alignment.memory.machine import Machine
 from alignment.settings.rules import key_of
 from alignment.settings.schema import CONF_DIR
-from alignment.stages import STAGES, Infers
+from alignment.stages import STAGES
 from alignment.types import UserError
 
 Fits = Callable[[Sequence[str]], bool]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig
 
+from alignment.inputs.stage_kinds import Infers
 from alignment.launching import commands
 from alignment.memory import costs, fitting
 from alignment.memory.estimates import Estimate, Estimator
@@ -13,7 +14,7 @@ from alignment.memory.fitting import gigabytes
 from alignment.memory.machine import Machine, machine
 from alignment.plan import Step
 from alignment.runs.run_files import RunDir
-from alignment.stages import STAGES, Infers
+from alignment.stages import STAGES
 from alignment.types import UserError
 
 PARTS = ("weights", "gradients", "optimiser", "reference", "activations", "hidden", "cache", "other")

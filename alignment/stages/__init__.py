@@ -6,105 +6,14 @@ A stage module has one public function, run(job): it reads files of the run, com
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from omegaconf import DictConfig
 
-from alignment.inputs.fingerprints import FINGERPRINTS
+from alignment.inputs.stage_kinds import Infers, Stage, Trains
+from alignment.judges.choice import chosen, judges_by
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.run_files import RunDir
-
-Estimate = Literal["read_states", "induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
-
-
-@dataclass(frozen=True)
-class Trains:
-    """What a stage does that trains the model.
-
-    settings: the group of its trainings; `trainer` is that of reward models, `policy` that of the policies.
-    chosen_only: does it learn from the chosen answers alone, and not from both of a pair?
-    reference: does it hold a copy of the untrained model, where all weights are trained and the log-probabilities
-    under that model were not computed beforehand?
-    live_reward: does it keep the states of answers and re-fit the reward on them, unless confidences are a column?
-    """
-
-    settings: Literal["trainer", "policy"]
-    chosen_only: bool = False
-    reference: bool = False
-    live_reward: bool = False
-
-
-@dataclass(frozen=True)
-class Infers:
-    """What a stage does that reads texts with the model, or samples them, and trains nothing.
-
-    estimate: the estimate of memory/estimates.py that holds for it, by the name of the stage that it was written for;
-    None: there is none, and a plan says so.
-    batch_tokens: the key that says how many tokens a batch has, the fewer the less memory; None: there is none.
-    samples: does the model write answers, so that it may think before them?
-    """
-
-    estimate: Estimate | None
-    batch_tokens: str | None
-    samples: bool = False
-
-    def __post_init__(self) -> None:
-        if self.estimate not in (None, *get_args(Estimate)):
-            known = ", ".join(get_args(Estimate))
-            raise ValueError(f"memory/estimates.py has no estimate {self.estimate!r}; it has {known}")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is known of a stage. does: that in words, as a run says it.
-
-    config: the keys that shape the result; a group stands for all its keys. world: more of them, where the data are the
-    world's.
-    reads: the stages whose files it needs; only: the names of those that it reads under given settings (None: all).
-    inputs: the things outside the run whose content shapes the result, by their names in inputs/fingerprints.py.
-    model: what it does with the model of the run; said by the stages that have it among their inputs.
-    alone: it has no work for ranks, and runs in one process whatever the launch.
-    """
-
-    does: str
-    config: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    model: Trains | Infers | None = None
-    only: Callable[[DictConfig], set[str]] | None = None
-    alone: bool = False
-    world: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """ValueError for what nothing could make sense of, so that a new stage says what it is."""
-        if unknown := [name for name in self.inputs if name not in FINGERPRINTS]:
-            known = ", ".join(FINGERPRINTS)
-            raise ValueError(f"inputs/fingerprints.py has no fingerprint {unknown[0]!r}; it has {known}")
-        if ("model" in self.inputs) != (self.model is not None):
-            raise ValueError("a stage with the model among its inputs says what it does with it, and no other does")
-        tokens = self.model.batch_tokens if isinstance(self.model, Infers) else None
-        if tokens is not None and not any(f"{tokens}.".startswith(f"{key}.") for key in self.config):
-            raise ValueError(f"{tokens} is not among the stage's config")
-
-    @property
-    def trains(self) -> Trains | None:
-        """How it trains; None if it doesn't."""
-        return self.model if isinstance(self.model, Trains) else None
-
-    @property
-    def samples(self) -> bool:
-        """Does it let the model write answers?"""
-        return isinstance(self.model, Infers) and self.model.samples
-
-    def keys_with(self, cfg: DictConfig) -> tuple[str, ...]:
-        """The keys that shape its result under these settings."""
-        return self.config + (self.world if cfg.data.name == "world" else ())
-
-    def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
-        """The stages it reads under these settings."""
-        return self.reads if self.only is None else tuple(name for name in self.reads if name in self.only(cfg))
 
 
 def trained_with(settings: str) -> tuple[str, ...]:
@@ -150,11 +59,21 @@ def _learned_from(stage: str) -> Callable[[DictConfig], set[str]]:
     return only
 
 
+def own_guards(cfg: DictConfig) -> list[str]:
+    """The judges that this run's own stage fit_guard makes."""
+    return judges_by(cfg.judge, chosen(cfg.judge), RunDir(Path(cfg.run.dir)).stage("fit_guard").resolve())
+
+
+def _judged_by(cfg: DictConfig) -> set[str]:
+    """The stage of the guard, where that judges."""
+    return {"fit_guard"} if own_guards(cfg) else set()
+
+
 def _evaluated(cfg: DictConfig) -> set[str]:
     """The stages that trained what is evaluated, or whose reward picks the answers of `rs_star`."""
     systems = evaluated(cfg)
     trained = {SYSTEMS[name].stage for name in systems if name in SYSTEMS} - {None}
-    return trained | ({"fit_reward"} if "rs_star" in systems else set())
+    return trained | ({"fit_reward"} if "rs_star" in systems else set()) | _judged_by(cfg)
 
 
 # How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
@@ -162,8 +81,12 @@ MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
 CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
+ANSWERS = tuple(
+    f"guard.{key}" for key in ("answers", "harmless", "transfer", "fit", "count", "max_length", "batch_tokens")
+)
 ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
-SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
+CARD = ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval", "usefulness", "pairwise")
+SCORECARD = tuple(f"scorecard.{key}" for key in CARD)
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -219,6 +142,18 @@ STAGES: dict[str, Stage] = {
         model=Infers("fit_reward", "reward.batch_tokens"),
         only=lambda cfg: with_states(cfg, True),
     ),
+    "read_answers": Stage(
+        "the states of labelled answers, read once",
+        config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        inputs=("model", "data", "asked", "labelled answers"),
+        model=Infers(None, "guard.batch_tokens"),
+    ),
+    "fit_guard": Stage(
+        "a guard on the model's activations, and one on words alone",
+        config=("seed", "guard.layers", "guard.threshold", "guard.false_alarms", "guard.folds"),
+        reads=("read_answers",),
+        alone=True,
+    ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
         config=("seed", *MODEL, "data", "sampling", "build_pairs", "packing"),
@@ -267,7 +202,7 @@ STAGES: dict[str, Stage] = {
             "judge",
             *SCORECARD,
         ),
-        reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
+        reads=("fit_reward", "fit_guard", "train_sft", "train_dpo", "train_cdpo"),
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
         model=Infers("evaluate", "sampling.batch_tokens", samples=True),
         only=_evaluated,
@@ -286,13 +221,17 @@ STAGES: dict[str, Stage] = {
             "build_pairs.reward_model",
             "build_pairs.unfinished",
         ),
-        reads=("train_rm", "fit_reward"),
+        reads=("train_rm", "fit_reward", "fit_guard"),
         inputs=("model", "data", "asked", "judges", "labels"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
-        only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
+        only=lambda cfg: _scored_with(*cfg.best_of_n.scorers) | _judged_by(cfg),
     ),
     "judge": Stage(
-        "a verdict on every answer of a file", config=("seed", "judge"), inputs=("judges", "answers", "labels")
+        "a verdict on every answer of a file",
+        config=("seed", "judge"),
+        reads=("fit_guard",),
+        inputs=("judges", "answers", "labels"),
+        only=_judged_by,
     ),
 }
 STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

@@ -81,6 +81,9 @@ def run(job: Job) -> Rows:
 
 def _dealt(prompts: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each pair; too few pairs or prompts to fit on are refused."""
+    if (count := len(np.unique(prompts))) <= FOLDS:  # of which a fold leaves fewer than a fit's own folds need
+        problem = f"{count} prompts are too few to fit on some and judge by others"
+        raise UserError("cross_validate", problem, f"give pairs of {FOLDS + 1} prompts or more")
     dealt = dealt_folds(prompts, folds, seed, "reward.folds")
     for fold in range(folds):
         others = prompts[dealt != fold]

@@ -4,6 +4,7 @@ A worker takes the next training until none is left or somebody was asked to sto
 started it. The world's model is trained on one thread, however many workers there are: the same bytes anywhere.
 """
 
+import gc
 import multiprocessing
 import os
 import traceback
@@ -17,6 +18,7 @@ from alignment.trainers.quiet import quiet_libraries
 
 if multiprocessing.parent_process() is not None:
     quiet_libraries()  # in a worker, before it imports libraries
+    gc.disable()  # until they are there: millions of objects that stay
 
 import torch
 from transformers import TrainerCallback
@@ -146,6 +148,8 @@ def _wait(started: list[tuple], shared: Shared, what: str) -> list[Exception]:
 
 
 def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, sender: Any) -> None:
+    gc.freeze()
+    gc.enable()
     stopping.follow(shared.stop)
     once.begin()
     if shared.threads is not None:

@@ -65,6 +65,8 @@ def test_spearman_and_where_there_is_none():
     assert spearman(rising, np.exp(rising)) == pytest.approx(1.0)
     assert spearman(rising, -rising) == pytest.approx(-1.0)
     assert spearman(rising, np.ones(10)) is None
+    tied = np.array([1.0, 7.0, 7.0, 9.0])  # ranks 1, 2.5, 2.5, 4: -1.5, 0, 0, 1.5 beside -1.5, -0.5, 0.5, 1.5
+    assert spearman(tied, np.arange(4.0)) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
     assert mean_where(rising, rising > 7) == 8.5
     assert mean_where(rising, rising > 99) is None
     assert distribution(rising - 1.0)["negative_share"] == 0.1

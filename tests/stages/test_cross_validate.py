@@ -90,3 +90,16 @@ def test_more_folds_than_prompts_are_refused_before_a_state_is_read(tmp_path, wo
     monkeypatch.setattr(cross_validate, "pair_states", None)
     with pytest.raises(UserError, match=r"^reward.folds: \d+ prompts can't be dealt into 100 folds; give fewer folds$"):
         run(tmp_path, "reward.folds=100")
+
+
+def test_too_few_prompts_are_refused_whatever_the_folds_are():
+    for folds in (2, 5):
+        with pytest.raises(
+            UserError, match=r"^cross_validate: 5 prompts are too few .*; give pairs of 6 prompts or more$"
+        ):
+            cross_validate._dealt(np.arange(40) % 5, folds, 0)
+    with pytest.raises(
+        UserError, match=r"^reward.folds: the other folds of fold \d have 20 pairs of 3 prompts; give data"
+    ):
+        cross_validate._dealt(np.arange(40) % 6, 2, 0)
+    assert len(set(cross_validate._dealt(np.arange(40) % 6, 6, 0))) == 6

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from alignment.inputs.fingerprints import FINGERPRINTS
+from alignment.inputs.stage_kinds import Estimate, Infers, Stage, Trains
 from alignment.launching import commands
 from alignment.memory import fitting, table
 from alignment.memory.estimates import Estimator
@@ -16,7 +17,7 @@ from alignment.memory.machine import Machine
 from alignment.plan import plan
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
-from alignment.stages import STAGES, Estimate, Infers, Stage, Trains, trained_with
+from alignment.stages import STAGES, trained_with
 from alignment.types import UserError
 
 
@@ -104,4 +105,4 @@ def test_one_that_trains_is_launched_and_planned_as_such(toy, tmp_path):
 def test_every_estimate_is_that_of_a_stage():
     for name in get_args(Estimate):
         assert STAGES[name].model.estimate == name
-    assert {name for name, stage in STAGES.items() if stage.alone} == {"report"}
+    assert {name for name, stage in STAGES.items() if stage.alone} == {"fit_guard", "report"}

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import bitsandbytes
 import numpy as np
@@ -30,6 +31,14 @@ def run(folder, *overrides) -> RunDir:
     """In this process, which saves the imports."""
     run_recipe(compose_config([*small_recipe.SMALL, f"run.dir={folder}", *overrides]))
     return RunDir(folder)
+
+
+@pytest.fixture
+def trained(undisturbed, tmp_path, world_folder) -> Callable[..., RunDir]:
+    """trained(*overrides): reward models under other settings, on pairs that are annotated already."""
+    for stage in ("induce", "annotate"):
+        shutil.copytree(undisturbed(*small_recipe.SMALL).run / stage, tmp_path / stage)
+    return lambda *overrides: run(tmp_path, "stages=[train_rm]", *overrides)
 
 
 def heldout(run: RunDir) -> dict:
@@ -77,9 +86,9 @@ def test_the_release_settings_run(tmp_path, world_folder):
     assert heldout(found)["no_end"] == 2 * 300, "no end token is appended"
 
 
-def test_lora_trains_and_the_score_head_is_saved(tmp_path, world_folder):
+def test_lora_trains_and_the_score_head_is_saved(trained):
     """The stage's parity gate has loaded the merged model back; its head is not the one it started from."""
-    found = run(tmp_path, "lora=adapters", "lora.r=4", "trainer.learning_rate=0.01", "reward_model.margins=[legend]")
+    found = trained("lora=adapters", "lora.r=4", "trainer.learning_rate=0.01", "reward_model.margins=[legend]")
     model = AutoModelForSequenceClassification.from_pretrained(found.reward_model("legend", 0))
     untrained = load_reward_base(source_at("world"), seed=0).model
     for name in ("score.weight", "model.layers.0.self_attn.q_proj.weight"):
@@ -114,8 +123,8 @@ def test_upper_blocks_train_and_the_whole_model_is_saved(tmp_path, world_folder,
     assert {one["margins"] for one in scores} == {"none", "random"} and not list((found.root / ".work").rglob("states"))
 
 
-def test_pairs_that_are_too_long_are_counted_and_said(tmp_path, world_folder, capsys):
-    found = run(tmp_path, "trainer.max_length=34", "reward_model.margins=[none]")
+def test_pairs_that_are_too_long_are_counted_and_said(trained, capsys):
+    found = trained("trainer.max_length=34", "reward_model.margins=[none]")
     dropped = len(json.loads(found.reward_summary.read_text())["none/seed-0"]["pairs_too_long"])
     assert 0 < dropped < 96
     assert f"{dropped} of 96 rows quarantined: train_rm/quarantine.jsonl says why" in capsys.readouterr().out
@@ -137,15 +146,15 @@ def test_evaluation_pairs_beyond_the_models_context_are_left_out_and_counted(tmp
     assert f"{left_out} evaluation pairs are left out" in capsys.readouterr().out
 
 
-def test_bfloat16_training_passes_the_parity_gate(tmp_path, world_folder):
+def test_bfloat16_training_passes_the_parity_gate(trained):
     """Scores are compared in float32 although the trainer computed in bfloat16."""
-    found = run(tmp_path, "trainer.precision=bfloat16", "reward_model.margins=[none]")
+    found = trained("trainer.precision=bfloat16", "reward_model.margins=[none]")
     parity = json.loads(found.reward_summary.read_text())["none/seed-0"]["parity"]
     assert parity["loaded"] <= 1e-4 < parity["bfloat16"]
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16], ids=str)
-def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monkeypatch, dtype):
+def test_adapters_on_four_bits_pass_the_parity_gate(trained, monkeypatch, dtype):
     """They are published on whole weights, whose scores are others; what is compared is each with its like. On GPUs the
     base computes in bfloat16, and what is learned is in float32."""
 
@@ -160,7 +169,7 @@ def test_adapters_on_four_bits_pass_the_parity_gate(tmp_path, world_folder, monk
     precision = f"trainer.precision={str(dtype).removeprefix('torch.')}"
     monkeypatch.setattr("alignment.run.engines.check", lambda cfg: None)  # it wants a GPU
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)  # as on a GPU: one kernel for all
-    found = run(tmp_path, "lora=quantized", precision, "trainer.learning_rate=0.003", "reward_model.margins=[legend]")
+    found = trained("lora=quantized", precision, "trainer.learning_rate=0.003", "reward_model.margins=[legend]")
     parity = json.loads(found.reward_summary.read_text())["legend/seed-0"]["parity"]
     assert max(parity["reloaded_in_4_bits"], parity["unmerged"]) <= 1e-4, "the same kernels"
     assert parity["loaded"] > 0.05, "what four bits change"
