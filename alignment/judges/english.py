@@ -25,7 +25,7 @@ _FOREIGN = frozenset(  # small words of other languages, none of them an English
     "się jest że mogę jeg ikke kan deg dig og nu este nem hogy nem ang hindi mga siwezi kwa đã tôi không puc "
     "posso questa puedo".split()
 )
-# English of six words and more has hardly ever fewer of its small words: 3 of 12,500 answers, two of them no English.
+# English of six words and more has hardly ever fewer of its small words: 3 of 12,500 answers have.
 LEAST_ENGLISH, ENOUGH = 0.06, 6
 
 
