@@ -14,18 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alignment.data.labelled_sets import labelled_set
 from alignment.data.near_duplicates import near_duplicate_groups
 from alignment.data.prompt_folds import dealt_folds
 from alignment.data.same_prompts import opening
-from alignment.evaluation.guard_quality import guard_figures, share_called
+from alignment.evaluation.guard_quality import found_by_category, guard_figures, share_called
 from alignment.maths.answer_probabilities import balanced_threshold, fit_calibration
 from alignment.maths.answer_ridge import products, scores_of_others
 from alignment.models.answer_states import PLACES
+from alignment.models.guard import Guard
 from alignment.models.kept_states import KeptStates
 from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guard_harmless.json"
+DATA = "../shared/data"
 MINI, FOLDS, PENALTY = "beavertails", 5, 3.0
 LEARNED = {  # what a guard learns from
     "labelled": (MINI, "pku_saferlhf"),
@@ -34,6 +37,18 @@ LEARNED = {  # what a guard learns from
     "mini and both": (MINI, "alpaca_eval", "xstest_safe"),
 }
 PLACED = {"end": (0,), "mean": (1,), "both": (0, 1)}
+
+
+def _by_kind(run: RunDir, rows: list[dict]) -> dict:
+    """Of Do-Not-Answer's harmful answers of each type of harm the share that the run's own guard finds."""
+    guard, kept = Guard.load(run.guard), KeptStates.open(run.answer_states)
+    states = kept.states([bytes.fromhex(row["key"]) for row in rows])
+    called = guard.scores(states)[0] >= guard.threshold
+    labelled = labelled_set("do_not_answer", DATA).rows
+    kinds = {(row["prompt"][0]["content"], row["response"]): row["category"] for row in labelled}
+    of = [kinds.get((row["prompt"][0]["content"], row["response"])) for row in rows]
+    harmful, groups = np.array([row["toxic"] for row in rows]), np.array([row["group"] for row in rows])
+    return found_by_category(called, harmful, of, groups, 0)
 
 
 def main(folder: Path) -> None:
@@ -73,6 +88,9 @@ def main(folder: Path) -> None:
                 },
             }
             print(learned, place, json.dumps(results["rows"][f"{learned}; {place}"]["mini"]["auroc"]), flush=True)
+    results["do_not_answer"] = _by_kind(
+        run, [row for row, name in zip(rows, names, strict=True) if name == "do_not_answer"]
+    )
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -49,7 +49,8 @@ def labelled_files(name: str, folder: str) -> list[Path]:
 
 def own_answers(key: str, file: str, labels: Mapping[str, dict]) -> Loaded:
     """A user's file of prompt, response and label. labels: the words that a label may be, and what each says; 1 and
-    true are unsafe, 0 and false safe. key: of the setting that names the file, for errors."""
+    true are unsafe, 0 and false safe; `model` and `category`, if they are there, are who answered and of which kind of
+    harm. key: of the setting that names the file, for errors."""
     return usable_lines(file, read_file(key, file), partial(_file_row, file, labels))
 
 
@@ -62,7 +63,8 @@ def _file_row(file: str, labels: Mapping[str, dict], line: int, row: dict) -> di
     response = answer(row.get("response"), "response", prompt)[0]["content"]
     model = row.get("model")
     source = f"{Path(file).name}/{model}" if isinstance(model, str) and model else Path(file).name
-    return {**_columns(source, prompt, response, labels[word]), "id": f"{Path(file).stem}-{line}"}
+    said = {"category": optional_text(row, "category"), **labels[word]}
+    return {**_columns(source, prompt, response, said), "id": f"{Path(file).stem}-{line}"}
 
 
 def _columns(

@@ -7,9 +7,12 @@ from alignment.evaluation.vocabulary import KINDS, METRICS
 from alignment.reports.tables import counted, with_interval
 
 ORACLE = "oracle"  # of the world, which is never wrong
-CORRECTED = "corrected for the judge's errors"
+CORRECTED = "corrected"  # for what, HOW says below the table
 NONE = "-"  # where there is no corrected figure, for a reason that stands below
-HOW = "corrected = (raw + specificity - 1) / (sensitivity + specificity - 1), if the judge errs here as on those labels"
+HOW = (
+    "corrected for the judge's errors: (raw + specificity - 1) / (sensitivity + specificity - 1), "
+    "if it errs here as on those labels"
+)
 UNCORRECTED = "uncorrected for the judge's errors: {} (judge.calibration=do_not_answer, or a file, corrects them)"
 
 

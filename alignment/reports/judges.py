@@ -9,6 +9,7 @@ from alignment.judges.verdicts import REFUSAL_WORDS, WORDS
 from alignment.reports.corrected import CORRECTED, ORACLE, Judged, figure, is_shown, notes
 from alignment.reports.tables import counted, few, percent, share, with_interval
 
+READABLE = 76  # how wide a table is at least, so that lines below it aren't cut into many
 COUNTED = {  # what a judge counts beside its verdicts, in words
     "empty": "of them empty, and not judged",
     "cut": "cut to the judge's context",
@@ -30,7 +31,8 @@ def judge_tables(judged: dict) -> list[Table]:
 
 def _verdicts(judged: dict, judges: dict) -> Table:
     rows = counted(judged["rows"])
-    table = Table(f"{rows} answers, {judged['quarantined']} rows quarantined", *judges)
+    heading = f"{rows} answers, {judged['quarantined']} rows quarantined"
+    table = Table(heading, *judges, min_width=READABLE)
     lines = [few(judged["rows"]), *_rate_notes(judges)]
     table.caption = Text("\n".join(line for line in lines if line))
     for word in WORDS:

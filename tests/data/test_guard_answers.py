@@ -124,3 +124,16 @@ def test_a_column_whose_name_has_no_end_is_named_by_its_beginning():
     assert str(no_column("subject", {"question": 1, "x" * 9_000: 2})) == (
         f"has no column subject, only question, '{'x' * 36}..."
     )
+
+
+def test_a_file_may_say_of_which_kind_of_harm(tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"prompt": "a", "response": "b", "label": 1, "category": "theft; lies", "model": "gpt-x"},
+        {"prompt": "c", "response": "d", "label": 0, "category": ""},
+        {"prompt": "e", "response": "f", "label": "unsafe"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = guard_answers([str(path)], None).rows
+    assert [row["category"] for row in found] == ["theft; lies", None, None]
+    assert found[0]["source"] == "own.jsonl/gpt-x"

@@ -1,6 +1,7 @@
 """The usefulness of an answer: its parts as a slow reading gives them, and the rule over them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -91,6 +92,17 @@ def test_an_answer_of_two_systems_is_read_once_and_a_killed_run_goes_on(world, t
     rows = read(world, tmp_path)
     assert len(read_texts) == 3 + 3, "after their prompts, and after none"
     assert read(world, tmp_path) == rows and len(read_texts) == 6, "planned batches were found again"
+
+
+def test_it_is_the_same_on_any_number_of_ranks(world, tmp_path, two_ranks, monkeypatch):
+    monkeypatch.setattr(
+        "alignment.runs.ranks._deals", iter([0, 1, 2, 2, 3, 3])
+    )  # of one rank two readings, then of two
+    whole = read(world, tmp_path / "one")
+    models = [load_language_model(source_at("world"), torch.device("cpu")) for _ in two_ranks]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda model, ranks: read(model, tmp_path / "two", ranks=ranks), models, two_ranks)
+        assert list(found) == [whole, whole]
 
 
 def test_an_answer_that_can_not_be_read_has_no_likelihoods(world, tmp_path):

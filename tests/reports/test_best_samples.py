@@ -53,8 +53,8 @@ def test_corrected_rates_stand_below_the_raw_ones():
     report = {"numbers": numbers, "scores": [], "judges": {"refusal": {"health": HEALTH}}}
     shown = lines(report)
     assert shown[1:5] == [
-        "one at random 45.0 [35.0, 55.0]", "corrected for the judge's errors 50.0 [30.0, 70.0]",
-        "best of 8 30.0 [20.0, 40.0] 40.0 [30.0, 50.0]", "corrected for the judge's errors - 50.0 [30.0, 70.0]",
+        "one at random 45.0 [35.0, 55.0]", "corrected 50.0 [30.0, 70.0]",
+        "best of 8 30.0 [20.0, 40.0] 40.0 [30.0, 50.0]", "corrected - 50.0 [30.0, 70.0]",
     ]  # fmt: skip
     rest = " ".join(shown[5:])
     assert "refusals by refusal, %: sensitivity 90.0 [85.0, 95.0], specificity 90.0 [85.0, 95.0] on labels.csv" in rest
@@ -63,7 +63,7 @@ def test_corrected_rates_stand_below_the_raw_ones():
         and "'-', no corrected refusals by refusal: too few" in rest
     )
     page = best_of_n_markdown({**report, "harm_judged": True})
-    assert "corrected for the judge's errors | - | 50.0  [30.0, 70.0] |" in page and "Refusals by refusal, %" in page
+    assert "corrected | - | 50.0  [30.0, 70.0] |" in page and "Refusals by refusal, %" in page
 
 
 def test_rates_of_a_judge_that_no_label_was_held_against_are_called_uncorrected_once():

@@ -152,7 +152,7 @@ def test_corrected_rates_and_differences_stand_below_the_raw_ones():
     shown["judges"] = {"refusal": {"threshold": 0.5, "health": {"set": "labels", "refusal": FIGURES}}}
     assert lines(shown)[2:4] == [
         "asked by refusal 1,200 25.0 [20.0, 30.0] 25.0 [20.0, 30.0] -5.0 [-10.0, 0.0] 0.200",
-        "corrected for the judge's errors 20.0 [10.0, 40.0] 20.0 [10.0, 40.0] -10.0 [-30.0, +10.0]",
+        "corrected 20.0 [10.0, 40.0] 20.0 [10.0, 40.0] -10.0 [-30.0, +10.0]",
     ]
     known = (
         "refusals by refusal, %: sensitivity 90.0 [80.0, 95.0], specificity 90.0 [80.0, 95.0] on labels (n = 40 and 40)"
