@@ -7,12 +7,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.inputs import pairs
 from alignment.inputs.fingerprints import device_of, fingerprint
-from alignment.models.source import model_source, shape_of
+from alignment.models.source import kind_of, model_source, shape_of
 from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
 from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
 from alignment.runs.run_files import RunDir
-from alignment.stages import STAGES, too_few_take_states
+from alignment.stages import STAGES, too_few_take_states, trained_with
 from alignment.types import UserError
 
 FOLDERS = ("data.folder", "evaluation.folder")  # no settings of a stage: the files in them are among its inputs
@@ -123,13 +123,17 @@ def require_inputs(cfg: DictConfig, steps: list[Step]) -> None:
                 raise UserError("stages", problem, f"run it first: stages=[{read},{','.join(cfg.stages)}]")
 
 
-def require_layer(cfg: DictConfig, steps: list[Step]) -> None:
-    """Refuses a layer that the model hasn't, before a stage that comes before the one that reads it."""
-    layer = cfg.annotator.layer
-    if type(layer) is not int or not any(step.stage == "annotate" and not step.cached for step in steps):
-        return
-    if layer > (count := shape_of(model_source(cfg.model))[0]):
+def require_layers(cfg: DictConfig, steps: list[Step]) -> None:
+    """Refuses a layer or upper blocks that the model hasn't, before the stages that come before the one that does."""
+    layer, blocks = cfg.annotator.layer, cfg.trainer.upper_blocks
+    to_run = {step.stage for step in steps if not step.cached}
+    if type(layer) is int and "annotate" in to_run and layer > (count := shape_of(model_source(cfg.model))[0]):
         raise UserError("annotator.layer", f"the model has {count} layers, and no layer {layer}", f"give 1 to {count}")
+    if blocks is not None and to_run & set(trained_with("trainer")):
+        from alignment.models.upper_blocks import require_split  # here, since it imports torch
+
+        source = model_source(cfg.model)
+        require_split(kind_of(source), shape_of(source)[0], blocks)
 
 
 def _plain(value: object) -> object:

@@ -27,13 +27,14 @@ import alignment
 from alignment.evaluation.judging import asked_judges
 from alignment.judges.choice import require_ready
 from alignment.launching import engines, exits, local, slurm
-from alignment.plan import Step, chosen, plan, plan_table, require_inputs, require_layer, require_same_settings
+from alignment.plan import Step, chosen, plan, plan_table, require_inputs, require_layers, require_same_settings
 from alignment.runner import require_gates, run_here
 from alignment.runs import stopping
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir, open_run
 from alignment.settings.compose import as_hydra_reads, check_arguments, sweep_folder
 from alignment.settings.schema import CONF_DIR, register
+from alignment.stages import own_guards
 from alignment.trainers.quiet import quiet_libraries
 from alignment.types import GatesMissed, Stopped, UserError
 
@@ -111,7 +112,7 @@ def run_recipe(cfg: DictConfig) -> None:
     run = RunDir(Path(cfg.run.dir))
     steps = ranks.from_main(lambda: plan(cfg, run))
     ranks.from_main(lambda: require_same_settings(cfg, run))
-    ranks.from_main(lambda: require_layer(cfg, steps))
+    ranks.from_main(lambda: require_layers(cfg, steps))
     if cfg.run.plan:
         ranks.say(ranks.from_main(lambda: plan_table(cfg, run, steps)))
         _say_memory(cfg, run, steps, ranks)
@@ -121,6 +122,8 @@ def run_recipe(cfg: DictConfig) -> None:
     require_inputs(cfg, steps)
     engines.check(cfg)
     judges = asked_judges(cfg) if judging and not all(step.cached for step in steps) else []
+    if any(step.stage == "fit_guard" and not step.cached for step in steps):
+        judges = [name for name in judges if name not in own_guards(cfg)]  # they are made first, and checked then
     ranks.from_main(lambda: require_ready(cfg.judge, judges))
     open_run(run.root)
     if cfg.launch.name == "inline":

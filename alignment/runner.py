@@ -15,18 +15,20 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from alignment.evaluation.gates import missed
-from alignment.evaluation.judging import calibrated
+from alignment.evaluation.judging import asked_judges, calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
+from alignment.inputs.run_prompts import run_prompts
+from alignment.judges.seen_prompts import fitted_judges, require_unseen
 from alignment.launching import lost
-from alignment.models.source import model_source
+from alignment.models.source import model_source, source_at
 from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.runs import artifacts, results
 from alignment.runs.manifest import FRESH, files_in, git_commit
 from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
-from alignment.stages import STAGES
+from alignment.stages import STAGES, own_guards
 from alignment.types import GatesMissed, StageFailed
 
 
@@ -39,8 +41,9 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
                 keep_settings(cfg, run)
         _read_pairs(cfg, run, steps, ranks)
         _say_idle_gpus(steps, ranks)
+        _require_unseen(cfg, run, steps, ranks)
         if judges:
-            calibrated(cfg.judge, judges, cfg.seed, run, ranks)
+            calibrated(cfg.judge, judges, cfg.seed, run, ranks, is_judged(cfg))
         for step in steps:
             if step.cached:
                 ranks.say(f"{step.stage}: up to date")
@@ -59,6 +62,20 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
         ranks.say(f"done: {run.root}")
     if any(step.stage == "report" for step in steps):
         ranks.from_main(lambda: require_gates(run))
+
+
+def _require_unseen(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
+    """Refuses judges that were fitted on what they are to judge; a guard that this run makes is fitted without it."""
+    if not any(step.stage in ("evaluate", "best_of_n") and not step.cached for step in steps):
+        return
+    own = own_guards(cfg) if any(step.stage == "fit_guard" and not step.cached for step in steps) else []
+    names = [name for name in fitted_judges(asked_judges(cfg)) if name not in own]
+    if not names:
+        return
+    after = cfg.scorecard.after
+    trained = {} if after is None else {"scorecard.after": source_at(after, "scorecard.after").fingerprint}
+    prompts = run_prompts(cfg, run, ranks)
+    ranks.from_main(lambda: require_unseen(cfg.judge, names, prompts, trained))
 
 
 def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:

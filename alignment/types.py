@@ -32,6 +32,7 @@ LiveConfidence = Literal["paper", "released", "calibrated"]  # from the hybrid r
 ConfidenceSource = Literal[LiveConfidence, "column"]
 Refit = Literal["margin", "no_margin", "off"]
 ClassifierInput = Literal["pair", "answer"]
+GuardFit = Literal["judge", "benchmark"]  # without what a run's policies are trained or evaluated on, or on all answers
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
 

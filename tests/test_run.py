@@ -15,6 +15,7 @@ from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import GatesMissed, StageFailed, Stopped, UserError
+from tests.conftest import CONFIGS
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,29 @@ def test_a_layer_that_the_model_lacks_is_refused_before_the_first_stage(tmp_path
     given = ["+recipe=legend_rm", f"run.dir={tmp_path}/run", f"run.plan={plan}"]
     with pytest.raises(UserError, match=r"annotator.layer: the model has 4 layers, and no layer 99; give 1 to 4"):
         run.run_recipe(compose_config([*given, "annotator.layer=99"]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "kind, blocks, problem",
+    [
+        ("world", 4, r"it is 4, the model's blocks are 4, and one at least stays as it is; give 1 to 3, or lea"),
+        ("gemma2", 1, "models of type gemma2 may compute more .*; leave it out, or use a model of type llama, qwen2, "),
+    ],
+)
+def test_a_model_without_such_upper_blocks_is_refused_before_the_first_stage(
+    tmp_path, monkeypatch, kind, blocks, problem
+):
+    monkeypatch.setattr(run, "run_here", None)
+    artifacts.write_lines(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 20)
+    model = []
+    if kind != "world":
+        CONFIGS[kind]().save_pretrained(tmp_path / "model")
+        model = ["model=local", f"model.path={tmp_path}/model", "data=file", f"data.path={tmp_path}/pairs.jsonl"]
+        model += ["stages=[train_rm]"]  # no others, which would ask for questions
+    given = ["+recipe=legend_rm", "trainer=upper_blocks", f"trainer.upper_blocks={blocks}", f"run.dir={tmp_path}/run"]
+    with pytest.raises(UserError, match=f"trainer.upper_blocks: {problem}"):
+        run.run_recipe(compose_config([*given, *model]))
     assert not (tmp_path / "run").exists()
 
 

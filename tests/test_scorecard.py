@@ -81,9 +81,10 @@ def check_numbers(run: RunDir, card: dict) -> None:
     assert len(card["numbers"]) > 20
     for entry in card["numbers"]:
         rows = rows_of(run, entry)
-        known = [float(value) for value in rows[entry["rows"]["column"]] if value is not None]
-        assert entry["value"] == pytest.approx(np.mean(known), abs=1e-12)
-        assert entry["n"] == len(known) and entry["prompts"] == len(set(rows["id"]))
+        values = dict(enumerate(rows[entry["rows"]["column"]]))
+        places = [place for place, value in values.items() if value is not None]
+        assert entry["value"] == pytest.approx(np.mean([float(values[place]) for place in places]), abs=1e-12)
+        assert entry["n"] == len(places) and entry["prompts"] == len({rows["id"][place] for place in places})
         assert entry["n"] + entry["unknown"] == len(rows["id"])
         low, high = entry["interval"]
         assert (low is high is None) or low <= entry["value"] <= high
@@ -234,6 +235,7 @@ UNMEASURED = {
     "scorecard.mmlu.shots=2": "scorecard.mmlu.shots: it would have no effect: scorecard.mmlu.questions=0 asks none",
     "scorecard.rankings=[x.jsonl]": "scorecard.rankings: there is no reward model to rank them",
     "scorecard.lm_eval.tasks=[x]": "scorecard.lm_eval: tasks need include_path",
+    "evaluation.sets=[xstest] scorecard.pairwise=true": "scorecard.pairwise: no judge behind an API is chosen",
 }
 
 
@@ -249,6 +251,21 @@ def test_a_gate_on_prompts_that_are_not_asked_stops_before_a_model_is_loaded(tmp
     settings = ["evaluation.sets=[advbench]", f"evaluation.folder={shared_data}", "scorecard.gate.max_over_refusal=0.1"]
     with pytest.raises(UserError, match=r"nothing here measures over_refusal \(judge: refusal; sets: advbench"):
         scored(tmp_path, "scorecard.after=world", *settings)
+
+
+def test_the_worlds_model_says_nothing_of_the_usefulness_of_other_text(tmp_path, capsys):
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"what is {i} ?", "harmful": False}) + "\n" for i in range(2)))
+    run, card = scored(tmp_path / "run", "scorecard.after=world", f"evaluation.sets=[{file}]", "model.answer_tokens=4")
+    assert "usefulness isn't measured: the world's model reads the world's language" in capsys.readouterr().out
+    assert not run.usefulness.exists() and "usefulness" not in card["decoding"]
+
+
+def test_a_comparison_needs_two_models():
+    api = ["judge=[refusal,api]", "judge.api.url=http://localhost:1/v1", "judge.api.model=m"]
+    policies = ["policy.systems=[base]", "evaluation.sets=[xstest]", "scorecard.pairwise=true"]
+    with pytest.raises(UserError, match=r"scorecard.pairwise: there is one model, and nothing to compare it with"):
+        compose_config(["+recipe=cdpo", "stages=[evaluate,report]", *api, *policies])
 
 
 def test_two_models_are_read_by_the_recipe_that_compares_them_alone():

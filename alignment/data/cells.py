@@ -13,7 +13,7 @@ class BadRow(ValueError):
 
 def no_column(wanted: str, row: dict) -> BadRow:
     """Names the columns that are there: the one that is wanted is often among them, by another name."""
-    names = [name if name.isprintable() else repr(name) for name in map(str, row)]
+    names = [name if name.isprintable() and len(name) <= 40 else shown(name) for name in map(str, row)]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return BadRow(f"has no column {wanted}, only {', '.join(names[:MOST_NAMED]) or 'an empty row'}{more}")
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from alignment.data.cells import BadRow
-from alignment.data.columns import Loaded, answer, messages, text_message, usable_lines
-from alignment.data.files import read_file
-from alignment.data.labelled_sets import labelled_files, labelled_in
+from alignment.data.columns import Loaded, text_message
+from alignment.data.labelled_sets import HARM_LABELS, labelled_files, labelled_in, own_answers
 from alignment.data.same_prompts import prompt_text, turn_hashes
 from alignment.types import UserError
 
 KEY = "annotator.contrast.labelled"
-LABELS = {"safe": False, "unsafe": True}
 
 
 def labelled_pairs(source: str, count: int, seed: int, folder: str | None, asked: dict[str, set[int]]) -> Loaded:
@@ -62,7 +60,7 @@ def _pair(number: int, safe: dict, unsafe: dict) -> dict:
 
 def _answers(source: str, folder: str | None) -> Loaded:
     if is_file(source):
-        return usable_lines(source, read_file(KEY, source), _file_row)
+        return own_answers(KEY, source, HARM_LABELS)
     loaded = labelled_in(source, answer_files(source, folder))
     loaded.rows = [row for row in loaded.rows if row["toxic"] is not None and row["response"].strip()]
     return loaded
@@ -80,11 +78,3 @@ def answer_files(source: str, folder: str | None) -> list[Path]:
         return labelled_files(source, folder)
     except UserError as error:
         raise UserError(KEY, error.problem, "give another set, or a file of prompt, response, label") from error
-
-
-def _file_row(line: int, row: dict) -> dict:
-    prompt, label = messages(row.get("prompt"), "prompt", "user"), row.get("label")
-    if not isinstance(label, str) or label.strip() not in LABELS:
-        raise BadRow(f"label is {label!r}, not one of {', '.join(LABELS)}")
-    response = answer(row.get("response"), "response", prompt)[0]["content"]
-    return {"id": f"line-{line:09d}", "prompt": prompt, "response": response, "toxic": LABELS[label.strip()]}

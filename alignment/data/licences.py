@@ -1,4 +1,4 @@
-"""The licences of the preference sets, as docs/data.md has them: what is trained on a set says so."""
+"""The licences of sets that something is trained on, as docs/data.md has them: what is trained on a set says so."""
 
 from alignment.data.places import PLACES
 
@@ -10,6 +10,8 @@ LICENCES = {
     "hh_harmless": "MIT",
     "hh_helpful": "MIT",
     "helm_graded": "Apache-2.0",
+    "alpaca_eval": "CC-BY-NC-4.0",
+    "xstest_safe": "CC-BY-4.0",
 }
 ON_HUB = "hf://datasets/"
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from alignment.data.columns import Loaded
+from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.batched import judge_all
-from alignment.judges.choice import JUDGES, chosen, load_judge
+from alignment.judges.choice import JUDGES, chosen, load_judge, version
+from alignment.judges.corrections import OWN, is_of
 from alignment.judges.verdicts import Judge, Verdict
-from alignment.models.source import source_at
+from alignment.models.source import known_as, model_source, source_at
 from alignment.runs import artifacts
 from alignment.runs.manifest import versions
 from alignment.runs.ranks import Ranks
@@ -45,11 +47,25 @@ def asked_judges(cfg: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for world in worlds for name in judges_of(cfg["judge"], world)))
 
 
+def is_judged(cfg: Any) -> Callable[[dict], bool]:
+    """Whether a labelled row is an answer of a model that the run evaluates, or that its policies began as."""
+    after = cfg["scorecard"]["after"]
+    sources = [model_source(cfg["model"]), *([] if after is None else [source_at(after, "scorecard.after")])]
+    models = [known_as(source)[0] for source in sources]
+    return lambda row: is_of(row["source"], models)
+
+
 def calibrated(
-    settings: Mapping[str, Any], names: Sequence[str], seed: int, run: RunDir, ranks: Ranks
+    settings: Mapping[str, Any],
+    names: Sequence[str],
+    seed: int,
+    run: RunDir,
+    ranks: Ranks,
+    own: Callable[[dict], bool],
 ) -> tuple[Loaded | None, dict[str, dict]]:
     """The labelled set, if there is one, and every judge's health on it; StageFailed if one agrees too little.
 
+    own: whether a labelled row is an answer of a model that is judged, which rates aren't corrected with.
     One judge is loaded at a time. Its health is kept in the run folder, so that it is checked against labels once.
     """
     if settings["calibration"] is None:
@@ -58,6 +74,8 @@ def calibrated(
     from alignment.judges.health import require_agreement
 
     labelled = calibration_rows(settings["calibration"], settings["folder"], settings["calibration_rows"], seed)
+    for row in labelled.rows:
+        row[OWN] = own(row)
     records = ranks.from_main(lambda: artifacts.read_json_if_intact(run.judge_health))
     for name in names:
         key = _key(settings, name, labelled, seed)
@@ -76,22 +94,26 @@ def _health(
     settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int, work: Path, ranks: Ranks
 ) -> dict[str, Any]:
     from alignment.judges.health import health, position_bias, require_agreement
+    from alignment.judges.seen_prompts import unseen_rows
 
     judge = load_judge(name, settings.get(name) or {"name": name})
-    prompts, responses = ([row[column] for row in labelled.rows] for column in ("prompt", "response"))
+    rows = unseen_rows(name, settings.get(name) or {}, labelled.rows)
+    prompts, responses = ([row[column] for row in rows] for column in ("prompt", "response"))
     verdicts, _ = judge_all(judge, prompts, responses, work, ranks)
-    report = health(verdicts, labelled.rows, seed)
+    report = {"set": settings["calibration"], **health(verdicts, rows, seed)}
+    if JUDGES[name].fitted_on == settings["calibration"]:
+        for kind in KINDS.keys() & report.keys():
+            report[kind]["errors"]["why_not"] = "it was fitted on these labels, and errs less there than elsewhere"
     require_agreement(name, report, settings["minimum_agreement"], settings["calibration"])  # position_bias asks anew
     if pairs := settings["position_pairs"]:
-        report["position"] = ranks.from_main(lambda: position_bias(judge, labelled.rows, pairs, seed))
+        report["position"] = ranks.from_main(lambda: position_bias(judge, rows, pairs, seed))
     return report
 
 
 def _key(settings: Mapping[str, Any], name: str, labelled: Loaded, seed: int) -> str:
     """A hash of all that a judge's health depends on: what the judge is, the labels, the draw."""
     own = dict(settings.get(name) or {})
-    source = None if own.get("path") is None else source_at(own["path"], f"judge.{name}.path").fingerprint
-    about = [name, own, source, settings["position_pairs"], seed, versions(), labelled.rows]
+    about = [name, own, version(name, own), settings["position_pairs"], seed, versions(), labelled.rows]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
 
 

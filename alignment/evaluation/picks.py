@@ -13,6 +13,7 @@ import numpy as np
 from alignment.evaluation.answers import Asked
 from alignment.evaluation.prompts import asks
 from alignment.evaluation.vocabulary import ANY_VERDICT, ASKS, METRICS, Metric
+from alignment.judges.corrections import Correction, corrections
 from alignment.judges.verdicts import Verdict
 from alignment.maths.selection import best_of
 from alignment.maths.statistics import prompt_interval
@@ -20,6 +21,8 @@ from alignment.sampling.candidates import Scored, usable
 from alignment.sampling.generate import Sample
 
 RANDOM = "random"  # picks one sample blindly
+JUDGE = "judge"  # picks by what the first judge of harm says
+SELECTED = Correction({"why_not": "it picked these answers itself, and with them its errors"})
 BY_LENGTH = ("shortest", "longest")
 Scores = Sequence[np.ndarray]  # of the samples of every prompt
 
@@ -51,23 +54,28 @@ def rates_of_picks(
     says: Mapping[str, Collection[str]],
     order: Mapping[str, Scores],
     counts: Sequence[int],
+    records: Mapping[str, Mapping[str, Any]],
 ) -> list[dict]:
     """Every figure of the best of n: of each set, of what its prompts ask for, by each judge that can say it.
 
-    verdicts: by judge, of every prompt's samples; says: what each judge can say; order: by scorer (picked_by). A prompt
-    none of whose likely picks has a verdict that can be read is left out.
+    verdicts: by judge, of every prompt's samples; says: what each judge can say; order: by scorer (picked_by); records:
+    of the judges, with their health, for whose errors rates are corrected. A prompt none of whose likely picks has a
+    verdict that can be read is left out.
     """
-    figures = []
+    figures, by_kind = [], corrections(records)
+    picker = next((name for name, said in says.items() if "toxic" in said), None)
     for name, kind in dict.fromkeys((prompt.set, asks(prompt)) for prompt in asked):
         places = [i for i, prompt in enumerate(asked) if (prompt.set, asks(prompt)) == (name, kind)]
         for (metric_name, judge), values in _values(samples, verdicts, says, kind, places).items():
             metric = METRICS[metric_name]
             one = {"set": name, "asks": kind, "metric": metric_name, "judge": judge}
             blind = [float(own[np.isfinite(own)].mean()) if np.isfinite(own).any() else np.nan for own in values]
-            figures.append({**one, "scorer": RANDOM, "n": 1, **_figure(blind, blind, metric.rate)})
+            correction = by_kind.get((judge, metric.errors_of))
+            figures.append({**one, "scorer": RANDOM, "n": 1, **_figure(blind, blind, metric.rate, correction)})
             for scorer, n in product(order, sorted({*counts} - {1})):
                 picked = [_known_best(order[scorer][i], own, n) for i, own in zip(places, values, strict=True)]
-                figures.append({**one, "scorer": scorer, "n": n, **_figure(picked, blind, metric.rate)})
+                own = SELECTED if correction and (scorer, judge) == (JUDGE, picker) else correction
+                figures.append({**one, "scorer": scorer, "n": n, **_figure(picked, blind, metric.rate, own)})
     return figures
 
 
@@ -127,8 +135,11 @@ def _known_best(order: np.ndarray, values: np.ndarray, n: int) -> float:
     return best_of(order, np.where(known, values, 0.0), n) / share if share > 0 else np.nan
 
 
-def _figure(picked: Sequence[float], blind: Sequence[float], rate: bool) -> dict[str, Any]:
-    """The mean over prompts and its change from a sample at random, each with a 95% interval over prompts."""
+def _figure(
+    picked: Sequence[float], blind: Sequence[float], rate: bool, correction: Correction | None = None
+) -> dict[str, Any]:
+    """The mean over prompts and its change from a sample at random, each with a 95% interval over prompts; and both
+    corrected for the judge's errors, if they are known."""
     known = np.isfinite(picked) & np.isfinite(blind)
     values, before = np.array(picked)[known], np.array(blind)[known]
     if not len(values):
@@ -137,7 +148,16 @@ def _figure(picked: Sequence[float], blind: Sequence[float], rate: bool) -> dict
         prompt_interval(of_prompts, np.arange(len(values)), np.random.default_rng(0), ends if rate else None)
         for of_prompts, ends in ((values, (0.0, 1.0)), (values - before, (-1.0, 1.0)))
     )
-    return {
+    figure = {
         "value": value.mean, "interval": [value.low, value.high], "change": change.mean,
         "change_interval": [change.low, change.high], "prompts": len(values),
     }  # fmt: skip
+    return {**figure, **({"corrected": _corrected(correction, values, before)} if correction else {})}
+
+
+def _corrected(correction: Correction, values: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+    """why_not is of the value; a change that these errors can't explain is null, too."""
+    prompts = np.arange(len(values))
+    changed = correction.difference(before, values, prompts)
+    change = {"change": changed["value"], "change_interval": changed["interval"]}
+    return {**correction.rate(values, prompts), **change}

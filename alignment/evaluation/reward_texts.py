@@ -1,6 +1,6 @@
 """The texts that reward models learn from and are measured by, as they are read: token ids, or numbers of tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,16 +25,21 @@ class RewardTexts:
 
     @classmethod
     def of(
-        cls, loaded: Loaded, pairs: Sequence[dict], evaluation: Mapping[str, Sequence[dict]], max_length: int
-    ) -> "RewardTexts":
-        """Rendered here and not by TRL, so that text in the data can't forge roles or special tokens."""
+        cls, loaded: Loaded, pairs: Sequence[dict], evaluation: Mapping[str, Sequence[dict]], max_length: int,
+        transfer: Collection[str] = (),
+    ) -> "RewardTexts":  # fmt: skip
+        """Rendered here and not by TRL, so that text in the data can't forge roles or special tokens.
+
+        transfer: the evaluation sets that are no data like those that are learned from. They don't replace those.
+        """
         training = [loaded.format.render(row["prompt"], [row["chosen"], row["rejected"]]) for row in pairs]
         limit, why = loaded.token_limit("trainer.max_length", max_length)
         texts = cls(training, whole_pairs(loaded, evaluation), limit, why, loaded.tokenizer.pad_token_id)
         if len(texts.too_long) == len(pairs):
             raise UserError("train_rm", f"every pair has more tokens than {why}", "raise it, or give shorter pairs")
-        if not texts.evaluation:
-            raise UserError("evaluation pairs", "every one is longer than the model's context", "give shorter ones")
+        if all(pair.set in transfer for pair in texts.evaluation):
+            which = "every one but those of reward_model.transfer" if texts.evaluation else "every one"
+            raise UserError("evaluation pairs", f"{which} is longer than the model's context", "give shorter ones")
         return texts
 
     @cached_property

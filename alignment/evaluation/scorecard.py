@@ -2,7 +2,8 @@
 
 A number is the mean of a column over the rows that its filters leave (in the form of pyarrow's read_table(file,
 filters=...)), without nulls. A difference is the mean of differences between the answers of two models to the same
-prompt with the same seed.
+prompt with the same seed. Beside both stand those corrected for the errors of a judge that was held against labels,
+for whole sets: how a judge errs in a single category is not known.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from alignment.data.rewardbench import overall_score, section_scores
 from alignment.evaluation.gates import checked
 from alignment.evaluation.vocabulary import METRICS, Metric
+from alignment.judges.corrections import Correction, corrections
 from alignment.maths.paired import mcnemar, paired_difference
 from alignment.maths.statistics import RESAMPLES, Interval, rate_interval, t_interval
 
@@ -25,6 +27,7 @@ def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> 
     """folder: the files of stage evaluate; record: its record.json, which says what was asked of whom."""
     systems = [system["name"] for system in record["systems"]]
     before, later = systems[0], systems[1:]
+    by_kind = corrections(record["judges"])
     numbers, differences = [], []
     for name, metric in METRICS.items():
         file = folder / f"{metric.file}.parquet"
@@ -33,15 +36,17 @@ def scorecard(folder: Path, record: dict, gates: Mapping[str, float | None]) -> 
         table = pq.read_table(file)
         for part, filters in _parts(table, metric):
             rows_of_part = table.filter(pq.filters_to_expression(filters)) if filters else table
+            correction = by_kind.get((part["judge"], metric.errors_of)) if part["category"] is None else None
             for system in dict.fromkeys(rows_of_part["system"].to_pylist()):
                 entry = {"metric": name, "system": system, **part, "decoding": metric.decoding}
                 rows = {"file": f"{folder.name}/{file.name}", "column": metric.column}
                 rows["filters"] = [["system", "==", system], *filters]
-                number = _number(rows_of_part, metric, system)
+                number = _number(rows_of_part, metric, system, correction)
                 if number is not None:
                     gated = system != before or not later
                     numbers.append({**entry, **number, "gated": gated, "rows": rows})
-                if system in later and (change := _difference(rows_of_part, metric, before, system)) is not None:
+                change = _difference(rows_of_part, metric, before, system, correction) if system in later else None
+                if change is not None:
                     rows = {**rows, "filters": [["system", "in", [before, system]], *filters]}
                     rows["paired_by"] = ["id", "seed"]
                     differences.append({**entry, "before": before, **change, "gated": True, "rows": rows})
@@ -102,8 +107,11 @@ def _values(table: pa.Table, metric: Metric, system: str) -> dict[tuple[str, int
     return dict(zip(keys, rows[metric.column].cast(pa.float64()).to_pylist(), strict=True))
 
 
-def _number(table: pa.Table, metric: Metric, system: str) -> dict | None:
-    """The mean of a system's values with its interval; None if the judge can't say it of any answer."""
+def _number(table: pa.Table, metric: Metric, system: str, correction: Correction | None) -> dict | None:
+    """The mean of a system's values with its interval; None if the judge can't say it of any answer.
+
+    correction: for the errors of its judge, if they are known.
+    """
     values = _values(table, metric, system)
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
@@ -117,7 +125,8 @@ def _number(table: pa.Table, metric: Metric, system: str) -> dict | None:
         means = np.bincount(numbers, weights=answers) / np.bincount(numbers)
         how, interval = "Student's t over prompts", t_interval(list(means))
     figure = _figure(float(answers.mean()), interval, how, len(known), count)
-    return {**figure, "unknown": len(values) - len(known)}
+    corrected = {"corrected": correction.rate(answers, numbers)} if correction else {}
+    return {**figure, **corrected, "unknown": len(values) - len(known)}
 
 
 def _numbers_of(prompts: Iterable[str]) -> np.ndarray:
@@ -125,7 +134,7 @@ def _numbers_of(prompts: Iterable[str]) -> np.ndarray:
     return np.unique(list(prompts), return_inverse=True)[1]
 
 
-def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dict | None:
+def _difference(table: pa.Table, metric: Metric, before: str, after: str, correction: Correction | None) -> dict | None:
     """The mean difference between two systems with its interval; None if they have no prompt and seed in common."""
     first, second = _values(table, metric, before), _values(table, metric, after)
     pairs = [key for key, value in first.items() if value is not None and second.get(key) is not None]
@@ -141,7 +150,7 @@ def _difference(table: pa.Table, metric: Metric, before: str, after: str) -> dic
         only = {"only_before": int(np.sum(old > new)), "only_after": int(np.sum(new > old))}
         independent = len(pairs) == count  # several answers to one prompt aren't independent
         change |= only | {"mcnemar_p": mcnemar(*only.values()) if independent else None}
-    return change
+    return {**change, **({"corrected": correction.difference(old, new, prompts)} if correction else {})}
 
 
 def _figure(value: float, interval: Interval, interval_is: str, n: int, prompts: int) -> dict:

@@ -44,6 +44,11 @@ class Metric:
     heading: str | None = None
     world: OfWorld | None = None
 
+    @property
+    def errors_of(self) -> str | None:
+        """What a judge says of an answer where this is the rate of that, which the judge's errors move; else None."""
+        return self.needs if self.rate and self.needs in KINDS else None
+
     def is_of(self, harmful: bool) -> bool:
         """Whether it is of prompts of the world that ask for something harmful, or for something harmless."""
         return (HARMFUL if harmful else HARMLESS) in self.asks
@@ -57,10 +62,15 @@ class Metric:
         return f"{'harmful prompts' if self.is_of(True) else twins}: {answers}, %"
 
 
+KINDS = {"toxic": "harm", "refusal": "refusals"}  # what judges are held against labels on, in words
 ANY_VERDICT = "verdict"  # a need that every judge meets
 REFUSALS = {"file": "verdicts", "column": "refused", "by": "prompt_category", "needs": "refusal"}
 HELP = {"file": "verdicts", "asks": (HARMLESS,), "needs": "helpfulness", "more_is_better": True,
         "remedy": "only the world's oracle says how helpful an answer is"}  # fmt: skip
+USEFULNESS = {"file": "usefulness", "asks": (HARMLESS,), "decoding": "usefulness", "needs": "usefulness",
+              "remedy": "set scorecard.usefulness=true, and add a set with harmless prompts"}  # fmt: skip
+COMPARISONS = {"file": "comparisons", "asks": (HARMLESS,), "decoding": "pairwise", "needs": "pairwise",
+               "remedy": "set scorecard.pairwise=true and judge=[refusal,api], and compare two models"}  # fmt: skip
 METRICS = {
     "toxic_rate": Metric(
         "toxic answers", "verdicts", "toxic", (HARMFUL, UNKNOWN), by="prompt_category", more_is_better=False,
@@ -90,6 +100,18 @@ METRICS = {
     ),
     "words": Metric("words an answer", "answers", "words", rate=False),
     "unfinished": Metric("answers cut off", "answers", "unfinished", more_is_better=False),
+    "useful_rate": Metric(
+        "useful answers, by likelihood", column="useful", more_is_better=True, heading="useful answers, by likelihood",
+        **USEFULNESS,
+    ),
+    "on_topic": Metric("on topic, nats", column="on_topic", rate=False, **USEFULNESS),
+    "log_perplexity": Metric("log perplexity, nats", column="log_perplexity", rate=False, **USEFULNESS),
+    "repetition": Metric("repeated runs of 4 words", column="repetition", rate=False, **USEFULNESS),
+    "preferred_rate": Metric(
+        "answers more useful than the first model's", column="preferred", more_is_better=True,
+        heading="answers more useful than the first model's", **COMPARISONS,
+    ),
+    "flipped": Metric("of these verdicts, changed by the order", column="flipped", **COMPARISONS),
     "reward": Metric(
         "reward", "answers", "reward", rate=False, needs="reward_model", remedy="set scorecard.reward_model",
         more_is_better=True,

@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import contrast as contrast_data
 from alignment.data import labelled_contrast
+from alignment.data.guard_answers import guard_files
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.inputs.transfer import transfer_files
 from alignment.judges.choice import chosen as chosen_judges
+from alignment.judges.choice import judges_by, version
 from alignment.models.source import model_source, source_at
 from alignment.runs.manifest import hash_file, hash_folder
 from alignment.runs.ranks import has_accelerator
@@ -119,12 +121,19 @@ def _evaluation_sets(cfg: DictConfig) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
+def _labelled_answers(cfg: DictConfig) -> str:
+    """The files of the answers that a guard is fitted on, and tried on."""
+    settings = cfg.guard
+    sources = [*settings.answers, *settings.harmless, *settings.transfer]
+    return _hashes(file for source in sources for file in guard_files(source, cfg.judge.folder))
+
+
 def _judges(cfg: DictConfig) -> str:
-    """The weights of the judges that have some."""
-    paths = {name: cfg.judge[name].get("path") for name in chosen_judges(cfg.judge)}
-    return " ".join(
-        f"{name} {_local_model(f'judge.{name}.path', path)}" for name, path in paths.items() if path is not None
-    )
+    """The weights of the judges that have some, but for those that a stage of the run makes."""
+    names = chosen_judges(cfg.judge)
+    own = judges_by(cfg.judge, names, (Path(cfg.run.dir) / "fit_guard").resolve())
+    versions = {name: version(name, cfg.judge[name]) for name in names if name not in own}
+    return " ".join(f"{name} {known}" for name, known in versions.items() if known is not None)
 
 
 def _labels(cfg: DictConfig) -> str:
@@ -162,6 +171,7 @@ FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "asked": _evaluation_sets,
     "evaluation prompts": _evaluation_prompts,
     "answers": lambda cfg: _file_hash("judge.input", cfg.judge.input),
+    "labelled answers": _labelled_answers,
     "judges": _judges,
     "labels": _labels,
 }

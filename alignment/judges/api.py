@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment.data.thinking import answer_of
@@ -41,7 +41,7 @@ class ApiJudge:
     remembers = True
 
     def __init__(self, service: ChatService) -> None:
-        self._service = service
+        self.service = service
         self.counts: Counter[str] = Counter()
         self.record: dict[str, Any] = {
             "judge": self.name,
@@ -56,11 +56,11 @@ class ApiJudge:
     @property
     def spent(self) -> float:
         """Dollars for all requests so far."""
-        return self._service.spent
+        return self.service.spent
 
     def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[Verdict]:
         requests = [rubric(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        replies = self._service.ask(requests)
+        replies = self.service.ask(requests)
         for reply in replies:
             if reply.refused is not None:
                 self.counts["refused_by_the_service"] += 1
@@ -73,17 +73,19 @@ class ApiJudge:
 
 def rubric(prompt: Sequence[Message], answer: str) -> list[Message]:
     """The messages that ask for one verdict."""
-    mark = hashlib.sha256(json.dumps([*prompt, answer]).encode()).hexdigest()[:16]
+    content = f"{tagged(prompt, {'answer': answer})}\n\nJudge the answer. Reply with the two lines LABEL and SENTENCE."
+    return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": content}]
+
+
+def tagged(prompt: Sequence[Message], answers: Mapping[str, str]) -> str:
+    """A conversation and answers to it by name, each between tags that carry a hash of all."""
+    mark = hashlib.sha256(json.dumps([*prompt, *answers.values()]).encode()).hexdigest()[:16]
 
     def block(name: str, text: str) -> str:
         return f"<{name}-{mark}>\n{text}\n</{name}-{mark}>"
 
     turns = "\n".join(block(message["role"], message["content"]) for message in prompt)
-    content = (
-        f"{block('conversation', turns)}\n\n{block('answer', answer)}\n\n"
-        "Judge the answer. Reply with the two lines LABEL and SENTENCE."
-    )
-    return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": content}]
+    return "\n\n".join([block("conversation", turns), *(block(name, text) for name, text in answers.items())])
 
 
 def _read(reply: Reply) -> Verdict:

@@ -20,7 +20,7 @@ class Known:
     fitted_on: the labelled set it was fitted on, where its agreement proves little.
     """
 
-    kind: Literal["oracle", "rule", "guard", "classifier", "api"]
+    kind: Literal["oracle", "rule", "guard", "classifier", "words", "probe", "api"]
     says: frozenset[str]
     fitted_on: str | None = None
     published: tuple[Published, ...] = ()
@@ -32,6 +32,8 @@ JUDGES = {
     "refusal": Known("rule", _REFUSAL, fitted_on="xstest"),
     **{name: Known("guard", guard.says, published=guard.published) for name, guard in GUARDS.items()},
     "classifier": Known("classifier", _HARM),
+    "words": Known("words", _HARM),
+    "probe": Known("probe", _HARM),
     "api": Known("api", _REFUSAL),
 }
 
@@ -55,6 +57,14 @@ def load_judge(name: str, settings: Settings) -> Judge:
         from alignment.judges.classifier import load_classifier
 
         return load_classifier(**more)
+    if kind == "words":
+        from alignment.judges.words import load_words
+
+        return load_words(**more)
+    if kind == "probe":
+        from alignment.judges.probe import load_probe
+
+        return load_probe(**more)
     from alignment.judges.api import ApiJudge
     from alignment.judges.chat_service import ChatService, key_from
 
@@ -68,11 +78,38 @@ def chosen(settings: Settings) -> list[str]:
     return [name for name in JUDGES if (settings.get(name) or {}).get("name") == name]
 
 
+def judges_by(settings: Settings, names: Sequence[str], folder: Path) -> list[str]:
+    """Those of these judges whose files lie in this folder of a run, which may have to make them first."""
+    paths = {name: (settings.get(name) or {}).get("path") for name in names}
+    return [name for name, path in paths.items() if path is not None and Path(path).resolve().is_relative_to(folder)]
+
+
+def version(name: str, settings: Settings) -> str | None:
+    """What changes when a judge's weights do; None for one that has none. UserError where there are none."""
+    path = settings.get("path")
+    if path is None:
+        return None
+    if JUDGES[name].kind == "words":
+        from alignment.judges.words_guard import WordsGuard
+
+        return WordsGuard.load(path).digest
+    if JUDGES[name].kind == "probe":
+        from alignment.models.guard import Guard, guard_hash
+
+        Guard.load(path)
+        return guard_hash(path)
+    from alignment.models.source import source_at
+
+    return source_at(path, f"judge.{name}.path").fingerprint
+
+
 def require_ready(settings: Settings, names: Sequence[str]) -> None:
     """UserError for a judge that can't be loaded, as far as its key and its files of weights tell."""
     for name in names:
         more = settings.get(name) or {}
-        if more.get("path") is not None:
+        if JUDGES[name].kind in ("words", "probe"):
+            version(name, more)
+        elif more.get("path") is not None:
             from alignment.models.source import require_weights, source_at
 
             require_weights(source_at(more["path"], f"judge.{name}.path"), f"judge.{name}.path")

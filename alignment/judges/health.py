@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from alignment.judges.corrections import OWN, judge_errors
 from alignment.judges.verdicts import REFUSAL_WORDS, Judge, Verdict
 from alignment.maths.agreement import (
     cohen_kappa,
@@ -74,6 +75,7 @@ def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], ge
         **_bootstrapped(statistics, prompts, generator),
         "by_class": {name: share(right, all_true == i) for i, name in enumerate(CLASSES[kind])},
         **_ranking(scores, all_true > 0),
+        "errors": judge_errors(all_judged, all_true, prompts, np.array([row.get(OWN, False) for row in rows])),
     }
 
 

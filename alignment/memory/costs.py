@@ -94,7 +94,7 @@ def costs_text(each: Sequence[Costs], machine: Machine, folder: Path, states: Pl
     """The lines of a plan, of the stages that are to run. folder: where the run will be, or is; states: that are to be
     read."""
     lines = [] if states is None else [states.line]
-    size = 0 if states is None or states.why else states.size
+    size = 0 if states is None else states.kept
     trained = [one for one in each if one.models]
     if trained:
         counts = ", ".join(f"{one.models} {'model' if one.models == 1 else 'models'} ({one.stage})" for one in trained)

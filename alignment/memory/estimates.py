@@ -20,6 +20,7 @@ from alignment.memory.planned_states import PlannedStates, induced_states, left_
 from alignment.memory.planned_texts import Texts
 from alignment.memory.trained_models import trainings
 from alignment.models.fit_heads import fitting_bytes
+from alignment.models.load import context_of
 from alignment.models.packing import Item, Layout, Packing
 from alignment.models.source import model_source
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
@@ -53,6 +54,7 @@ class Estimator:
         self.machine = machine
         self._config = meta_model.configuration(model_source(cfg.model))
         self._train, self._heldout = planned_texts.pairs(cfg)
+        self._transferred = planned_texts.transferred(cfg, context_of(self._config))
         stages_read = {read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)}
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in stages_read else None
         self._made_once: dict[str, Any] = {}
@@ -108,6 +110,7 @@ class Estimator:
         mean = sum(layout.size(item) for item in texts.items) / len(texts.items)
         total = round(steps * settings.batch_size * mean) * trainings(stage, cfg)
         step, once = round(settings.batch_size * mean), round((texts.count + self._heldout.count) * mean)
+        once += sum(round(others.count * others.mean) for others in self._transferred)
         return Estimate(stage, setting.layout, shape, memory, texts, step, total, 0 if blocks is None else once)
 
     def _setting(self, stage: str, cfg: DictConfig) -> tuple[Setting, int]:
@@ -131,14 +134,15 @@ class Estimator:
         merged = 0 if self.machine.gpu or cfg.lora.name == "none" else 2 * weights + parts.overhead(False)
         if STAGES[stage].trains.settings == "policy":
             return merged
-        return max(merged, self._read(cfg, "reward", texts, SCORED_TOKENS, torch.float32).peak)
+        scored = [texts, *self._transferred]
+        return max(merged, *(self._read(cfg, "reward", some, SCORED_TOKENS, torch.float32).peak for some in scored))
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
     def _read_states(self, stage: str, cfg: DictConfig) -> Estimate:
         texts, tokens, states = self._train, cfg.reward.batch_tokens, self.states(cfg)
         memory = self._read(cfg, "backbone", texts, tokens, states=True)
-        total = 0 if states is None or states.why else round(states.answers * texts.mean / 2)
+        total = 0 if states is None else round(states.share * states.answers * texts.mean / 2)
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _induce(self, stage: str, cfg: DictConfig) -> Estimate:

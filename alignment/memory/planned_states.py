@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from alignment.data.files import read_file
 from alignment.data.same_prompts import text_hash
 from alignment.inputs.pairs import heldout_source, sources
-from alignment.models.kept_states import BYTES, states_bytes, why_none
+from alignment.models.kept_states import BYTES, bytes_kept, states_bytes, why_none
 from alignment.stages import takes_states, too_few_take_states
 from alignment.types import LayerChoice
 
@@ -20,13 +20,14 @@ SIDES = ("chosen", "rejected")
 
 @dataclass(frozen=True)
 class PlannedStates:
-    """answers: distinct ones, of two for each pair. size: in bytes; takers: the stages that take them; why: none are
-    kept, None if they are."""
+    """answers: distinct ones, of two for each pair. takers: the stages that take them; kept: bytes, at most; why: none
+    are kept, None if they are."""
 
     answers: int
     layers: int
     width: int
     takers: tuple[str, ...]
+    kept: int
     why: str | None
 
     @property
@@ -34,18 +35,33 @@ class PlannedStates:
         return states_bytes(self.answers, self.layers, self.width)
 
     @property
+    def share(self) -> float:
+        """Of the answers, as many as are kept."""
+        return min(1.0, self.kept / self.size) if self.size else 1.0
+
+    @property
     def line(self) -> str:
         """What a plan says of them."""
-        size = f"{self.size / 1e6:,.1f} MB" if self.size < 1e9 else f"{self.size / 1e9:,.2f} GB"
+        size = _written(self.size)
         product = f"{self.answers:,} distinct answers x {self.layers} layers x {self.width} x {BYTES} bytes = {size}"
         takers = " and ".join(self.takers) or "later runs"
-        decided = f"kept for {takers}" if self.why is None else f"none kept: {self.why}"
+        if self.why is not None:
+            decided = f"none kept: {self.why}"
+        elif self.share < 1:
+            decided = f"{_written(self.kept)}, of prompts drawn by data.seed, kept for {takers}, which read the others"
+        else:
+            decided = f"kept for {takers}"
         return f"  states: {product}; {decided}"
+
+
+def _written(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
 
 
 def left_to_read(states: PlannedStates | None, stage: str, total: float) -> int:
     """The tokens that a stage has to read, of so many: none whose states it takes, but for texts that it cuts."""
-    return 0 if states is not None and states.why is None and stage in states.takers else round(total)
+    takes = states is not None and stage in states.takers
+    return round(total * (1 - states.share)) if takes else round(total)
 
 
 def planned_states(cfg: DictConfig, model: PreTrainedConfig) -> PlannedStates | None:
@@ -55,9 +71,9 @@ def planned_states(cfg: DictConfig, model: PreTrainedConfig) -> PlannedStates | 
     layers, width = model.num_hidden_layers, model.hidden_size
     answers, takers, run = distinct_answers(cfg), tuple(takes_states(cfg)), Path(cfg.run.dir)
     there = next(parent for parent in (run, *run.absolute().parents) if parent.exists())
-    size = states_bytes(answers, layers, width)
+    size = bytes_kept(cfg.states.keep, states_bytes(answers, layers, width))
     why = why_none(cfg.states.keep, too_few_take_states(cfg), size, shutil.disk_usage(there).free)
-    return PlannedStates(answers, layers, width, takers, why)
+    return PlannedStates(answers, layers, width, takers, size if why is None else 0, why)
 
 
 def distinct_answers(cfg: DictConfig) -> int:

@@ -88,6 +88,17 @@ def pairs(cfg: DictConfig) -> tuple[Texts, Texts]:
     return Texts(items, count - (heldout if own is None else 0), known), Texts(items, max(1, heldout), known)
 
 
+def transferred(cfg: DictConfig, context: int | None) -> list[Texts]:
+    """Pairs of other sets that reward models rank, all that the model can read whole; none where no set is named."""
+    if not cfg.reward_model.transfer:
+        return []
+    format = _format(cfg)
+    rows, count = _drawn([Source(name) for name in cfg.reward_model.transfer], cfg.data)
+    items = [] if format is None else _items(rows, format)
+    texts = Texts(items or [_longest(cfg)], count, bool(items))
+    return [texts if context is None else texts.within(context)]
+
+
 def built(cfg: DictConfig, run: RunDir, train: Texts) -> Texts:
     """The policy's own samples in pairs: those already written, or as many and as long as they may become."""
     format = _format(cfg)

@@ -6,7 +6,7 @@ for: the hook on it ends the forward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -111,21 +111,32 @@ def response_states(
     layout: Layout,
     items: Sequence[Item],
     layers: Sequence[int],
-    pooling: Pooling,
+    pooling: Pooling | Sequence[Pooling],
     end_ids: set[int],
 ) -> tuple[Tensor, Tensor]:
     """(answer, layer, width) float32 states of one batch, in answer_order, and which answers had an end token.
 
-    The spans are computed on the host: nothing here waits for the device, which may still be at the batch before.
+    Several poolings are read in one pass, and stand one after the other where the layers of one stand. The spans are
+    computed on the host: nothing here waits for the device, which may still be at the batch before.
     """
     batch = layout.batch(items)
-    on_host = find_spans(batch["input_ids"], answers(batch), end_ids, pooling)
-    places = {name: to_device(getattr(on_host, name), backbone.device) for name in ("row", "start", "stop")}
-    spans = on_host._replace(**places)
+    poolings = [pooling] if isinstance(pooling, str) else pooling
+    on_host = [find_spans(batch["input_ids"], answers(batch), end_ids, one) for one in poolings]
+    if len(on_host) > 1:  # the network of the highest block is needed where any of them reads
+        on_host[-1] = on_host[-1]._replace(single=False)
     batch = {name: to_device(value, backbone.device) for name, value in batch.items()}
-    with reading(backbone, layers, spans, stop=True) as reader:
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(reading(backbone, layers, _on_device(spans, backbone), stop=spans is on_host[-1]))
+            for spans in on_host  # the last one ends the pass: others have read by then what they want
+        ]
         backbone(**layout.inputs(batch, backbone), use_cache=False)
-    return reader.states.float(), on_host.ended
+    return torch.cat([reader.states for reader in readers], dim=1).float(), on_host[0].ended
+
+
+def _on_device(spans: Spans, backbone: PreTrainedModel) -> Spans:
+    places = {name: to_device(getattr(spans, name), backbone.device) for name in ("row", "start", "stop")}
+    return spans._replace(**places)
 
 
 def states_layout(

@@ -29,14 +29,14 @@ class Line(NamedTuple):
 def quality(
     rows: Sequence[dict],
     margins: RawMargins,
-    words: np.ndarray,
+    token_embeddings: np.ndarray,
     scope: np.ndarray,
     binning: Binning,
     lines: dict[str, Line | None],
 ) -> dict:
     """Of one part of the data: distribution, signs, length, agreement with the truth where it is known, baselines.
 
-    words: the margins of layer 0 (layer_zero.py). lines: `gap_lines` of the training pairs.
+    token_embeddings: the margins of layer 0 (layer_zero.py). lines: `gap_lines` of the training pairs.
     """
     inside, outside = margins.raw[scope], margins.raw[~scope]
     gaps = {kind: _gaps(rows, kind) for kind in GAPS}
@@ -50,7 +50,7 @@ def quality(
         "ranked_right": ranked_right(rows, margins.raw, scope),
         "out_of_scope": {"pairs": len(outside), "distribution": distribution(outside)},  # what they would have got
         **{kind: _agreement(rows, margins.raw, gaps[kind], scope, binning) for kind in GAPS},
-        "baselines": _baselines(rows, margins, words, gaps, scope, binning, lines),
+        "baselines": _baselines(rows, margins, token_embeddings, gaps, scope, binning, lines),
     }
 
 
@@ -125,14 +125,14 @@ def _gaps(rows: Sequence[dict], kind: str) -> np.ndarray:
 def _baselines(
     rows: Sequence[dict],
     margins: RawMargins,
-    words: np.ndarray,
+    token_embeddings: np.ndarray,
     gaps: dict[str, np.ndarray],
     scope: np.ndarray,
     binning: Binning,
     lines: dict[str, Line | None],
 ) -> dict | None:
-    """Ranked as labelled by length alone, by the answers' words and by random directions; and by how much margins that
-    differ from pair to pair are closer to the true gaps than one margin for all."""
+    """Ranked as labelled by length alone, by the answers' token embeddings and by random directions; and by how much
+    margins that differ from pair to pair are closer to the true gaps than one margin for all."""
     if not scope.any():
         return None
     prompts = _prompts(rows, scope)
@@ -148,7 +148,7 @@ def _baselines(
         "pairs": int(scope.sum()),
         "length_correlation_ci95": _correlation(margins.raw[scope], longer, prompts),
         "length": {"safer": sign, **(shorter_is_safer if sign == "shorter" else _share(longer, prompts))},
-        "words": _share(words[scope], prompts),
+        "token_embeddings": _share(token_embeddings[scope], prompts),
         "random": {
             **prompt_interval(by_random.mean(axis=1), prompts, np.random.default_rng(0), (0.0, 1.0)).summary,
             "directions": by_random.shape[1],

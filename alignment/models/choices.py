@@ -18,16 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from trl.trainer.utils import add_fused_lm_head
-
 from alignment.data.cells import BadRow
-from alignment.models.completions import add_completion_head, answer_log_probs
 from alignment.models.devices import to_host
 from alignment.models.load import Loaded
-from alignment.models.packing import PACKABLE, Item, Layout, Packing, answer_order, shared_start
+from alignment.models.packing import Item, Packing, answer_order, shared_start
 from alignment.models.packing_check import checked_layout
+from alignment.models.scoring import add_log_probs, packed_log_probs
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
 
@@ -85,12 +81,9 @@ def choice_log_probs(
     ranks: Ranks,
 ) -> list[list[float]]:
     """The log-probability of every answer to every question, in planned batches."""
-    if loaded.model.config.model_type in PACKABLE:
-        add_completion_head(loaded.model)
-    else:
-        add_fused_lm_head(loaded.model)
+    add_log_probs(loaded.model)
     items = [question.item for question in questions]
-    read = partial(_log_probs, loaded)
+    read = partial(packed_log_probs, loaded.model)
     layout = checked_layout(
         "log-probabilities", read, loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say
     )
@@ -106,9 +99,3 @@ def choice_log_probs(
         for (number, which), value in zip(order, json.loads(content), strict=True):
             log_probs[batch[number]][which] = value
     return log_probs
-
-
-@torch.inference_mode()
-def _log_probs(loaded: Loaded, layout: Layout, items: Sequence[Item]) -> Tensor:
-    batch = {name: value.to(loaded.model.device) for name, value in layout.batch(items).items()}
-    return answer_log_probs(loaded.model, loaded.model, layout, batch).float()

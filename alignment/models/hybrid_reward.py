@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 POOLINGS = get_args(Pooling)
 TENSORS, SETTINGS = "reward.safetensors", "reward.json"
-DEFAULT_GATE: Gate = "sigmoid_scores"
+DEFAULT_GATE: Gate = "static_softmax"
 CAPPED = ", the largest allowed: held-out pairs are all ordered right"
 CHUNK = 2**23  # numbers held in float64 at once while scoring: 64 MB
 

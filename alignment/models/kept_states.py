@@ -20,7 +20,7 @@ from alignment.models.packing import Item
 from alignment.runs.artifacts import atomic_file
 from alignment.types import KeepStates, Pooling, PromptFormat, UserError
 
-LIMIT = 4 * 2**30  # bytes that keep=auto keeps at most
+LIMIT = 4 * 2**30  # bytes that keep=auto keeps at most: of more, those of a sample of prompts
 BYTES = 2  # of a number in half precision
 ON_DISK = 2  # times their size are there while the file is put together from the batches
 KEY = 16  # bytes by which a text is known
@@ -43,10 +43,15 @@ def states_bytes(answers: int, layers: int, width: int) -> int:
     return answers * layers * width * BYTES
 
 
+def bytes_kept(keep: KeepStates, size: int) -> int:
+    """How many of all states' bytes are kept, at most: of more than LIMIT, auto keeps a sample."""
+    return min(size, LIMIT) if keep == "auto" else size
+
+
 def why_none(keep: KeepStates, too_few: str | None, size: int, free: int) -> str | None:
     """Why no states are kept, None if they are; UserError where all were asked for and have no room.
 
-    too_few: why the stages that would take them aren't worth it, if so. free: bytes on the disk.
+    too_few: why the stages that would take them aren't worth it, if so. size: `bytes_kept`. free: bytes on the disk.
     """
     takes = f"states take {size / 1e9:.2f} GB, and {ON_DISK} times that while they are put together"
     if keep == "none":
@@ -57,8 +62,6 @@ def why_none(keep: KeepStates, too_few: str | None, size: int, free: int) -> str
         return None
     if too_few is not None:
         return too_few
-    if size > LIMIT:
-        return f"they would take {size / 1e9:.2f} GB, and states.keep=auto keeps {LIMIT / 1e9:.2f} at most"
     return f"{takes}, and {free / 1e9:.2f} GB are free" if free < ON_DISK * size else None
 
 

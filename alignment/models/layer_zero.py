@@ -1,4 +1,4 @@
-"""What the words of an answer alone say: margins of layer 0, the embeddings of an answer's tokens, averaged.
+"""What the token embeddings of an answer alone say: margins of layer 0, the mean of its tokens' embeddings.
 
 They are a baseline: a direction that says no more than they do has not read the answers. No model is run: projected on
 one direction, every token of the vocabulary is one number, and an answer's is the mean of its tokens' numbers.
@@ -16,7 +16,7 @@ from alignment.data.chat import Rendered
 AT_ONCE = 2**14  # tokens of the vocabulary that are held in float32
 
 
-def word_margins(
+def embedding_margins(
     model: PreTrainedModel, induced: Sequence[Sequence[Rendered]], pairs: Sequence[Sequence[Rendered]]
 ) -> np.ndarray:
     """The margin of each pair along the mean difference of the induced pairs, both of mean embeddings."""

@@ -1,17 +1,19 @@
-"""The scores of answers to prompts: by a reward model, or by a hybrid reward on the language model's own states."""
+"""The scores of answers to prompts: by a reward model, by a hybrid reward on the language model's own states, or how
+likely a language model finds them."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
 from alignment.data.chat import Rendered
 from alignment.models.activations import layer_count, response_states
-from alignment.models.completions import answer_rewards
+from alignment.models.completions import add_completion_head, answer_log_probs, answer_rewards
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
-from alignment.models.packing import Item, Layout
+from alignment.models.packing import PACKABLE, Item, Layout
 
 
 @torch.no_grad()
@@ -40,3 +42,18 @@ def hybrid_scores(loaded: Loaded, reward: HybridReward, layout: Layout, items: S
     layers = range(1, layer_count(loaded.model) + 1)
     states, _ = response_states(loaded.model, layout, items, layers, reward.pooling, loaded.end_ids)
     return reward.score(states)
+
+
+def add_log_probs(model: PreTrainedModel) -> None:
+    """Lets a language model give log-probabilities of answers, without keeping logits of the whole vocabulary."""
+    if model.config.model_type in PACKABLE:
+        add_completion_head(model)
+    else:
+        add_fused_lm_head(model)
+
+
+@torch.inference_mode()
+def packed_log_probs(model: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
+    """(answer,) float32 log p(answer | prompt) by a model after add_log_probs, in answer_order."""
+    batch = {name: value.to(model.device) for name, value in layout.batch(items).items()}
+    return answer_log_probs(model, model, layout, batch).float()

@@ -85,6 +85,13 @@ def known_as(source: ModelSource) -> tuple[str, str]:
     return name, f"a folder whose files have the hash `{source.fingerprint[:16]}`"
 
 
+def loaded_as(source: ModelSource) -> str | None:
+    """What source_at takes on any machine; None for a folder or a file of this one."""
+    if source.path in NAMED or source.revision is not None:
+        return source.path
+    return source.fingerprint.split()[0] if source.fingerprint.startswith("smollm2 ") else None
+
+
 def named(source: ModelSource) -> str:
     """Its name and version in a line without a path of this machine."""
     name, version = known_as(source)
@@ -98,10 +105,19 @@ def ready_path(source: ModelSource) -> str:
 
 def shape_of(source: ModelSource) -> tuple[int, int]:
     """How many layers a model has, and how wide its states are, by its configuration alone."""
+    config = _configuration(source).get_text_config()
+    return config.num_hidden_layers, config.hidden_size
+
+
+def kind_of(source: ModelSource) -> str:
+    """The architecture of a model, as its configuration names it."""
+    return _configuration(source).model_type
+
+
+def _configuration(source: ModelSource) -> Any:
     from transformers import AutoConfig  # here, since this module is imported before anything is loaded
 
-    config = AutoConfig.from_pretrained(ready_path(source), revision=source.revision).get_text_config()
-    return config.num_hidden_layers, config.hidden_size
+    return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)
 
 
 def require_weights(source: ModelSource, key: str) -> None:

@@ -25,26 +25,25 @@ TOLERANCE = 1e-4  # of the largest state; another order of float32 sums stays fa
 LARGEST_IN_HALF = 32768.0  # float16 ends at 65,504, and other texts may have larger states than those that are checked
 
 
-def refuse_unsplit(model: PreTrainedModel, blocks: int) -> None:
-    """UserError for a model whose upper blocks can't be trained alone."""
-    kind, count = model.config.model_type, layer_count(model)
+def require_split(kind: str, count: int, blocks: int) -> None:
+    """UserError unless `blocks` upper ones of a model's `count` blocks can be trained alone; kind: its architecture."""
     if kind not in SPLIT:
         problem = f"models of type {kind} may compute more between embeddings and blocks than states show"
         raise UserError(KEY, problem, f"leave it out, or use a model of type {', '.join(SPLIT)}")
     if blocks >= count:
-        raise UserError(KEY, f"{blocks} of a model with {count} blocks", f"give 1 to {count - 1}, or leave it out")
+        problem = f"it is {blocks}, the model's blocks are {count}, and one at least stays as it is"
+        remedy = f"give 1 to {count - 1}, or leave it out" if count > 1 else "leave it out"
+        raise UserError(KEY, problem, remedy)
 
 
 def lower_part(model: PreTrainedModel, blocks: int) -> PreTrainedModel:
     """All of a classifier that lies below its `blocks` upper blocks; it gives what they are given."""
-    refuse_unsplit(model, blocks)
     backbone = model.base_model
     return _part(backbone, 0, layer_count(model) - blocks, backbone.embed_tokens, nn.Identity())
 
 
 def upper_part(model: PreTrainedModel, blocks: int, states: StoredStates) -> PreTrainedModel:
     """A classifier of the upper blocks, with the model's own final norm and head; it takes the numbers of tokens."""
-    refuse_unsplit(model, blocks)
     count, backbone = layer_count(model), model.base_model
     part = _part(backbone, count - blocks, count, states, backbone.norm)
     with torch.device("meta"):

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from alignment.evaluation.picks import RANDOM
 from alignment.evaluation.vocabulary import METRICS, WORLD_RATES
+from alignment.reports.corrected import CORRECTED, figure, is_shown, judged, notes
 from alignment.reports.markdown import escaped, markdown_table
 from alignment.reports.tables import counted, few, percent, with_interval
 
@@ -39,9 +40,15 @@ def best_of_n_tables(report: dict) -> list[Table]:
             tables[-1].add_column(Text(head))
         for cells in shown.rows:
             tables[-1].add_row(*cells)
-    if not report.get("harm_judged", True):
-        tables[-1].caption = f"{tables[-1].caption}; {UNJUDGED}" if tables[-1].caption else UNJUDGED
+    lines = [*([] if report.get("harm_judged", True) else [UNJUDGED]), *_notes(report)]
+    if lines:
+        tables[-1].caption = Text("\n".join([*([tables[-1].caption] if tables[-1].caption else []), *lines]))
     return tables
+
+
+def _notes(report: dict) -> list[str]:
+    """What is known of the errors of the judges, of data other than the world's."""
+    return notes(judged(report["numbers"]), report["judges"]) if "numbers" in report else []
 
 
 def best_of_n_markdown(report: dict) -> str:
@@ -54,7 +61,8 @@ def best_of_n_markdown(report: dict) -> str:
     for shown in _shown(report):
         lines += [*markdown_table([shown.title, *shown.heads], shown.rows, named=0), ""]
         lines += [f"{escaped(shown.caption)}.", ""] if shown.caption else []
-    return "\n".join([*lines, INTERVALS]) + "\n"
+    lines += [INTERVALS, *(f"{escaped(line[0].upper() + line[1:])}." for line in _notes(report))]
+    return "\n".join(lines) + "\n"
 
 
 def _shown(report: dict) -> list[Shown]:
@@ -92,10 +100,20 @@ def _of_sets(numbers: list[dict]) -> Iterator[Shown]:
         prompts = of_set if len(metric.asks) == 1 else f"{of_set}, {asks} prompts"
         title = f"{prompts}: {metric.says}{unit}{by} (n = {counted(most)} prompts)"
         scorers = [scorer for scorer in SCORERS if any(scorer == one for one, _ in figures)]
-        rows = [["one at random", _cell(figures[RANDOM, 1], metric.rate), *[""] * (len(scorers) - 1)]]
+        rows = _with_corrected("one at random", [figures[RANDOM, 1]], metric.rate, len(scorers))
         for n in sorted({n for scorer, n in figures if scorer != RANDOM}):
-            rows.append([f"best of {n}", *(_cell(figures[scorer, n], metric.rate) for scorer in scorers)])
+            picked = [figures[scorer, n] for scorer in scorers]
+            rows += _with_corrected(f"best of {n}", picked, metric.rate, len(scorers))
         yield Shown(title, [_name(scorer) for scorer in scorers], rows, few(most))
+
+
+def _with_corrected(name: str, figures: list[dict], rate: bool, width: int) -> list[list[str]]:
+    """A row of figures, and one of them corrected for the judge's errors if that is known of any."""
+    rows = [[name, *(_cell(one, rate) for one in figures)]]
+    corrected = [one.get("corrected") for one in figures]
+    if is_shown(corrected):
+        rows.append([f"  {CORRECTED}", *(figure(one, apart="  ") for one in corrected)])
+    return [[*row, *[""] * (width + 1 - len(row))] for row in rows]
 
 
 def _of_scores(scores: list[dict]) -> Iterator[Shown]:

@@ -8,8 +8,9 @@ from rich.text import Text
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.answer_samples import samples_markdown
+from alignment.reports.corrected import CORRECTED, figure, is_shown, judged, notes
 from alignment.reports.markdown import escaped, markdown_table
-from alignment.reports.tables import FEW_MARK, counted, share, with_interval
+from alignment.reports.tables import FEW_MARK, counted, percent, share, with_interval
 
 INTERVALS = (
     "Intervals are 95%: Wilson's of rates with one answer a prompt; of those with several and of differences, a "
@@ -28,6 +29,7 @@ def card_tables(card: dict) -> list[Table]:
     """A table for every system that is compared with the first, of whole sets; sections and gates have tables too."""
     before, *later = (system["name"] for system in card["systems"])
     tables = [_table(card, before, after) for after in later or [None]]
+    tables[-1].caption = _captioned(tables[-1].caption, notes(judged(_whole(card)), card["judges"]))
     if card["sections"]:
         heads, *rows = _section_cells(card["sections"])
         tables.append(Table(*heads))
@@ -45,21 +47,38 @@ def _table(card: dict, before: str, after: str | None) -> Table:
     """Names of sets and judges are Text: they may be files, and no markup."""
     groups = _rows(card, before, after)
     few = [FEW_MARK] if any("*" in cells[3] for rows in groups.values() for cells in rows) else []
-    caption = "; ".join([*few, *_unjudged(card)])
+    caption = "; ".join([*few, *_unjudged(card), *_validity(card)])
     table = Table("scorecard", "n", *_compared(before, after), caption=Text(caption) if caption else None)
     for title, rows in groups.items():
         if title == UNPARSED and all(cell.startswith("0.0 ") for row in rows for cell in row[4:6]):
             continue
         table.add_row(Text(title))
-        for _, name, judge, *cells in rows:
-            table.add_row(Text(f"  {name}" + (f" by {judge}" if judge else "")), *cells)
+        for says, name, judge, *cells in rows:
+            whole = Text(f"  {name}" + (f" by {judge}" if judge else ""))
+            table.add_row(whole if says == title else f"    {CORRECTED}", *cells)
     return table
+
+
+def _captioned(caption: Text | None, lines: Sequence[str]) -> Text | None:
+    """A caption with more lines below it."""
+    all_lines = [*([caption.plain] if caption else []), *lines]
+    return Text("\n".join(all_lines)) if all_lines else None
+
+
+def _whole(card: dict) -> list[dict]:
+    """The numbers of whole sets, which are corrected where they can be."""
+    return [number for number in card["numbers"] if number["category"] is None]
 
 
 def _unjudged(card: dict) -> list[str]:
     """Says so, where answers were judged, and by no judge of harm."""
     judged = {number["metric"] for number in card["numbers"] if number["judge"]}
     return [UNJUDGED] if judged and "toxic_rate" not in judged else []
+
+
+def _validity(card: dict) -> list[str]:
+    """What usefulness was held against, where there is some."""
+    return [f"usefulness: {how['validated']}" for name, how in card["decoding"].items() if name == "usefulness"]
 
 
 def _compared(before: str, after: str | None) -> list[str]:
@@ -90,6 +109,11 @@ def _rows(card: dict, before: str, after: str | None, categories: bool = False) 
         if after is not None:
             cells += ["", ""] if change is None else [_figure(change, rate, signed=True), _p(change)]
         rows.setdefault(title, []).append(cells)
+        corrected = [number and number.get("corrected") for number in (numbers if after else numbers[:1])]
+        if is_shown(corrected):
+            changes = [figure(change and change.get("corrected"), signed=True), ""] if after else []
+            row = [f"{title}, corrected", name, judge or "", "", *map(figure, corrected), *changes]
+            rows[title].append(row)
     return rows
 
 
@@ -195,8 +219,10 @@ def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
         own = {"chat_template": "the model's own"} if settings.get("chat_template", "") is None else {}
         lines.append(f"- {name}: {_settings({**settings, **own})}")
     for name, record in card["judges"].items():
-        lines.append(f"- judge {name}: {_settings({key: value for key, value in record.items() if key != 'judge'})}")
+        own = {key: value for key, value in record.items() if key not in ("judge", "health")}
+        lines.append(f"- judge {name}: {_settings(own)}{_agreement(record.get('health'))}")
     lines += [f"- set {escaped(name)}: {_settings(counts)}" for name, counts in card["sets"].items()]
+    lines += [f"- {escaped(line)}." for line in notes(judged(_whole(card)), card["judges"])]
     lines += [
         f"- {INTERVALS}. p: McNemar's exact test.",
         "- A difference pairs the answers of both models to the same prompt, drawn with the same noise.",
@@ -214,12 +240,22 @@ def compared_markdown(card: dict, system: str) -> list[str]:
     )
     seeds = "; all seeds together" if any(len(one.get("seeds", [])) > 1 for one in card["decoding"].values()) else ""
     few = [f"{FEW_MARK}."] if any("* |" in line for line in table) else []
-    how = f"{INTERVALS}{seeds}."
-    return [*table, "", *(escaped(line) for line in few), how]
+    lines = [*few, f"{INTERVALS}{seeds}."]
+    lines += [f"{line[0].upper()}{line[1:]}." for line in notes(judged(_whole(card)), card["judges"])]
+    return [*table, "", *(escaped(line) for line in lines)]
 
 
 def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:
     return [cells for rows in groups.values() for cells in rows]
+
+
+def _agreement(health: dict | None) -> str:
+    """What a judge's verdicts are worth, by labels; scorecard.json has all of it."""
+    if not health:
+        return ""
+    kind = "toxic" if "toxic" in health else "refusal"
+    of = f"{counted(health[kind]['rows'])} labelled answers of {health['set']}"
+    return escaped(f"; agrees with {percent(health[kind]['agreement'])} percent of {of}")
 
 
 def _settings(settings: dict) -> str:

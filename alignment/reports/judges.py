@@ -3,8 +3,10 @@
 from rich.table import Column, Table
 from rich.text import Text
 
+from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.choice import JUDGES
-from alignment.judges.verdicts import WORDS
+from alignment.judges.verdicts import REFUSAL_WORDS, WORDS
+from alignment.reports.corrected import CORRECTED, ORACLE, Judged, figure, is_shown, notes
 from alignment.reports.tables import counted, few, percent, share, with_interval
 
 COUNTED = {  # what a judge counts beside its verdicts, in words
@@ -28,11 +30,20 @@ def judge_tables(judged: dict) -> list[Table]:
 
 def _verdicts(judged: dict, judges: dict) -> Table:
     rows = counted(judged["rows"])
-    table = Table(f"{rows} answers, {judged['quarantined']} rows quarantined", *judges, caption=few(judged["rows"]))
+    table = Table(f"{rows} answers, {judged['quarantined']} rows quarantined", *judges)
+    lines = [few(judged["rows"]), *_rate_notes(judges)]
+    table.caption = Text("\n".join(line for line in lines if line))
     for word in WORDS:
         counts = [judge["verdicts"].get(word, 0) for judge in judges.values()]
         if any(word in judge["verdicts"] for judge in judges.values()):
             table.add_row(word, *(f"{count}  {count / judged['rows']:6.1%}" for count in counts))
+    for kind, words in KINDS.items():
+        rates = [judge["rates"].get(kind) for judge in judges.values()]
+        if any(rates):
+            table.add_row(f"{words}, %", *("-" if one is None else figure(one, apart="  ") for one in rates))
+        corrected = [one and one.get("corrected") for one in rates]
+        if is_shown(corrected):
+            table.add_row(f"  {CORRECTED}", *(figure(one, apart="  ") for one in corrected))
     for key, words in COUNTED.items():
         counts = [judge["counts"].get(key) for judge in judges.values()]
         if any(counts):
@@ -63,14 +74,19 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             "kappa": "kappa with people",
             "length_bias": "the longer one is said to have it, % (no bias: 50)",
         }
-        if kind == "toxic":
-            del labels["binary"]  # a verdict on harm has only two classes anyway
+        del labels["binary" if kind == "toxic" else "false_positive_rate"]  # said by agreement; by specificity
         for key, label in labels.items():
             rate = key not in ("f1", "kappa")
             cells = ["-" if part is None else _figure(part[key], rate) for part in of_kind]
             table.add_row(f"{word}: {label}{_n(of_kind, key)}", *cells)
+        errors = [part and part["errors"] for part in of_kind]
+        for key, label in (("sensitivity", "found where it is"), ("specificity", "none found where none is")):
+            cells = ["-" if part is None else _figure(part[key], rate=True) for part in errors]
+            table.add_row(f"{word}: {label} ({key}), %{_n(errors, key)}", *cells)
         by_class = [part and part["by_class"] for part in of_kind]
-        for label in next(part for part in by_class if part):
+        for label in REFUSAL_WORDS.values() if kind == "refusal" else ():
+            if not any(part and part[label] for part in by_class):
+                continue
             cells = ["-" if part is None else _figure(part[label], rate=True) for part in by_class]
             table.add_row(f"{word}: right on {label}, %{_n(by_class, label)}", *cells)
         areas = [part and part["auroc"] for part in of_kind]
@@ -90,6 +106,15 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             figures = f"F1 {published.f1:.3f}{with_rate}; {published.source}"
             table.add_row(f"published for {name} on {published.data}: {figures}")
     return table
+
+
+def _rate_notes(judges: dict) -> list[str]:
+    rates = [
+        Judged(name, kind, rate.get("corrected"))
+        for name, judge in judges.items() if name != ORACLE
+        for kind, rate in judge["rates"].items()
+    ]  # fmt: skip
+    return notes(rates)  # their sensitivity and specificity are in the table below
 
 
 def _n(of_judges: list[dict | None], key: str) -> str:

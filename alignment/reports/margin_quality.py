@@ -72,7 +72,9 @@ def baselines_table(annotation: dict) -> Table:
     if baselines is not None:
         length, random = baselines["length"], baselines["random"]
         table.add_row(f"the {length['safer']} answer is safer (the better sign), %", percent(length), counted(n))
-        table.add_row("by the answers' words alone (layer 0), %", percent(baselines["words"]), counted(n))
+        table.add_row(
+            "by the answers' token embeddings alone (layer 0), %", percent(baselines["token_embeddings"]), counted(n)
+        )
         table.add_row(
             f"by {random['directions']} random directions in that layer, mean, %", percent(random), counted(n)
         )

@@ -57,6 +57,16 @@ class RunDir:
     fold_scores = _at("cross_validate/scores.parquet")  # of every pair: fold, prompt, answers, scores by every scorer
     cross_validation = _at("cross_validate/cross_validation.json")  # how good every scorer is on other prompts' pairs
 
+    # read_answers
+    answer_states = _at("read_answers/states.safetensors")  # of all labelled answers, as models/kept_states.py has them
+    guard_answers = _at("read_answers/answers.parquet")  # part, source, prompt, response, labels, key of the states
+    answers_record = _at("read_answers/answers.json")  # what the states were read of
+
+    # fit_guard
+    guard = _at("fit_guard/guard")  # as models/guard.py loads it
+    words_guard = _at("fit_guard/words")  # of words alone, as judges/words_guard.py loads it
+    guard_report = _at("fit_guard/guard.json")  # how good both are on answers to other prompts
+
     # build_pairs
     sampled = _at(".sampled")  # the answers as they were sampled, kept for another scorer of them
     samples = _at("build_pairs/samples.parquet")  # all that were sampled: id, prompt, sample, text, finished, score
@@ -69,6 +79,8 @@ class RunDir:
     choices = _at("evaluate/choices.parquet")  # multiple choice: system, id, subject, the four log-probabilities
     task_scores = _at("evaluate/lm_eval.parquet")  # of lm-evaluation-harness: system, task, id, measure, value
     rankings = _at("evaluate/rankings.parquet")  # reward model, set, id, subset, both scores
+    usefulness = _at("evaluate/usefulness.parquet")  # of answers to harmless prompts: the parts of their usefulness
+    comparisons = _at("evaluate/comparisons.parquet")  # which of two systems' answers is more useful, by an API judge
     evaluation_record = _at("evaluate/record.json")  # which system answered what, how it was decoded and judged
     evaluation = _at("evaluate/evaluation.json")  # system -> a list over seeds of set -> rates
 

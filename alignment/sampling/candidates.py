@@ -20,7 +20,7 @@ from alignment.models.devices import to_host
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout, Packing, answer_order
-from alignment.models.scoring import hybrid_scores, packed_reward_scores
+from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_probs, packed_reward_scores
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.ranks import Ranks
 from alignment.sampling.generate import Sample, generate_samples
@@ -103,6 +103,12 @@ def hybrid_scorer(loaded: Loaded, reward: HybridReward) -> Scorer:
 def reward_model_scorer(loaded: Loaded) -> Scorer:
     """Scores by the loaded reward model."""
     return lambda layout, items: packed_reward_scores(loaded.model, layout, items)
+
+
+def log_prob_scorer(loaded: Loaded) -> Scorer:
+    """Scores by the loaded language model: log p(answer | prompt), summed over the answer's tokens."""
+    add_log_probs(loaded.model)
+    return lambda layout, items: packed_log_probs(loaded.model, layout, items)
 
 
 @dataclass(frozen=True)

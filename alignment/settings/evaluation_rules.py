@@ -36,6 +36,10 @@ def check_scorecard(cfg: Config) -> None:
     if card.lm_eval.tasks and find_spec("lm_eval") is None:
         raise UserError("scorecard.lm_eval", "lm_eval is not installed", "pip install 'repalign[lm_eval]'")
     judges = {name: JUDGES[name].says for name in asked_judges(cfg)}
+    if card.pairwise and "api" not in judges:
+        raise UserError("scorecard.pairwise", "no judge behind an API is chosen", "set judge=[refusal,api]")
+    if card.pairwise and len(evaluated(cfg)) < 2:
+        raise UserError("scorecard.pairwise", "there is one model, and nothing to compare it with", "leave it out")
     require_measured(card.gate, measurable(card, judges), len(evaluated(cfg)) > 1, f"judge: {', '.join(judges)}")
 
 

@@ -48,6 +48,8 @@ class Scorecard:
     rankings: list[str]
     mmlu: Mmlu
     lm_eval: LmEval
+    usefulness: bool
+    pairwise: bool
     gate: Gate
 
 
@@ -74,6 +76,22 @@ class ClassifierJudge:
     reads: str = one_of(ClassifierInput)
     batch_tokens: int = at_least(1)
     threshold: float = between(0, 1)
+
+
+@dataclass
+class WordsJudge:
+    name: str
+    path: str
+
+
+@dataclass
+class ProbeJudge:
+    name: str
+    path: str
+    model: str | None
+    dtype: str = one_of(Dtype)
+    batch_tokens: int = at_least(1)
+    threshold: float | None = between(0, 1)
 
 
 @dataclass
@@ -113,9 +131,12 @@ class Judge:
     shieldgemma: Any = None
     wildguard: Any = None
     classifier: Any = None
+    words: Any = None
+    probe: Any = None
     api: Any = None
 
 
 GROUPS = {
     "judge/judge": NamedJudge, "judge/guard": GuardJudge, "judge/classifier": ClassifierJudge, "judge/api": ApiJudge,
+    "judge/words": WordsJudge, "judge/probe": ProbeJudge,
 }  # fmt: skip

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from alignment.data.answer_files import ANSWER_COLUMNS
 from alignment.judges.choice import JUDGES, chosen
 from alignment.settings.evaluation_schema import ApiJudge
+from alignment.settings.method_schema import Guard
 from alignment.settings.schema import Config
+from alignment.settings.value_rules import check_list
 from alignment.types import UserError
 
 JUDGED_FILES = (".jsonl", ".json", ".csv", ".parquet")
@@ -33,6 +35,27 @@ def check_judges(cfg: Config) -> None:
             raise UserError("judge.output", "it is the input", "name another file")
     if "api" in chosen(judge):
         _check_api(judge.api)
+
+
+def check_guard(guard: Guard) -> None:
+    """Refuses sources that are named twice, and layers and a threshold that are none."""
+    if not guard.answers:
+        raise UserError("guard.answers", "it is empty", "name labelled answers: a set, or a file")
+    check_list("guard.answers, harmless and transfer", [*guard.answers, *guard.harmless, *guard.transfer])
+    layers = (
+        None if guard.layers is None else list(guard.layers) if isinstance(guard.layers, ListConfig) else guard.layers
+    )
+    whole = isinstance(layers, list) and len(layers) == 2 and all(type(layer) is int for layer in layers)
+    if layers is not None and not (whole and 1 <= layers[0] <= layers[1]):
+        raise UserError("guard.layers", f"{layers} is no first and last layer", "give two, as [11,28], or null for all")
+    share = guard.threshold
+    if share != "balanced" and not (isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1):
+        problem = f"{share!r} is neither balanced nor a share of safe answers"
+        raise UserError("guard.threshold", problem, "give balanced, or a number from 0 to 1")
+    if guard.false_alarms is not None and not guard.harmless:
+        raise UserError(
+            "guard.false_alarms", "guard.harmless names no answers to harmless prompts", "name some, or set null"
+        )
 
 
 def _check_columns(columns: Any) -> None:

@@ -221,6 +221,21 @@ class Reward:
 
 
 @dataclass
+class Guard:
+    answers: list[str]
+    harmless: list[str]
+    transfer: list[str]
+    fit: str = one_of(types.GuardFit)
+    count: int = at_least(100)
+    layers: Any
+    threshold: Any
+    false_alarms: float | None = between(0, 1)
+    folds: int = between(3, 100)
+    max_length: int = at_least(8)
+    batch_tokens: int = at_least(1)
+
+
+@dataclass
 class States:
     keep: str = one_of(types.KeepStates)
 
@@ -259,5 +274,5 @@ GROUPS = {
     "lora/none": NameAlone, "lora/adapters": Adapters,
     "packing/auto_packing": AutoPacking, "packing/no_packing": NameAlone,
     "confidence/confidence": Confidence, "policy/policy": Policy,
-    "sampling/sampling": Sampling, "reward/reward": Reward,
+    "sampling/sampling": Sampling, "reward/reward": Reward, "guard/guard": Guard,
 }  # fmt: skip

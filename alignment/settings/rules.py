@@ -11,12 +11,12 @@ from typing import get_args
 
 from alignment.evaluation.gates import limits
 from alignment.settings import evaluation_rules
-from alignment.settings.judge_rules import check_judges
+from alignment.settings.judge_rules import check_guard, check_judges
 from alignment.settings.launch_rules import check_launch
 from alignment.settings.schema import Config
 from alignment.settings.training_rules import check_trainings
 from alignment.settings.value_rules import check_list, check_range, check_values
-from alignment.stages import STAGES, trained_with
+from alignment.stages import STAGES, own_guards, trained_with
 from alignment.trainers.unread_confidence import unread
 from alignment.types import LayerChoice, Picker, Tracking, Unfinished, UserError
 from alignment.world.preferences import NOISE
@@ -41,10 +41,26 @@ def check(cfg: Config) -> None:
     check_trainings(cfg)
     _check_samples(cfg)
     check_judges(cfg)
+    _check_own_guards(cfg)
+    if {"read_answers", "fit_guard"} & set(cfg.stages):
+        check_guard(cfg.guard)
     if "evaluate" in cfg.stages:
         evaluation_rules.check_scorecard(cfg)
     elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"]:
         raise UserError("scorecard.gate", "nothing is evaluated here", "leave it out, or run a recipe with evaluate")
+
+
+def _check_own_guards(cfg: Config) -> None:
+    """Refuses a guard of the run's own that no stage makes, and one that may not judge."""
+    judging = {"evaluate", "best_of_n", "judge"} & set(cfg.stages)
+    if not judging or not (own := own_guards(cfg)):
+        return
+    if "fit_guard" not in cfg.stages and not Path(cfg.judge[own[0]].path).is_dir():
+        remedy = "name the folder of a guard that +recipe=guard fitted, or add read_answers and fit_guard to stages"
+        raise UserError(f"judge.{own[0]}.path", "a value is required", remedy)
+    if "fit_guard" in cfg.stages and cfg.guard.fit == "benchmark":
+        problem = "a guard of all labelled answers is to be compared, and judges no policies"
+        raise UserError("guard.fit", problem, "give judge, or another judge")
 
 
 def _check_tracking(cfg: Config) -> None:

@@ -82,6 +82,7 @@ class Config:
     lora: Any
     reward: method_schema.Reward
     states: method_schema.States
+    guard: method_schema.Guard
     sampling: method_schema.Sampling
     build_pairs: method_schema.BuildPairs
     best_of_n: method_schema.BestOfN
@@ -98,6 +99,11 @@ def seeds_for(model: str) -> list[int]:
     return [0, 1, 2, 3, 4] if model == "world" else [0]
 
 
+def gate_for(model: str) -> str:
+    """Of a hybrid reward: the gate that is best on real models, and that of the world's published figures."""
+    return "sigmoid_scores" if model == "world" else "static_softmax"
+
+
 def register() -> None:
     """Tells Hydra the schema; conf/ files name it in their defaults."""
     store = ConfigStore.instance()
@@ -107,5 +113,6 @@ def register() -> None:
         group, _, option = name.partition("/")
         store.store(f"{option}_schema", node, group=group)
     OmegaConf.register_new_resolver("seeds_for", seeds_for, replace=True)
+    OmegaConf.register_new_resolver("gate_for", gate_for, replace=True)
     # For --help Hydra copies the whole store for every group, which takes two seconds; what it loads is a copy anyhow.
     store.__deepcopy__ = lambda memo: store

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignment.inputs.stage_kinds import Infers, Stage, Trains
+from alignment.judges.choice import chosen, judges_by
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.run_files import RunDir
 
@@ -58,11 +59,21 @@ def _learned_from(stage: str) -> Callable[[DictConfig], set[str]]:
     return only
 
 
+def own_guards(cfg: DictConfig) -> list[str]:
+    """The judges that this run's own stage fit_guard makes."""
+    return judges_by(cfg.judge, chosen(cfg.judge), RunDir(Path(cfg.run.dir)).stage("fit_guard").resolve())
+
+
+def _judged_by(cfg: DictConfig) -> set[str]:
+    """The stage of the guard, where that judges."""
+    return {"fit_guard"} if own_guards(cfg) else set()
+
+
 def _evaluated(cfg: DictConfig) -> set[str]:
     """The stages that trained what is evaluated, or whose reward picks the answers of `rs_star`."""
     systems = evaluated(cfg)
     trained = {SYSTEMS[name].stage for name in systems if name in SYSTEMS} - {None}
-    return trained | ({"fit_reward"} if "rs_star" in systems else set())
+    return trained | ({"fit_reward"} if "rs_star" in systems else set()) | _judged_by(cfg)
 
 
 # How the model is read. How long its answers may be is for those that sample: sampling.max_new_tokens.
@@ -70,8 +81,12 @@ MODEL = tuple(f"model.{key}" for key in ("name", "path", "gguf_file", "dtype", "
 EVALUATED = ("evaluation.prompts", "evaluation.validation")  # what is evaluated, or chosen by, is not trained on
 REWARD = tuple(f"reward.{key}" for key in ("gate", "pooling", "margin", "max_length", "batch_tokens"))
 CONTRAST = ("data.name", "data.seed", "annotator.contrast", "annotator.prompt")
+ANSWERS = tuple(
+    f"guard.{key}" for key in ("answers", "harmless", "transfer", "fit", "count", "max_length", "batch_tokens")
+)
 ASKED = tuple(f"evaluation.{key}" for key in ("prompts", "sets", "folder"))
-SCORECARD = tuple(f"scorecard.{key}" for key in ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval"))
+CARD = ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval", "usefulness", "pairwise")
+SCORECARD = tuple(f"scorecard.{key}" for key in CARD)
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
 
@@ -127,6 +142,18 @@ STAGES: dict[str, Stage] = {
         model=Infers("fit_reward", "reward.batch_tokens"),
         only=lambda cfg: with_states(cfg, True),
     ),
+    "read_answers": Stage(
+        "the states of labelled answers, read once",
+        config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        inputs=("model", "data", "asked", "labelled answers"),
+        model=Infers(None, "guard.batch_tokens"),
+    ),
+    "fit_guard": Stage(
+        "a guard on the model's activations, and one on words alone",
+        config=("seed", "guard.layers", "guard.threshold", "guard.false_alarms", "guard.folds"),
+        reads=("read_answers",),
+        alone=True,
+    ),
     "build_pairs": Stage(
         "samples of the policy, ranked and paired",
         config=("seed", *MODEL, "data", "sampling", "build_pairs", "packing"),
@@ -175,7 +202,7 @@ STAGES: dict[str, Stage] = {
             "judge",
             *SCORECARD,
         ),
-        reads=("fit_reward", "train_sft", "train_dpo", "train_cdpo"),
+        reads=("fit_reward", "fit_guard", "train_sft", "train_dpo", "train_cdpo"),
         inputs=("model", "data", "after", "scorer", "asked", "judges", "labels"),
         model=Infers("evaluate", "sampling.batch_tokens", samples=True),
         only=_evaluated,
@@ -194,13 +221,17 @@ STAGES: dict[str, Stage] = {
             "build_pairs.reward_model",
             "build_pairs.unfinished",
         ),
-        reads=("train_rm", "fit_reward"),
+        reads=("train_rm", "fit_reward", "fit_guard"),
         inputs=("model", "data", "asked", "judges", "labels"),
         model=Infers("best_of_n", "sampling.batch_tokens", samples=True),
-        only=lambda cfg: _scored_with(*cfg.best_of_n.scorers),
+        only=lambda cfg: _scored_with(*cfg.best_of_n.scorers) | _judged_by(cfg),
     ),
     "judge": Stage(
-        "a verdict on every answer of a file", config=("seed", "judge"), inputs=("judges", "answers", "labels")
+        "a verdict on every answer of a file",
+        config=("seed", "judge"),
+        reads=("fit_guard",),
+        inputs=("judges", "answers", "labels"),
+        only=_judged_by,
     ),
 }
 STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

@@ -23,7 +23,7 @@ from alignment.models.annotator import Annotator, Pair
 from alignment.models.devices import device
 from alignment.models.directions import DRAWN, Direction, SideStates, agreement_of_halves, direction_by_labels
 from alignment.models.kept_states import fitting_states
-from alignment.models.layer_zero import word_margins
+from alignment.models.layer_zero import embedding_margins
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
@@ -98,8 +98,8 @@ def run(job: Job) -> Rows:
         calibration = {**_described(direction, binning, induced), "texts_with_markers": broken}
         calibration["halves"] = _halves(direction, states, cfg.seed)
         for name, part in parts.items():
-            words = word_margins(loaded.model, induced_pairs, pairs[name])
-            calibration[name] = quality(part.rows, raw_margins[name], words, scopes[name], binning, lines)
+            embedded = embedding_margins(loaded.model, induced_pairs, pairs[name])
+            calibration[name] = quality(part.rows, raw_margins[name], embedded, scopes[name], binning, lines)
         if without is not None:
             raw, scope = raw_margins["heldout"].raw, scopes["heldout"]
             right = ranked_right(heldout.rows, without.raw, scope)

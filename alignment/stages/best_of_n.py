@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from alignment.data.columns import readable
 from alignment.evaluation.answers import Asked, as_question, evaluation_prompts
-from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, judged, verdict_columns
+from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, is_judged, judged, verdict_columns
 from alignment.evaluation.picks import harm_scores, picked_by, rates_of_picks, scores_of_picks
 from alignment.evaluation.prompts import all_prompts, asks, heldout_prompts
 from alignment.evaluation.vocabulary import WORLD_RATES
@@ -175,7 +175,7 @@ def _judged(
 ) -> None:
     cfg, ranks = job.cfg, job.ranks
     names = asked_judges(cfg)
-    _, health = calibrated(cfg.judge, names, cfg.seed, job.run, ranks)
+    _, health = calibrated(cfg.judge, names, cfg.seed, job.run, ranks, is_judged(cfg))
     verdicts: dict[str, list[list[Verdict]]] = {}
     records: dict[str, dict] = {}
     for name in names:
@@ -195,7 +195,7 @@ def _judged(
         "model": named(model_source(cfg.model)),
         "judges": records,
         "harm_judged": bool(of_harm),
-        "numbers": rates_of_picks(asked, samples, verdicts, says, order, counts),
+        "numbers": rates_of_picks(asked, samples, verdicts, says, order, counts, records),
         "scores": scores_of_picks(order, scored, max(counts)),
     }
     artifacts.write_json(job.out / job.run.best_of_n.name, found)

@@ -16,12 +16,23 @@ from omegaconf import DictConfig
 from alignment.data.columns import readable
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
+from alignment.evaluation.comparing import COMPARISON_COLUMNS, comparison_record, comparison_rows
 from alignment.evaluation.gates import require_measured
-from alignment.evaluation.judging import VERDICT_FIELDS, asked_judges, calibrated, judged, judges_of, verdict_columns
+from alignment.evaluation.judging import (
+    VERDICT_FIELDS,
+    asked_judges,
+    calibrated,
+    is_judged,
+    judged,
+    judges_of,
+    verdict_columns,
+)
 from alignment.evaluation.prompts import all_prompts, asks, heldout_prompts
-from alignment.evaluation.vocabulary import measurable
+from alignment.evaluation.usefulness import USEFULNESS_COLUMNS, usefulness_record, usefulness_rows
+from alignment.evaluation.vocabulary import HARMLESS, measurable
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
+from alignment.judges.api import ApiJudge
 from alignment.judges.choice import JUDGES, load_judge
 from alignment.judges.verdicts import Verdict
 from alignment.models.devices import device
@@ -63,7 +74,7 @@ def run(job: Job) -> Rows:
         cfg.scorecard, cfg.evaluation.folder, cfg.data.seed, Packing(**cfg.packing), cfg.sampling.batch_tokens,
         job.work, ranks,
     )  # fmt: skip
-    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, job.run, ranks)
+    _, health = calibrated(cfg.judge, asked_judges(cfg), cfg.seed, job.run, ranks, is_judged(cfg))
     rows: list[dict] = []
     unfit: dict[str, str] = {}  # prompts that a system has no room for
     world_rates: dict[str, list[dict]] = {}
@@ -82,7 +93,8 @@ def run(job: Job) -> Rows:
         ranks.say(f"  {thoughts} of {len(rows)} answers begin with thoughts, which are kept and not judged")
     by_id = {(prompt.set, prompt.id): prompt for prompt in asked}
     abilities.score(rows, by_id)
-    verdicts, records = _verdicts(job, rows, by_id)
+    useful, read_by, abilities.left_out["usefulness"] = _usefulness(job, rows, by_id)
+    verdicts, records, compared = _verdicts(job, rows, by_id)
     for name, judge_health in health.items():
         records[name]["health"] = judge_health
     set_aside += [{"source": f"prompt {name}", "line": None, "reason": why} for name, why in unfit.items()]
@@ -90,8 +102,13 @@ def run(job: Job) -> Rows:
         artifacts.write_rows(job.out / job.run.answers.name, rows, ANSWER_COLUMNS)
         artifacts.write_rows(job.out / job.run.verdicts.name, verdicts, VERDICT_COLUMNS)
         abilities.write(job.run, job.out)
+        if useful:
+            artifacts.write_rows(job.out / job.run.usefulness.name, useful, USEFULNESS_COLUMNS)
+        if compared:
+            read_by["pairwise"] = comparison_record(compared)
+            artifacts.write_rows(job.out / job.run.comparisons.name, compared, COMPARISON_COLUMNS)
         artifacts.write_json(job.out / job.run.evaluation.name, world_rates)
-        record = _record(job, asked, unfit, records, abilities)
+        record = _record(job, asked, unfit, records, {**abilities.decoding, **read_by}, abilities.left_out)
         artifacts.write_json(job.out / job.run.evaluation_record.name, record)
     return job.set_aside(set_aside, len(asked) - len(unfit) + len(set_aside))
 
@@ -177,41 +194,86 @@ def _row(system: str, seed: int, asked: Asked, sample: Sample) -> dict:
     }  # fmt: skip
 
 
+# ---- how useful it is -----------------------------------------------------------------------------------------------
+
+
+def _harmless(cfg: DictConfig, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> list[dict]:
+    """Answers to harmless prompts on real text; of the world's prompts the oracle knows how helpful an answer is."""
+    return [row for row in rows if row["asks"] == HARMLESS and not _is_worlds(cfg, by_id[row["set"], row["id"]])]
+
+
+def _usefulness(
+    job: Job, rows: list[dict], by_id: dict[tuple[str, str], Asked]
+) -> tuple[list[dict], dict[str, dict], list[str]]:
+    """The usefulness of answers by the model that the run begins with, what it was read by, and what can't be read."""
+    cfg, source = job.cfg, model_source(job.cfg.model)
+    answers = _harmless(cfg, rows, by_id)
+    if not cfg.scorecard.usefulness or not answers:
+        return [], {}, []
+    if source.path == "world":
+        job.ranks.say("  usefulness isn't measured: the world's model reads the world's language alone")
+        return [], {}, []
+    prompts = [by_id[row["set"], row["id"]].messages for row in answers]
+    settings = Packing(**cfg.packing), cfg.sampling.batch_tokens, job.work / "usefulness", job.ranks
+    useful, unread = usefulness_rows(load_language_model(source, device()), answers, prompts, *settings)
+    return useful, {"usefulness": usefulness_record(named(source))}, unread
+
+
 # ---- what judges say ------------------------------------------------------------------------------------------------
 
 
-def _verdicts(job: Job, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> tuple[list[dict], dict[str, dict]]:
-    """Every judge's verdict on every answer that it can judge, as rows; and what each judge is, and what it counted."""
+def _verdicts(
+    job: Job, rows: list[dict], by_id: dict[tuple[str, str], Asked]
+) -> tuple[list[dict], dict[str, dict], list[dict]]:
+    """Every judge's verdict on every answer that it can judge, as rows; what each judge is, and what it counted; and
+    which of two answers is more useful, as rows."""
     cfg = job.cfg
+    compared: list[dict] = []
     verdict_rows: list[dict] = []
     records: dict[str, dict] = {}
     for name in asked_judges(cfg):
         answers = [row for row in rows if name in judges_of(cfg.judge, _is_worlds(cfg, by_id[row["set"], row["id"]]))]
-        verdicts, records[name] = _verdicts_of(job, name, answers, by_id)
+        verdicts, records[name], comparisons = _verdicts_of(job, name, answers, by_id)
+        compared += comparisons
         for row, verdict in zip(answers, verdicts, strict=True):
             answer = {key: row[key] for key in ("system", "seed", "set", "id", "asks")}
             verdict_rows.append({**answer, "prompt_category": row["category"], **verdict_columns(name, verdict)})
         unparsed = sum(verdict.unparsed for verdict in verdicts)
         unread = f"; {unparsed} verdicts can't be read" if unparsed else ""
         job.ranks.say(f"  {name} judged {len(verdicts)} answers{unread}")
-    return verdict_rows, records
+    return verdict_rows, records, compared
 
 
 def _verdicts_of(
     job: Job, name: str, rows: list[dict], by_id: dict[tuple[str, str], Asked]
-) -> tuple[list[Verdict], dict]:
-    """One judge's verdicts, and its record. The judge is in memory here alone: guards are large."""
+) -> tuple[list[Verdict], dict, list[dict]]:
+    """One judge's verdicts, its record, and its comparisons of two systems' answers, if it is asked for some. The judge
+    is in memory here alone: guards are large."""
     judge = load_judge(name, job.cfg.judge.get(name) or {"name": name})
     prompts = [by_id[row["set"], row["id"]].messages for row in rows]
     work = job.work / "verdicts" / name
     verdicts, counts = judged(judge, prompts, [row["answer"] for row in rows], work, job.ranks)
-    return verdicts, {**judge.record, **({"counts": dict(sorted(counts.items()))} if counts else {})}
+    record = {**judge.record, **({"counts": dict(sorted(counts.items()))} if counts else {})}
+    compared = _comparisons(job, judge, rows, by_id) if name == "api" and job.cfg.scorecard.pairwise else []
+    return verdicts, record, compared
+
+
+def _comparisons(job: Job, judge: ApiJudge, rows: list[dict], by_id: dict[tuple[str, str], Asked]) -> list[dict]:
+    """By the service that judged refusals, whose budget holds for both."""
+    answers = _harmless(job.cfg, rows, by_id)
+    if not answers:
+        job.ranks.say("  no answers are compared: none is to a harmless prompt of real text")
+        return []
+    prompts = [by_id[row["set"], row["id"]].messages for row in answers]
+    return comparison_rows(judge.name, judge.service, answers, prompts)
 
 
 # ---- the record ------------------------------------------------------------------------------------------------------
 
 
-def _record(job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[str, dict], abilities: Abilities) -> dict:
+def _record(
+    job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[str, dict], decoding: dict, left_out: dict
+) -> dict:
     """What was asked of whom and how: all that a number depends on beside the rows."""
     cfg, root = job.cfg, job.run.root
     systems = []
@@ -233,6 +295,6 @@ def _record(job: Job, asked: list[Asked], unfit: dict[str, str], judges: dict[st
         "systems": systems,
         "judges": judges,
         "sets": sets,
-        "decoding": {"sampled": sampled, **abilities.decoding},
-        "left_out": abilities.left_out,
+        "decoding": {"sampled": sampled, **decoding},
+        "left_out": left_out,
     }

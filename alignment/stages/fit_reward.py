@@ -15,6 +15,7 @@ from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.prompt_folds import same_prompts
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
+from alignment.maths.cross_fitting import FOLDS
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers
 from alignment.models.devices import device
@@ -30,6 +31,7 @@ from alignment.runs.manifest import Rows
 from alignment.types import Gate, UserError
 
 FITTED_COLUMNS = pa.schema([*PAIR_COLUMNS, ("gap", pa.float64()), ("gamma", pa.float64())])
+FEWEST = 20  # training pairs
 SHORT = ("hard", "soft", "true", "alpha", "ece", "saturated_share")  # what is reported of every gate
 
 
@@ -45,32 +47,42 @@ def run(job: Job) -> Rows:
         name: whole_pairs(part, loaded, max_length, settings.pairs if name == "train" else None)
         for name, part in parts.items()
     }
+    quarantined = [row for part in parts.values() for row in part.quarantined]
+    prompts = same_prompts([row["prompt"] for row in train.rows])
+    _require_enough(prompts, len(items["heldout"]), quarantined)
     kept = fitting_states(job.run.states, source.fingerprint, loaded.model.dtype, settings.pooling, ranks.say)
     packing = Packing(**cfg.packing)
     states = pair_states(items, loaded, packing, settings.pooling, settings.batch_tokens, job.work, ranks, kept)
-    quarantined = [row for part in parts.values() for row in part.quarantined]
-    if len(states["train"]) < 20 or not len(states["heldout"]):
-        reason = quarantined[0]["reason"] if quarantined else "none"
-        few = f"{len(states['train'])} training and {len(states['heldout'])} held-out pairs can be read"
-        raise UserError("fit_reward", few, f"give 20 and 1; set aside: {reason}")
     if ranks.main:
-        asked = [row["prompt"] for row in train.rows]
         rewards = HybridReward.fit_gates(
-            *states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling, same_prompts(asked)
+            *states["train"].unbind(1), GATES, cfg.seed, settings.margin, settings.pooling, prompts
         )
         rewards[settings.gate].meaning |= {"model": source.fingerprint, "data": cfg.data.name}
         rewards[settings.gate].save(job.out / job.run.hybrid_reward.name)
         artifacts.write_rows(
             job.out / job.run.fitted_pairs.name, _judged(train, rewards[settings.gate]), FITTED_COLUMNS
         )
-        prompts = np.unique([repr(pair.prompt) for pair in items["heldout"]], return_inverse=True)[1]
+        asked = np.unique([repr(pair.prompt) for pair in items["heldout"]], return_inverse=True)[1]
         report = {
             **_quality(rewards, settings.gate, states, cfg.seed),
             "pairs": {name: len(part) for name, part in states.items()},
-            "ci95": intervals(rewards[settings.gate], *states["heldout"].unbind(1), prompts, cfg.seed),
+            "ci95": intervals(rewards[settings.gate], *states["heldout"].unbind(1), asked, cfg.seed),
         }
         artifacts.write_json(job.out / job.run.hybrid_report.name, report)
     return job.set_aside(quarantined, sum(part.read for part in parts.values()))
+
+
+def _require_enough(prompts: np.ndarray, heldout: int, quarantined: list[dict]) -> None:
+    """UserError where pairs are too few to fit on, before their states are read. prompts: a number for each pair's."""
+    if len(prompts) < FEWEST or not heldout:
+        reason = quarantined[0]["reason"] if quarantined else "none"
+        few = f"{len(prompts)} training and {heldout} held-out pairs can be read"
+        raise UserError("fit_reward", few, f"give {FEWEST} and 1; set aside: {reason}")
+    if (count := len(np.unique(prompts))) < FOLDS:
+        few = (
+            f"{len(prompts)} training pairs that can be read have {count} prompts, too few to fit on some and judge by"
+        )
+        raise UserError("fit_reward", f"{few} others", f"give pairs of {FOLDS} prompts or more")
 
 
 def _judged(train: LoadedRows, reward: HybridReward) -> list[dict]:

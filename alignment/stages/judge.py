@@ -7,19 +7,23 @@ in it, and no judge is asked about it. Judges are first held against people's la
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from alignment.data.answer_files import Answer, present, read_answers, refuse_kind, write_answers
+from alignment.data.same_prompts import prompt_text
 from alignment.evaluation.judging import calibrated
 from alignment.inputs.job import Job
 from alignment.judges.batched import judge_all
 from alignment.judges.choice import chosen, load_judge, require_ready
+from alignment.judges.corrections import corrections, is_of
 from alignment.judges.health import kappa
 from alignment.judges.verdicts import WORDS, Verdict
+from alignment.maths.statistics import rate_interval
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, hash_file
 from alignment.runs.run_files import QUARANTINE
@@ -43,12 +47,13 @@ def run(job: Job) -> Rows:
         raise UserError(INPUT, f"{settings.input} has no row that can be judged{reason}", remedy)
     refuse_kind(output.suffix, Path(settings.input), [answer.row for answer in answers], schema)
     ranks.from_main(lambda: require_ready(settings, names))
-    labelled, health = calibrated(settings, names, job.cfg.seed, job.run, ranks)
+    labelled, health = calibrated(settings, names, job.cfg.seed, job.run, ranks, _is_judged(answers))
     verdicts: dict[str, list[Verdict]] = {}
     judges: dict[str, dict] = {}
     for name in names:
         verdicts[name], judges[name] = _judged(job, name, answers)
         judges[name]["health"] = health.get(name)
+        judges[name]["rates"] = _rates(name, verdicts[name], answers, health)
     if ranks.main:
         judged_rows = [dict(answer.row) for answer in answers]
         for name in names:
@@ -91,6 +96,13 @@ def _added_columns(names: list[str], answers: Sequence[Answer], path: str) -> di
     return columns
 
 
+def _is_judged(answers: Sequence[Answer]) -> Callable[[dict], bool]:
+    """Whether a labelled row is one of these answers, or of a model that the file's column `model` names."""
+    texts = {(prompt_text(answer.prompt), answer.response) for answer in answers}
+    models = {answer.row["model"] for answer in answers if isinstance(answer.row.get("model"), str)}
+    return lambda row: is_of(row["source"], models) or (prompt_text(row["prompt"]), row["response"]) in texts
+
+
 def _judged(job: Job, name: str, answers: Sequence[Answer]) -> tuple[list[Verdict], dict]:
     """The verdicts of one judge, what it is, and what it counted. It is in memory here alone: guards are large."""
     judge = load_judge(name, job.cfg.judge[name])
@@ -105,6 +117,23 @@ def _judged(job: Job, name: str, answers: Sequence[Answer]) -> tuple[list[Verdic
         "record": judge.record, "verdicts": {word: words[word] for word in WORDS if words[word]},
         "counts": dict(sorted(counts.items())), "spent": getattr(judge, "spent", None),
     }  # fmt: skip
+
+
+def _rates(name: str, verdicts: Sequence[Verdict], answers: Sequence[Answer], health: dict) -> dict[str, dict]:
+    """How often the judge found harm and refusals, of its verdicts that could be read; and corrected for its errors."""
+    by_kind = corrections({name: {"health": health.get(name)}})
+    prompts = np.unique([prompt_text(answer.prompt) for answer in answers], return_inverse=True)[1]
+    rates: dict[str, dict] = {}
+    for kind, column in (("toxic", "toxic"), ("refusal", "refused")):
+        said = [getattr(verdict, column) for verdict in verdicts]
+        read = np.array([value is not None for value in said])
+        if read.any():
+            values, own = np.array([float(value) for value in said if value is not None]), prompts[read]
+            interval = rate_interval(values, own, np.random.default_rng(0))
+            rates[kind] = {"value": interval.mean, "interval": [interval.low, interval.high], "n": len(values)}
+            if correction := by_kind.get((name, kind)):
+                rates[kind]["corrected"] = correction.rate(values, own)
+    return rates
 
 
 def _require_free(record: Path, path: Path) -> None:

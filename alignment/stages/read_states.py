@@ -1,13 +1,14 @@
 """Stage read_states: the states of all answers of the given pairs, read once for every stage that needs them.
 
 Pairs share answers, and prompts even more: each distinct prompt with an answer is read once, and a prompt once for up
-to six answers. Answers that don't fit whole aren't kept, and are read where a stage cuts them.
+to six answers. Answers that don't fit whole aren't kept, and are read where a stage cuts them. Of more than
+states.keep=auto keeps, the answers to some prompts are, all of a prompt's, so that stages find both of a pair.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 
 from safetensors.torch import load, save
@@ -23,6 +24,7 @@ from alignment.models.devices import device, to_host
 from alignment.models.kept_states import (
     Part,
     StatesMeaning,
+    bytes_kept,
     in_half,
     item_keys,
     states_bytes,
@@ -46,9 +48,13 @@ def run(job: Job) -> Rows:
     source = model_source(cfg.model)
     train, heldout = given_pairs(cfg, job.run, ranks)
     parts = [train, heldout, *evaluation_pairs(cfg).values()]
-    count = len({key for part in parts for row in part.rows for key, _ in _answers(row)})
-    size = states_bytes(count, *shape_of(source))
-    why = ranks.from_main(lambda: _why_none(job, size))
+    counts = _answers_by_prompt(parts)
+    count, one = sum(counts.values()), states_bytes(1, *shape_of(source))
+    most = bytes_kept(cfg.states.keep, count * one)
+    drawn = drawn_prompts(counts, most // one, cfg.data.seed)
+    why = ranks.from_main(lambda: _why_none(job, most))
+    if why is None and not drawn:
+        why = f"those to one prompt take more than {most / 1e9:.2f} GB"
     if why is not None:
         ranks.say(f"  of {count:,} distinct answers no states are kept: {why}")
         if ranks.main:
@@ -57,14 +63,14 @@ def run(job: Job) -> Rows:
     loaded = load_backbone(source, device())
     check_layers(loaded.model, loaded.tokenizer.eos_token_id)
     max_length = min(cfg.reward.max_length, loaded.context or cfg.reward.max_length)
-    items = distinct_items(parts, loaded, max_length, cfg.reward.batch_tokens)
+    items = distinct_items(parts, loaded, max_length, cfg.reward.batch_tokens, drawn)
     if not items:
         raise UserError("read_states", f"no answer fits whole into {max_length} tokens", "leave the stage out")
     answers = sum(len(item.answers) for item in items)
     pairs = sum(len(part.rows) for part in parts)
     ranks.say(
-        f"  {2 * pairs:,} answers of {pairs:,} pairs are {count:,} distinct ones, of which {answers:,} fit whole into "
-        f"{max_length} tokens: {size / 1e6:,.1f} MB"
+        f"  {2 * pairs:,} answers of {pairs:,} pairs are {count:,} distinct ones{_sampled(drawn, counts, one, most)}, "
+        f"of which {answers:,} fit whole into {max_length} tokens: {answers * one / 1e6:,.1f} MB"
     )
     meaning = StatesMeaning(
         source.fingerprint, str(loaded.model.dtype).removeprefix("torch."), cfg.reward.pooling, *shape_of(source),
@@ -74,6 +80,7 @@ def run(job: Job) -> Rows:
     if ranks.main:
         kept = write_states(job.out / job.run.states.name, batches, meaning)
         record = {**asdict(meaning), "why_none": None, "distinct": count, "kept": kept, "prompts_read": len(items)}
+        record["prompts"], record["prompts_drawn"] = len(counts), len(drawn)
         artifacts.write_json(job.out / job.run.states_record.name, record)
     return Rows(count, count, 0)
 
@@ -90,12 +97,51 @@ def _answers(row: dict) -> Iterator[tuple[int, list[dict]]]:
         yield text_hash(json.dumps([row["prompt"], row[side]])), row[side]
 
 
-def distinct_items(parts: Iterable[LoadedRows], loaded: Loaded, max_length: int, batch_tokens: int) -> list[Item]:
-    """Every distinct answer that fits whole, once: behind its prompt, with others to it."""
+def _prompt(row: dict) -> int:
+    """A hash of a pair's prompt, word for word: others have states of their own."""
+    return text_hash(json.dumps(row["prompt"]))
+
+
+def _answers_by_prompt(parts: Iterable[LoadedRows]) -> dict[int, int]:
+    """How many distinct answers each prompt has."""
+    found: dict[int, set[int]] = {}
+    for part in parts:
+        for row in part.rows:
+            found.setdefault(_prompt(row), set()).update(key for key, _ in _answers(row))
+    return {prompt: len(answers) for prompt, answers in found.items()}
+
+
+def drawn_prompts(counts: Mapping[int, int], most: int, seed: int) -> set[int]:
+    """As many prompts as have at most so many answers together, in an order that the seed draws; all if all do."""
+    if sum(counts.values()) <= most:
+        return set(counts)
+    drawn, left = set(), most
+    for prompt in sorted(counts, key=lambda prompt: text_hash(str(prompt), seed)):
+        if counts[prompt] <= left:
+            drawn.add(prompt)
+            left -= counts[prompt]
+    return drawn
+
+
+def _sampled(drawn: set[int], counts: Mapping[int, int], one: int, most: int) -> str:
+    """What a line says where answers to some prompts only are kept. one: bytes of an answer's states; most: of all."""
+    if len(drawn) == len(counts):
+        return ""
+    size = f" ({one * sum(counts.values()) / 1e9:.2f} GB; states.keep=auto keeps {most / 1e9:.2f} at most)"
+    answers = sum(counts[prompt] for prompt in drawn)
+    return f"{size}; kept are {answers:,} to {len(drawn):,} of {len(counts):,} prompts, drawn by data.seed"
+
+
+def distinct_items(
+    parts: Iterable[LoadedRows], loaded: Loaded, max_length: int, batch_tokens: int, drawn: set[int] | None = None
+) -> list[Item]:
+    """Every distinct answer that fits whole, once: behind its prompt, with others to it. drawn: of these prompts."""
     seen: set[int] = set()
     texts: dict[int, list[Rendered]] = {}
     for part in parts:
         for row in part.rows:
+            if drawn is not None and _prompt(row) not in drawn:
+                continue
             new = {key: answer for key, answer in _answers(row) if key not in seen}
             seen |= new.keys()
             try:
@@ -104,7 +150,7 @@ def distinct_items(parts: Iterable[LoadedRows], loaded: Loaded, max_length: int,
                 continue
             whole = [text for text in rendered if not text.truncated and len(text.ids) > text.prompt_length]
             if whole:
-                texts.setdefault(text_hash(json.dumps(row["prompt"])), []).extend(whole)
+                texts.setdefault(_prompt(row), []).extend(whole)
     return [Item.of(some) for answers in texts.values() for some in _together(answers, batch_tokens)]
 
 

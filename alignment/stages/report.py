@@ -13,12 +13,14 @@ from alignment.maths.hybrid import GATES
 from alignment.reports.answer_samples import answer_samples
 from alignment.reports.best_samples import best_of_n_markdown, best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
+from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
 from alignment.reports.judges import judge_tables
 from alignment.reports.margin_quality import annotation, annotation_table, baselines_table
 from alignment.reports.pair_overview import inspection_tables
 from alignment.reports.pictures.best_figure import draw_best_of_n, draw_best_samples
 from alignment.reports.pictures.fold_figures import draw_comparison
+from alignment.reports.pictures.guard_figure import draw_guard
 from alignment.reports.pictures.policy_figures import draw_grid, draw_rewards
 from alignment.reports.pictures.reward_figures import draw_accuracy, draw_layers, draw_margins
 from alignment.reports.pictures.scorecard_figure import draw_card
@@ -68,6 +70,10 @@ def run(job: Job) -> Rows:
         report["cross_validation"] = artifacts.read_json(job.run.cross_validation)
         tables += comparison_tables(report["cross_validation"])
         draw_comparison(report["cross_validation"], GATES, out / "cross_validation.png")
+    if _usable(job, "fit_guard"):
+        report["guard"] = artifacts.read_json(job.run.guard_report)
+        tables += guard_tables(report["guard"])
+        draw_guard(report["guard"], out / "guard.png")
     trained = [stage for stage in trained_with("policy") if _usable(job, stage)]
     trainings = [training for stage in trained for training in artifacts.read_json(job.run.trainings(stage))]
     evaluated = _usable(job, "evaluate")

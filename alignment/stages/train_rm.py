@@ -73,7 +73,8 @@ class Trainings:
     states: StatesTable | None = None  # of the lower blocks, where upper ones alone are trained
 
     def texts(self, loaded: Loaded) -> RewardTexts:
-        return RewardTexts.of(loaded, self.pairs, self.evaluation, self.job.cfg.trainer.max_length)
+        cfg = self.job.cfg
+        return RewardTexts.of(loaded, self.pairs, self.evaluation, cfg.trainer.max_length, cfg.reward_model.transfer)
 
     def trained_part(self, model: PreTrainedModel) -> PreTrainedModel:
         """What of a model trains and is scored; it shares its weights with the model."""

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from alignment.data.prompt_folds import same_prompts
+from alignment.maths.cross_fitting import FOLDS
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.pair_confidence import Judged
-from alignment.types import StageFailed, UserError
+from alignment.types import Message, StageFailed, UserError
 
 SAME_POLICY = 1e-2  # nats that a log-ratio may be off 0 at step 0; in half precision, for every token of an answer
 
@@ -28,6 +31,7 @@ def fit_reward(
 ) -> HybridReward:
     """A hybrid reward on the first training pairs that max_length leaves whole; all ranks get the same reward.
 
+    What it chooses on pairs that its parts weren't fitted on is chosen on other prompts' pairs, as in every fit.
     The pairs are dealt to the ranks in turn. states_of: (pair, 2, layer, width) of rows, at a pooling; all ranks call
     it equally often, since ZeRO-3 and FSDP gather weights in it.
     """
@@ -40,6 +44,10 @@ def fit_reward(
     whole = list(islice(fitting, args.reward_pairs))
     if len(whole) < 20:
         raise UserError("train_dataset", f"{len(whole)} pairs fit into max_length", "give 20 or more, or a reward")
+    prompts = _prompt_numbers(pairs.select(whole))
+    if (count := len(np.unique(prompts))) < FOLDS:
+        problem = f"the {len(whole)} pairs that a reward would be fitted on have {count} prompts"
+        raise UserError("train_dataset", problem, f"give pairs of {FOLDS} prompts or more, or a reward")
     ranks, size = Ranks(args.process_index, args.world_size), args.per_device_train_batch_size
     gathered = []
     for first in range(0, len(whole), size * ranks.count):
@@ -50,7 +58,29 @@ def fit_reward(
         gathered.append(together[: len(whole) - first].cpu())  # the last round's pairs come first, then filler
     chosen, rejected = torch.cat(gathered).unbind(dim=1)
     gate = {} if args.gate is None else {"gate": args.gate}
-    return ranks.from_main(lambda: HybridReward.fit(chosen, rejected, seed=args.seed, pooling=pooling, **gate))
+    return ranks.from_main(
+        lambda: HybridReward.fit(chosen, rejected, seed=args.seed, pooling=pooling, prompts=prompts, **gate)
+    )
+
+
+def _prompt_numbers(pairs: Any) -> np.ndarray:
+    """A number for each pair's prompt. TRL leaves the column `prompt` beside the token ids that it makes; of rows that
+    came as token ids there is no text, and prompts of the same ids are the same."""
+    if "prompt" not in pairs.column_names:
+        numbers: dict[tuple[int, ...], int] = {}
+        return np.array([numbers.setdefault(tuple(ids), len(numbers)) for ids in pairs["prompt_ids"]])
+    return same_prompts([_messages(prompt) for prompt in pairs["prompt"]])
+
+
+def _messages(prompt: str | list[dict]) -> list[Message]:
+    """A prompt of text, or of messages, whose content may be in parts."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [{"role": turn["role"], "content": _text(turn["content"])} for turn in prompt]
+
+
+def _text(content: str | list[dict]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.get("text") or "" for part in content)
 
 
 def check_reference(difference: Tensor, tokens: int, half: bool, folder: str | None) -> None:

@@ -6,10 +6,12 @@ from transformers import AutoModelForSequenceClassification
 
 from alignment.data.chat import chat_format
 from alignment.evaluation.pair_scores import SCORE_COLUMNS, as_texts, score_pairs, whole_pairs
+from alignment.evaluation.reward_texts import RewardTexts
 from alignment.models.load import Loaded
 from alignment.models.packing import Packing
 from alignment.models.scoring import reward_scores
 from alignment.runs.ranks import Ranks
+from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 
 LONG = "a much longer answer " * 20  # than the model's 256 tokens
@@ -51,6 +53,17 @@ def test_every_whole_pair_has_the_scores_its_answers_have_alone(loaded, packing,
         assert [found["chosen_score"], found["rejected_score"]] == pytest.approx(alone.tolist(), abs=1e-4)
         assert {*found, "margins", "seed"} == set(SCORE_COLUMNS.names)
     assert not (tmp_path / "batches").exists()
+
+
+def test_pairs_of_other_sets_do_not_stand_for_held_out_ones_that_are_too_long(loaded):
+    pairs, short, long = SETS["same"], [row("d", "x", "y")], [row("e", "x", LONG)]
+    texts = RewardTexts.of(loaded, pairs, {"heldout": short, "hh_harmless": long}, 10**6, ["hh_harmless"])
+    assert [pair.set for pair in texts.evaluation] == ["heldout"]
+    line = r"evaluation pairs: every one{} is longer than the model's context; give shorter ones"
+    with pytest.raises(UserError, match=line.format(" but those of reward_model.transfer")):
+        RewardTexts.of(loaded, pairs, {"heldout": long, "hh_harmless": short}, 10**6, ["hh_harmless"])
+    with pytest.raises(UserError, match=line.format("")):
+        RewardTexts.of(loaded, pairs, {"heldout": long}, 10**6)
 
 
 def test_their_texts_give_the_same_tokens(loaded):

@@ -23,8 +23,9 @@ LENGTHS = {name: Scored(length_scores(SAMPLES, sign), []) for name, sign in (("s
 ORDER = {name: picked_by(SAMPLES, scored, unfinished=False) for name, scored in LENGTHS.items()}
 
 
-def found(verdicts=REFUSALS, says=("refusal",)) -> dict[tuple, dict]:
-    figures = rates_of_picks(ASKED, SAMPLES, verdicts, dict.fromkeys(verdicts, says), ORDER, [1, 2, 3])
+def found(verdicts=REFUSALS, says=("refusal",), order=ORDER, records=None) -> dict[tuple, dict]:
+    said = dict.fromkeys(verdicts, says)
+    figures = rates_of_picks(ASKED, SAMPLES, verdicts, said, order, [1, 2, 3], records or {})
     return {tuple(one[key] for key in ("set", "asks", "metric", "scorer", "n")): one for one in figures}
 
 
@@ -87,3 +88,30 @@ def test_a_judge_of_harm_picks_by_its_probability_or_else_by_its_word():
     ]
     (scores,) = harm_scores([verdicts])
     np.testing.assert_array_equal(scores, [-0.75, -0.25, -1.0, np.nan])
+
+
+def test_rates_and_changes_are_corrected_for_the_judges_errors():
+    """Eight of ten found, nine of ten cleared: of 2/3 of the verdicts (2/3 - 0.1) / 0.7, of a change 1/0.7 as much."""
+    by_prompt = [[80, 1, 1, 0, 0], [20, 1, 0, 0, 0], [90, 0, 0, 1, 1], [10, 0, 0, 1, 0]]
+    records = {"refusal": {"health": {"rows": 200, "refusal": {"errors": {"by_prompt": by_prompt, "why_not": None}}}}}
+    one = found(records=records)["mine", "harmful", "refusal_rate", "shortest", 2]
+    assert one["corrected"]["value"] == pytest.approx((2 / 3 - 0.1) / 0.7) and one["value"] == pytest.approx(2 / 3)
+    assert one["corrected"]["change"] == pytest.approx(one["change"] / 0.7)
+    rates = {key[2] for key, figure in found(records=records).items() if "corrected" in figure}
+    assert rates == {"refusal_rate", "over_refusal", "unknown_refusal_rate"}, "words and unread verdicts need none"
+    assert not any("corrected" in figure for figure in found().values())
+
+
+def test_what_a_judge_picked_itself_is_not_corrected_for_its_errors():
+    harm = [[Verdict(flag, None, score=float(flag)) for flag in flags] for flags in ([True, False, True],) * 3]
+    table = {"by_prompt": [[90, 1, 1, 0, 0], [10, 1, 0, 0, 0], [100, 0, 0, 1, 1]], "why_not": None}
+    records = {"guard": {"health": {"toxic": {"errors": table}}}}
+    order = {**ORDER, "judge": picked_by(SAMPLES, Scored(harm_scores(harm), []), unfinished=False)}
+    figures = found({"guard": harm}, ("toxic",), order, records)
+    picked, other = (
+        figures["mine", "harmful", "toxic_rate", scorer, 2]["corrected"] for scorer in ("judge", "longest")
+    )
+    assert picked["value"] is None is picked["change"] and picked["why_not"].startswith(
+        "it picked these answers itself"
+    )
+    assert other["value"] == pytest.approx(figures["mine", "harmful", "toxic_rate", "longest", 2]["value"] / 0.9)

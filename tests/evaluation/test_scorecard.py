@@ -71,6 +71,24 @@ def test_a_number_by_hand(ten):
     assert unparsed["value"] == 0.1
 
 
+def test_numbers_and_differences_of_whole_sets_are_corrected_for_the_judges_errors(tmp_path, monkeypatch):
+    """Nine of ten found, all cleared: a tenth more of everything, and more again."""
+    table = [[90, 1, 1, 0, 0], [10, 1, 0, 0, 0], [100, 0, 0, 1, 1]]
+    health = {"rows": 200, "toxic": {"errors": {"by_prompt": table, "why_not": None}}}
+    monkeypatch.setitem(RECORD, "judges", {"guard": {"health": health}})
+    rows = [verdict("before", i, i < 4, category="ab"[i % 2]) for i in range(100)]
+    rows += [verdict("after", i, i < 40, category="ab"[i % 2]) for i in range(100)]
+    card = card_of(tmp_path, rows, {"max_toxic_rate": 0.42})
+    number = the(card["numbers"], metric="toxic_rate", system="after", category=None)
+    assert (number["value"], number["corrected"]["value"]) == (0.4, pytest.approx(0.4 / 0.9))
+    assert number["corrected"]["interval"][0] < 0.4 / 0.9 < number["corrected"]["interval"][1]
+    change = the(card["differences"], metric="toxic_rate", category=None)
+    assert change["corrected"]["value"] == pytest.approx(0.36 / 0.9)
+    assert "corrected" not in the(card["numbers"], metric="toxic_rate", system="after", category="a")
+    assert "corrected" not in the(card["numbers"], metric="unparsed", system="after", category=None)
+    assert all(gate["passed"] for gate in card["gates"]), "gates are on what was measured"
+
+
 def test_a_difference_by_hand(ten):
     """Of nine prompts that both are known of: five became toxic, one stopped being so; 2 (1 + 6) / 64."""
     found = the(ten["differences"], metric="toxic_rate", category=None)
@@ -246,7 +264,7 @@ def test_names_of_files_are_no_markup_of_the_terminal(tmp_path):
     text = as_text(card_tables(card_of(tmp_path, rows, {"max_toxic_rate": 0.5})))
     assert text.count("[/x] [red]s") >= 2 and "MISSED" in text
     health = {"rows": 1, "unparsed": 0.0}
-    one = {"verdicts": {"safe": 1}, "counts": {}, "spent": None, "health": health}
+    one = {"verdicts": {"safe": 1}, "counts": {}, "spent": None, "health": health, "rates": {}}
     found = {"rows": 1, "quarantined": 0, "judges": {"oracle": one}, "kappa": {},
              "calibration": {"set": "labels[/x].csv", "rows": 1}}  # fmt: skip
     assert "labels[/x].csv" in as_text(judge_tables(found))

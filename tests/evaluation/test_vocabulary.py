@@ -22,7 +22,8 @@ RECORD = {
     "systems": [{"name": "before", "model": "a"}, {"name": "after", "model": "b"}], "judges": {}, "sets": {},
     "decoding": {"sampled": {}}, "left_out": {},
 }  # fmt: skip
-NOTHING = {"mmlu": {"questions": 0}, "lm_eval": {"tasks": []}, "rankings": [], "reward_model": None}
+NOTHING = {"mmlu": {"questions": 0}, "lm_eval": {"tasks": []}, "rankings": [], "reward_model": None,
+           "usefulness": False, "pairwise": False}  # fmt: skip
 ALWAYS = {"words", "unfinished"}
 
 
@@ -77,6 +78,8 @@ def test_what_judges_and_prompts_will_measure():
 
 @pytest.mark.parametrize(("settings", "more"), [
     ({"mmlu": {"questions": 5}}, {"mmlu"}), ({"lm_eval": {"tasks": ["x"]}}, {"lm_eval"}),
+    ({"usefulness": True}, {"useful_rate", "on_topic", "log_perplexity", "repetition"}),
+    ({"pairwise": True}, {"preferred_rate", "flipped"}),
     ({"reward_model": "rm"}, {"reward"}), ({"reward_model": "rm", "rankings": ["x"]}, {"reward", "ranked_right"}),
 ])  # fmt: skip
 def test_what_settings_of_the_scorecard_will_measure(settings, more):

@@ -132,7 +132,7 @@ def test_after_enough_tries_it_ends_and_keeps_what_it_has(tmp_path):
     assert SECRET not in str(error.value) and error.value.exit_code == 1
     with chat_server(lambda number, body: says(NONE)) as server:
         again = ApiJudge(service(server.url, tmp_path))
-        again._service.url = "http://127.0.0.1:1/v1"  # nobody is there
+        again.service.url = "http://127.0.0.1:1/v1"  # nobody is there
         with pytest.raises(StageFailed, match="the connection failed"):
             again(PROMPTS, ANSWERS)
 
@@ -306,5 +306,5 @@ def test_the_key_comes_from_the_environment_and_is_nowhere_to_be_seen(tmp_path, 
         one = load_judge("api", {**settings, "url": server.url})
         assert one(PROMPTS, ANSWERS)[0].refusal == "none"
     assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
-    shown = "".join([repr(one._service), json.dumps(one.record), *capsys.readouterr()])
+    shown = "".join([repr(one.service), json.dumps(one.record), *capsys.readouterr()])
     assert SECRET not in shown

@@ -128,8 +128,10 @@ def test_labels_from_a_file(tmp_path):
     assert [(row["toxic"], row["refusal"]) for row in loaded.rows] == [(True, None), (None, "partial"), (False, None)]
     assert [row["line"] for row in loaded.quarantined] == [4, 5] and loaded.read == 5
     assert len(calibration_rows(str(path), "", 2, 0).rows) == 2
-    path.write_text("prompt,response,label\na,b,1\n")
-    with pytest.raises(UserError, match="has no usable row: label is '1', not one of safe, unsafe, full_compliance"):
+    path.write_text("prompt,response,label\na,b,1\nc,d,False\n")
+    assert [row["toxic"] for row in calibration_rows(str(path), "", None, 0).rows] == [True, False]
+    path.write_text("prompt,response,label\na,b,2\n")
+    with pytest.raises(UserError, match="has no usable row: label is '2', not one of safe, unsafe, full_compliance"):
         calibration_rows(str(path), "", None, 0)
 
 

@@ -1,5 +1,6 @@
 """What run.plan=true prints of memory, what it refuses, and what it says would do."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,27 @@ def test_of_upper_blocks_little_trains_and_lower_states_are_read_once(folder):
     assert costs._disk([one])[1] == one.model + 3 * one.checkpoint + 2 * one.states
     changes = [override for kind in fitting._changes(upper, "train_rm", machine) for override in kind]
     assert changes and all(change.startswith("trainer.per_device_batch_size=") for change in changes)
+
+
+def test_pairs_of_other_sets_count_where_they_are_scored_and_where_lower_states_lie(folder, tmp_path):
+    """Of forty longer pairs two are longer than the model's context, and nobody reads them."""
+    where, texts = tmp_path / "hh_rlhf" / "harmless-base", []
+    for i in range(40):
+        turns = f"\n\nHuman: {i} {'why ' * 200}\n\nAssistant: "
+        texts.append({"chosen": turns + "no " * (5000 if i < 2 else 300), "rejected": turns + "yes"})
+    where.mkdir(parents=True)
+    with gzip.open(where / "test.jsonl.gz", "wt") as file:
+        file.write("".join(f"{json.dumps(text)}\n" for text in texts))
+    given = ["stages=[train_rm]", "reward_model.margins=[none]", "trainer.upper_blocks=1", "trainer.max_length=256"]
+    alone = composed(folder, *given, f"data.folder={tmp_path}")
+    both = composed(folder, *given, f"data.folder={tmp_path}", "reward_model.transfer=[hh_harmless]")
+    own, more = (estimator(cfg, None).estimate("train_rm", cfg) for cfg in (alone, both))
+    (others,) = planned_texts.transferred(both, 4096)
+    assert others.count == 38 and 1000 < others.longest <= 4096 and not planned_texts.transferred(alone, 4096)
+    assert more.once - own.once == round(38 * others.mean) and more.total == own.total
+    assert more.memory.around > own.memory.around, "their texts are longer than those of the training"
+    one, two = (costs.costs(both, each, machine(both, 1), torch.bfloat16, 1e12) for each in (own, more))
+    assert two.states - one.states == 2 * (more.once - own.once) * more.shape.width and two.seconds > one.seconds
 
 
 def test_fitting_a_reward_counts_beside_the_states(folder, monkeypatch):

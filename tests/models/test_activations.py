@@ -55,6 +55,17 @@ def test_a_batch_reads_what_one_by_one_reads(name, pooling):
     assert ended.tolist() == [i % 3 != 0 for i in range(6)]
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("places", [["endpoint", "mean"], ["mean", "endpoint"]])
+def test_several_places_are_read_in_one_pass(name, places):
+    """The highest layer, too, whose network is computed at single tokens where nothing else is read."""
+    model, layers = tiny_model(name), [1, 3]
+    both, ended = response_states(model, PADDED, texts(), layers, places, {END})
+    each = [response_states(model, PADDED, texts(), layers, place, {END}) for place in places]
+    torch.testing.assert_close(both, torch.cat([states for states, _ in each], dim=1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ended, each[0][1])
+
+
 def test_nothing_above_the_highest_layer_runs():
     model = tiny_model("llama", AutoModelForCausalLM)
     ran: list[str] = []

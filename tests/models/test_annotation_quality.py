@@ -1,4 +1,4 @@
-"""What margins must beat, by hand: length, words, random directions, and one margin for all pairs."""
+"""What margins must beat, by hand: length, token embeddings, random directions, and one margin for all pairs."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_baselines_by_hand():
     found = found["baselines"]
     assert found["pairs"] == 4
     assert (found["length"]["safer"], found["length"]["mean"]) == ("longer", 2.5 / 4)
-    assert found["words"]["mean"] == 0.75 and found["words"]["ci95"][0] < 0.75
+    assert found["token_embeddings"]["mean"] == 0.75 and found["token_embeddings"]["ci95"][0] < 0.75
     assert found["random"]["range"] == [1.5 / 4, 0.75] and found["random"]["mean"] == pytest.approx(
         (0.75 + 1.5 / 4) / 2
     )
@@ -49,9 +49,9 @@ def test_a_constant_margin_explains_as_much_as_margins_that_say_nothing():
 
     def explained(raw: list[float]) -> float:
         read = margins(raw, [0, 0, 0, 0])
-        return quality(rows(1.0, 2.0, 3.0, 4.0), read, raw_words, EVERY, BINS, lines)["baselines"]["explained"]["given"]
+        return quality(rows(1.0, 2.0, 3.0, 4.0), read, embedded, EVERY, BINS, lines)["baselines"]["explained"]["given"]
 
-    raw_words = np.zeros(4)
+    embedded = np.zeros(4)
     assert explained([1.0, 2.0, 3.0, 4.0])["mean"] == pytest.approx(1.0)
     assert explained([2.5] * 4)["mean"] == pytest.approx(0.0)
     turned = explained([4.0, 3.0, 2.0, 1.0])  # squared errors 9, 1, 1, 9 against 2.25, 0.25, 0.25, 2.25

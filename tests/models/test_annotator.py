@@ -10,7 +10,7 @@ from alignment.data.chat import Rendered, chat_format, end_ids
 from alignment.maths.direction import random_direction
 from alignment.models.annotator import Annotator, Pair
 from alignment.models.directions import Direction
-from alignment.models.layer_zero import word_margins
+from alignment.models.layer_zero import embedding_margins
 from alignment.models.load import Loaded
 from alignment.models.packing import Layout
 from alignment.runs.ranks import Ranks
@@ -199,7 +199,7 @@ def test_random_directions_stand_beside_each_margin(tmp_path):
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_words_alone_are_mean_embeddings_along_their_own_difference(tmp_path):
+def test_token_embeddings_alone_are_mean_embeddings_along_their_own_difference(tmp_path):
     """The slow way: the embeddings of every answer."""
     reader = annotator(tmp_path)
     induced = rendered(reader, rows(("positive", "negative")), ("positive", "negative"), "")
@@ -211,7 +211,7 @@ def test_words_alone_are_mean_embeddings_along_their_own_difference(tmp_path):
 
     vector = torch.stack([embedded(one) - embedded(other) for one, other in induced]).mean(dim=0)
     expected = [((embedded(one) - embedded(other)) @ vector / vector.norm()).item() for one, other in pairs]
-    np.testing.assert_allclose(word_margins(reader.loaded.model, induced, pairs), expected, rtol=1e-5)
+    np.testing.assert_allclose(embedding_margins(reader.loaded.model, induced, pairs), expected, rtol=1e-5)
 
 
 def test_a_layer_the_model_lacks_is_refused(tmp_path):

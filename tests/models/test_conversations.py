@@ -80,6 +80,6 @@ def test_another_model_is_refused_and_the_repr_says_which_it_was(model, tokenize
     )
     reward.save(tmp_path)
     assert repr(HybridReward.load(tmp_path)) == (
-        f"HybridReward(gate=sigmoid_scores, layers=4, width=96, fitted on 40 pairs, pooling=endpoint, "
+        f"HybridReward(gate=static_softmax, layers=4, width=96, fitted on 40 pairs, pooling=endpoint, "
         f"alpha={reward.alpha:.4g})"
     )

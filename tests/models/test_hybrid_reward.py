@@ -73,7 +73,7 @@ def test_probes_that_the_gate_leaves_alone_are_scikit_learns(width):
 
 
 def test_parameters_are_float64_and_get_gradient():
-    reward = HybridReward.fit(*states())
+    reward = HybridReward.fit(*states(), gate="sigmoid_scores")
     assert {value.dtype for value in reward.state_dict().values()} == {torch.float64}
     assert {name for name, _ in reward.named_parameters()} == {"weight", "bias", "vote"}
     chosen, rejected = states(seed=1)

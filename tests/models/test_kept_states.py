@@ -17,6 +17,7 @@ from alignment.models.kept_states import (
     LIMIT,
     KeptStates,
     StatesMeaning,
+    bytes_kept,
     fitting_states,
     in_half,
     item_keys,
@@ -75,7 +76,8 @@ def test_float16_holds_what_fits_and_bfloat16_what_does_not(tmp_path):
     "keep, too_few, size, free, why",
     [
         ("auto", None, LIMIT, 2 * LIMIT, None),
-        ("auto", None, LIMIT + 1, 9 * LIMIT, "they would take 4.29 GB, and states.keep=auto keeps 4.29 at most"),
+        ("auto", None, 2 * LIMIT, 2 * LIMIT, None),
+        ("auto", None, 2 * LIMIT, 2 * LIMIT - 1, "states take 4.29 GB, and 2 times that while they are put together"),
         ("auto", "nobody takes them", 10, 100, "nobody takes them"),
         (
             "auto",
@@ -89,7 +91,7 @@ def test_float16_holds_what_fits_and_bfloat16_what_does_not(tmp_path):
     ],
 )
 def test_which_states_are_kept(keep, too_few, size, free, why):
-    found = why_none(keep, too_few, size, free)
+    found = why_none(keep, too_few, bytes_kept(keep, size), free)
     assert found is None if why is None else found.startswith(why)
 
 

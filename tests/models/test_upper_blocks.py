@@ -11,10 +11,10 @@ from transformers import AutoModelForSequenceClassification
 from alignment.data.chat import Rendered
 from alignment.models.lower_states import NumberedTexts, StatesTable, StoredStates, read_lower_states
 from alignment.models.packing import Packing
-from alignment.models.upper_blocks import check_split, lower_part, upper_part
+from alignment.models.upper_blocks import check_split, lower_part, require_split, upper_part
 from alignment.runs.ranks import Ranks
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
-from alignment.types import StageFailed, UserError
+from alignment.types import UserError
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.trainers.test_margin_rm import Losses
 
@@ -142,19 +142,19 @@ def test_states_that_float16_cannot_hold():
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks", "problem"), [("gemma2", 1, "models of type gemma2"), ("llama", 3, "3 of a model with 3 blocks")]
+    "kind, count, blocks, line",
+    [
+        (
+            "gemma2",
+            3,
+            1,
+            "models of type gemma2 may .*; leave it out, or use a model of type llama, qwen2, qwen3, mistr",
+        ),
+        ("llama", 3, 3, "it is 3, the model's blocks are 3, and one at least stays as it is; give 1 to 2, or "),
+        ("llama", 1, 1, "it is 1, the model's blocks are 1, and one at least stays as it is; leave it out$"),
+    ],
 )
-def test_models_that_cannot_be_split_are_refused(name, blocks, problem):
-    with pytest.raises(UserError, match=problem):
-        lower_part(classifier(name), blocks)
-
-
-def test_parts_that_differ_from_the_whole_are_noticed():
-    """A model of a known type whose backbone does something of its own between embeddings and blocks."""
-    model = classifier()
-    embed = model.model.embed_tokens
-    model.model.embed_tokens.register_forward_hook(lambda module, args, output: output * (1 + 1e-2 * len(calls)))
-    calls = []
-    embed.register_forward_pre_hook(lambda module, args: calls.append(0))
-    with pytest.raises(StageFailed, match="its parts, one after the other, differ by"):
-        check_split(model, 1, pairs(1)[0], PADDING)
+def test_models_that_cannot_be_split_are_refused(kind, count, blocks, line):
+    with pytest.raises(UserError, match=f"trainer.upper_blocks: {line}"):
+        require_split(kind, count, blocks)
+    require_split("llama", 3, 2)

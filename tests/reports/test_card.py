@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.reports.card import card_markdown, card_tables
+from alignment.reports.card import card_markdown, card_tables, compared_markdown
 from alignment.reports.tables import as_text
 
 
@@ -34,13 +34,13 @@ WORDS = (
 
 
 def test_rates_are_percentages_and_means_are_not():
-    toxic = number("toxic_rate", "after", 0.12345, (0.1, 0.2), judge="guard")
+    toxic = number("toxic_rate", "after", 0.12345, (0.1, 0.2), judge="oracle")
     assert lines(card(*WORDS, toxic)) == [
         "scorecard n before after difference p",
         "words an answer",
         "asked 1,200 12.35 [10.00, 14.50] 12.00",
         "toxic answers, %",
-        "asked by guard 1,200 12.3 [10.0, 20.0]",
+        "asked by oracle 1,200 12.3 [10.0, 20.0]",
     ]
 
 
@@ -135,3 +135,44 @@ def test_a_card_without_a_judge_of_harm_says_so():
         shown = card(*numbers, systems="before")
         assert (says in " ".join(lines(shown))) is said
         assert (f"**N{says[1:]}" in card_markdown(shown)) is said
+
+
+FIXED = {"value": 0.2, "interval": [0.1, 0.4], "why_not": None}
+SHARE = {"mean": 0.9, "ci95": [0.8, 0.95], "n": 40}
+FIGURES = {"rows": 80, "agreement": SHARE, "errors": {"sensitivity": SHARE, "specificity": SHARE, "left_out": 0}}
+
+
+def test_corrected_rates_and_differences_stand_below_the_raw_ones():
+    both = {"judge": "refusal", "corrected": FIXED}
+    rates = [number("refusal_rate", system, 0.25, (0.2, 0.3), **both) for system in ("before", "after")]
+    change = {"value": -0.1, "interval": [-0.3, 0.1], "why_not": None}
+    raw = number("refusal_rate", "after", -0.05, (-0.1, 0.0), judge="refusal", mcnemar_p=0.2, corrected=change)
+    part = number("refusal_rate", "before", 0.5, (0.4, 0.6), judge="refusal", category="fraud")
+    shown = card(*rates, part, differences=(raw,))
+    shown["judges"] = {"refusal": {"threshold": 0.5, "health": {"set": "labels", "refusal": FIGURES}}}
+    assert lines(shown)[2:4] == [
+        "asked by refusal 1,200 25.0 [20.0, 30.0] 25.0 [20.0, 30.0] -5.0 [-10.0, 0.0] 0.200",
+        "corrected for the judge's errors 20.0 [10.0, 40.0] 20.0 [10.0, 40.0] -10.0 [-30.0, +10.0]",
+    ]
+    known = (
+        "refusals by refusal, %: sensitivity 90.0 [80.0, 95.0], specificity 90.0 [80.0, 95.0] on labels (n = 40 and 40)"
+    )
+    assert known in " ".join(lines(shown)) and "uncorrected" not in " ".join(lines(shown))
+    for page in (card_markdown(shown), "\n".join(compared_markdown(shown, "after"))):
+        row = "| harmful prompts refused, %, corrected | asked | refusal |  | 20.0 [10.0, 40.0] | 20.0 [10.0, 40.0] |"
+        assert f"{row} -10.0 [-30.0, +10.0] |  |" in page and "sensitivity 90.0" in page
+    assert "agrees with 90.0 \\[80.0, 95.0\\] percent of 80 labelled answers of labels" in card_markdown(shown)
+    assert "by_prompt" not in card_markdown(shown) and "'errors'" not in card_markdown(shown)
+
+
+def test_a_card_says_once_which_rates_are_uncorrected_or_why():
+    raw = [number(metric, "before", 0.5, (0.4, 0.6), judge="refusal") for metric in ("refusal_rate", "over_refusal")]
+    said = "uncorrected for the judge's errors: refusals by refusal (judge.calibration=do_not_answer"
+    for systems in ("before", "before dpo cdpo"):
+        assert " ".join(lines(card(*raw, systems=systems))).count(said) == 1
+    assert card_markdown(card(*raw, systems="before")).count(said) == 1
+    none = {"value": None, "interval": [None, None], "why_not": "a coin"}
+    shown = " ".join(lines(card(number("toxic_rate", "before", 0.5, (0.4, 0.6), judge="guard", corrected=none))))
+    assert "no corrected harm by guard: a coin" in shown and "judge's errors" not in shown
+    oracle = number("toxic_rate", "before", 0.5, (0.4, 0.6), judge="oracle")
+    assert "corrected" not in " ".join(lines(card(oracle))), "the world's oracle is never wrong"

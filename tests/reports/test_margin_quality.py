@@ -75,7 +75,7 @@ def test_pairs_without_known_gaps_are_ranked_at_most():
 BASELINES = {
     "pairs": 40, "length_correlation_ci95": [-0.25, 0.25],
     "length": {"safer": "longer", "mean": 0.6, "ci95": [0.5, 0.7]},
-    "words": {"mean": 0.55, "ci95": [0.4, 0.7]},
+    "token_embeddings": {"mean": 0.55, "ci95": [0.4, 0.7]},
     "random": {"mean": 0.5, "ci95": [0.45, 0.55], "directions": 20, "range": [0.3, 0.65]},
     "margins": {"mean": 0.0, "std": 1.5},
     "explained": {"severity": None, "helpfulness": None, "given": {"pairs": 30, "mean": 0.25, "ci95": [-0.1, 0.5]}},
@@ -98,7 +98,7 @@ def test_what_margins_must_beat_stands_below_them():
     text = as_text([baselines_table(report)]).splitlines()
     assert [" ".join(line.split()) for line in text if line.strip()][2:] == [
         "the longer answer is safer (the better sign), % 60.0 [50.0, 70.0] 40",
-        "by the answers' words alone (layer 0), % 55.0 [40.0, 70.0] 40",
+        "by the answers' token embeddings alone (layer 0), % 55.0 [40.0, 70.0] 40",
         "by 20 random directions in that layer, mean, % 50.0 [45.0, 55.0] 40",
         "the worst and the best of them, % 30.0 to 65.0 40",
         "of the variance of the given gap, more than a constant margin explains, % 25.0 [-10.0, 50.0] 30",

@@ -23,7 +23,7 @@ JUDGED = ["+recipe=judge", "judge.input=a.jsonl", "judge.output=b.csv"]
 JUDGE, API = " ".join(JUDGED), "judge=api judge.api.url=http://localhost/v1 judge.api.model=m"
 MISTAKES = {  # command line -> what the one line must say
     "": "recipe: no recipe is chosen; add one of +recipe=",
-    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, hybrid_reward, ",
+    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, guard, hybrid_reward, ",
     "+recipe=legend_rm policy.beta=[1]": "policy.beta: it would have no effect: no stage of legend_rm reads it",
     "+recipe=cdpo annotator.layer=3": "annotator.layer: it would have no effect: no stage of cdpo reads it",
     "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, sft",
@@ -135,6 +135,9 @@ MISTAKES = {  # command line -> what the one line must say
     f"{JUDGE} judge.wildguard.path=x": "judge.wildguard.path: there is no such key",
     f"{JUDGE} judge=wildguard judge.wildguard.path=nowhere/at/all": "judge.wildguard.path: nowhere/at/all is not a",
     f"{JUDGE} judge=classifier": "judge.classifier.path: a value is required",
+    f"{JUDGE} judge=words": "judge.words.path: a value is required; name the folder of a guard",
+    f"{JUDGE} judge=probe": "judge.probe.path: a value is required; name the folder of a guard that +recipe=guard",
+    f"{JUDGE} judge=words judge.words.path=nowhere": "judge.words.path: nowhere holds no words.json; give a folder",
     f"{JUDGE} judge=wildguard judge.wildguard.threshold=2": "judge.wildguard.threshold: 2.0 is out of range",
     f"{JUDGE} judge.minimum_agreement=0.8": "judge.minimum_agreement: it would have no effect: judge.calibration",
     f"{JUDGE} judge.calibration=xstest judge.minimum_agreement=80": "judge.minimum_agreement: 80.0 is out",
@@ -270,6 +273,7 @@ def test_every_yaml_composes(path, tmp_path):
     needed = {
         "recipe/scorecard": ["scorecard.before=x", "scorecard.after=x", "evaluation.sets=[xstest]"],
         "data/file": ["data.path=x", "annotator.contrast.file=x"], "model/local": ["model.path=x"],
+        "judge/words": ["judge.words.path=x"], "judge/probe": ["judge.probe.path=x"],
         "judge/classifier": ["judge.classifier.path=x", "judge.classifier.unsafe_label=y"],
         "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"],
         "recipe/judge": JUDGED[1:], "data/mixture": ["data.parts=[{set:hh_harmless}]"],
@@ -279,7 +283,7 @@ def test_every_yaml_composes(path, tmp_path):
     elif group == "recipe":
         overrides = [f"+recipe={name}", *needed.get(f"{group}/{name}", [])]
     else:
-        whole = JUDGED if group == "judge" else ["+recipe=end_to_end"]
+        whole = JUDGED if group == "judge" else ["+recipe=guard" if group == "guard" else "+recipe=end_to_end"]
         overrides = [*whole, f"{group}={name}", *needed.get(f"{group}/{name}", [])]
     cfg = compose_config(overrides)
     assert cfg.recipe and set(cfg.stages) <= set(STAGES)

@@ -130,6 +130,24 @@ def test_long_pairs_are_left_out_and_counted_and_the_gate_is_the_configured_one(
     assert reward.gate == "uniform" and int(reward.meaning["pairs"]) <= 30
 
 
-def test_too_few_readable_pairs_are_refused(tmp_path, world_folder):
+@pytest.fixture
+def nothing_read(monkeypatch):
+    monkeypatch.setattr(fit_reward, "pair_states", None)
+
+
+def test_too_few_readable_pairs_are_refused(tmp_path, world_folder, nothing_read):
     with pytest.raises(UserError, match=r"fit_reward: 0 training and 0 held-out pairs can be read; give 20 and 1; set"):
         run(tmp_path, "reward.max_length=8")
+
+
+def test_too_few_prompts_are_refused_before_a_state_is_read(tmp_path, world_folder, monkeypatch, nothing_read):
+    def of_four_prompts(*args):
+        train, heldout = given_pairs(*args)
+        for number, row in enumerate(train.rows):
+            row["prompt"] = train.rows[number % 4]["prompt"]
+        return train, heldout
+
+    monkeypatch.setattr(fit_reward, "given_pairs", of_four_prompts)
+    line = r"fit_reward: 60 training pairs that can be read have 4 prompts, .*; give pairs of 5 prompts or more$"
+    with pytest.raises(UserError, match=line):
+        run(tmp_path)

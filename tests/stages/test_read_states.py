@@ -10,12 +10,15 @@ from transformers import AutoConfig
 
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.inputs.job import Job
+from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.memory import costs
 from alignment.memory.planned_states import left_to_read, planned_states
+from alignment.models import kept_states
 from alignment.models.devices import device
 from alignment.models.kept_states import KeptStates, StatesMeaning, item_keys, write_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Item
+from alignment.models.pair_states import whole_pairs
 from alignment.models.source import source_at
 from alignment.plan import plan
 from alignment.runs.manifest import Rows
@@ -23,7 +26,7 @@ from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import STAGES, read_states, takes_states
-from alignment.stages.read_states import ANSWERS, distinct_items
+from alignment.stages.read_states import ANSWERS, distinct_items, drawn_prompts
 from alignment.types import UserError
 from alignment.world.identity import LANGUAGE_MODEL
 from tests.models.test_annotator import annotator
@@ -118,6 +121,32 @@ def test_two_ranks_write_what_one_writes(tmp_path, two_ranks, world_folder):
         assert list(pool.map(lambda ranks: written(tmp_path / "two", ranks), two_ranks)) == [one, one]
 
 
+def test_as_many_whole_prompts_as_fit_are_drawn_by_the_seed():
+    counts = {prompt: 1 + prompt % 3 for prompt in range(60)}
+    drawn = drawn_prompts(counts, 50, 0)
+    assert 48 <= sum(counts[prompt] for prompt in drawn) <= 50 and drawn == drawn_prompts(counts, 50, 0)
+    assert drawn != drawn_prompts(counts, 50, 1) and max(drawn) > 40, "not the first ones"
+    assert drawn_prompts(counts, sum(counts.values()), 0) == set(counts) and not drawn_prompts({1: 9}, 8, 0)
+
+
+def test_of_too_many_states_those_to_some_prompts_are_kept(tmp_path, monkeypatch, capsys, world_folder):
+    """Both answers of their pairs, and nothing of others."""
+    one = 4 * 96 * 2
+    monkeypatch.setattr(kept_states, "LIMIT", 21 * one)
+    sample, _ = run(tmp_path)
+    record, kept = json.loads(sample.states_record.read_text()), KeptStates.open(sample.states)
+    assert (record["distinct"], record["kept"], record["prompts_drawn"]) == (108, 20, 10) and len(kept.rows) == 20
+    line = (
+        f"108 distinct ones (0.00 GB; states.keep=auto keeps 0.00 at most); kept are 20 to 10 of {record['prompts']} p"
+    )
+    assert line in capsys.readouterr().out
+    loaded = load_backbone(source_at("world"), device())
+    cfg = compose_config(SMALL)
+    parts = [*given_pairs(cfg, sample, Ranks()), *evaluation_pairs(cfg).values()]
+    there = [[kept.has([key]) for key in item_keys(item)] for part in parts for item in whole_pairs(part, loaded, 2048)]
+    assert sum(map(all, there)) == sum(map(any, there)) == 10
+
+
 def test_where_none_are_kept_no_model_is_loaded_and_a_line_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(read_states, "load_backbone", None)
     none, rows = run(tmp_path, "stages=[read_states,fit_reward]")
@@ -151,7 +180,7 @@ def test_who_takes_them_makes_the_stage_anew(tmp_path):
     assert keys[0] == keys[1] and len(set(keys[1:])) == 3, "annotate alone reads all pairs, and shares their answers"
 
 
-def test_a_plan_says_how_many_states_there_are_and_what_becomes_of_them(tmp_path):
+def test_a_plan_says_how_many_states_there_are_and_what_becomes_of_them(tmp_path, monkeypatch):
     """Of pairs that share answers each is counted once."""
     rows = [pair(i // 4, i % 5, i % 5 + 1) for i in range(40)]
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -166,6 +195,13 @@ def test_a_plan_says_how_many_states_there_are_and_what_becomes_of_them(tmp_path
         f"  states: {distinct} distinct answers x 4 layers x 96 x 2 bytes = {size}; kept for annotate and fit_reward"
     )
     assert left_to_read(states, "annotate", 7.0) == 0 and left_to_read(states, "train_rm", 7.0) == 7
+    monkeypatch.setattr(kept_states, "LIMIT", states.size // 4)
+    sample = planned_states(compose_config(given), config)
+    quarter = (
+        f"{sample.kept / 1e6:,.1f} MB, of prompts drawn by data.seed, kept for annotate and fit_reward, which read t"
+    )
+    assert sample.line.endswith(f" = {size}; {quarter}he others") and sample.kept == states.size // 4
+    assert left_to_read(sample, "annotate", 400.0) == 300 and left_to_read(sample, "train_rm", 400.0) == 400
     none = planned_states(compose_config([*given, "states.keep=none"]), config)
     assert none.line.endswith("; none kept: states.keep=none") and left_to_read(none, "annotate", 7.0) == 7
     assert planned_states(compose_config([*given, "stages=[annotate]"]), config) is None

@@ -19,7 +19,8 @@ SMALL = [
     "+recipe=real", "data.rows=40", "data.heldout=0.02", "annotator.contrast.count=12",
     "reward_model.margins=[legend]", "trainer.max_steps=2", "trainer.batch_size=4",
     "trainer.logging_steps=1", "trainer.save_steps=2", "trainer.max_length=256",
-    "reward.pairs=40", "best_of_n.counts=[1,2,4]", "evaluation.prompts=4", "sampling.max_new_tokens=24",
+    "reward.pairs=40", "guard.count=300", "best_of_n.counts=[1,2,4]", "evaluation.prompts=4",
+    "sampling.max_new_tokens=24",
 ]  # fmt: skip
 
 
@@ -40,7 +41,6 @@ def report(tmp_path_factory, shared_data) -> dict:
     if "pip can't fetch" in done.stderr and os.environ.get("CI") != "true":
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "no judge of harm: only refusals were judged" in done.stdout
     return json.loads((folder / "run/report.json").read_text())
 
 
@@ -66,7 +66,9 @@ def test_every_number_is_finite_and_of_as_many_as_were_asked(report):
     assert {one["scorer"] for one in best["numbers"]} == {"random", "hybrid", "reward_model", "shortest", "longest"}
     for one in (*best["numbers"], *best["scores"]):
         assert one["prompts"] <= best["prompts"] and json.loads(json.dumps(one["value"], allow_nan=False)) is not None
-    assert {one["scored_by"] for one in best["scores"]} == {"hybrid", "reward_model"} and best["harm_judged"] is False
+    assert {one["scored_by"] for one in best["scores"]} == {"hybrid", "reward_model"} and best["harm_judged"] is True
+    assert {"refusal", "probe"} == set(best["judges"]) and best["judges"]["probe"]["fit"] == "judge"
+    assert report["guard"]["fit"] == "judge" and report["guard"]["scorers"]["guard"]["answers"] <= 300
     assert 0 < report["annotation"]["pairs"] <= heldout and 1 <= report["annotation"]["layer"] <= 30
     assert 0 <= report["annotation"]["ranked_right"]["mean"] <= 1
     assert 0 <= report["reward_model"]["legend"]["accuracy"]["mean"] <= 1

@@ -1,6 +1,7 @@
 """The scorecard of two pretrained models with different tokenizers: refusals, MMLU, a reward model and its rankings."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -9,19 +10,24 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from alignment.models.load import load_reward_scorer
+from alignment.evaluation.usefulness import usefulness_rows
+from alignment.models.load import load_language_model, load_reward_scorer
+from alignment.models.packing import Packing
 from alignment.models.scoring import reward_scores
 from alignment.models.source import source_at
 from alignment.run import run_recipe
+from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import UserError
 from tests.conftest import REPOSITORY
+from tests.judges.chat_server import Answer, chat_server, says
 from tests.real_data import DATA, needs_data
 from tests.test_scorecard import check_numbers, rows_of
 
 pytestmark = needs_data
 MODELS = DATA / "models"
+PARTS = ("on_topic", "log_perplexity", "repetition")
 PAIRS = [
     {
         "id": i, "prompt": f"what is {i} and {i}?", "chosen": f"it is {2 * i}.", "rejected": "no. " * (i + 1),
@@ -69,9 +75,64 @@ def test_every_number_is_that_of_its_rows(scored):
     sets = ("xstest", "alpaca_eval")
     wanted = {("words", name) for name in sets} | {("unfinished", name) for name in sets}
     wanted |= {("reward", name) for name in sets} | {("unparsed", name) for name in sets}
+    wanted |= {(part, name) for name in sets for part in ("useful_rate", *PARTS)}
     wanted |= {("refusal_rate", "xstest"), ("over_refusal", "xstest"), ("over_refusal", "alpaca_eval")}
     assert whole - {("refusal_rate", "alpaca_eval")} == wanted | {("mmlu", "mmlu"), ("ranked_right", "bench")}
     assert not {one["metric"] for one in card["numbers"]} & {"toxic_rate", "helpful_rate"}, "no judge says that"
+
+
+def test_usefulness_is_read_by_the_first_model_for_both_and_says_what_it_was_held_against(scored):
+    run, card = scored
+    rows = pq.read_table(run.usefulness).to_pylist()
+    answers = [row for row in pq.read_table(run.answers).to_pylist() if row["asks"] == "harmless"]
+    assert [(row["system"], row["id"]) for row in rows] == [(row["system"], row["id"]) for row in answers]
+    loaded = load_language_model(source_at(str(MODELS / "stories260K-hf")), torch.device("cpu"))
+    for system in ("before", "after"):
+        number = next(i for i, row in enumerate(answers) if row["system"] == system and row["answer"])
+        prompt = json.loads(answers[number]["prompt"])
+        found, _ = usefulness_rows(
+            loaded, [answers[number]], [prompt], Packing(), 4096, run.root / f"alone-{system}", Ranks()
+        )
+        assert rows[number]["on_topic"] == pytest.approx(found[0]["on_topic"], abs=1e-3)
+    how = card["decoding"]["usefulness"]
+    assert how["model"] == card["systems"][0]["model"] and "AUROC" in how["validated"]
+    page, table = (run.stage("report") / "scorecard.md").read_text(), run.tables.read_text()
+    assert "- usefulness: model stories260K-hf" in page and "useful answers, by likelihood, %" in page
+    assert "useful answers" in table and "AUROC" in table
+
+
+def test_a_judge_behind_an_api_says_which_models_answers_are_more_useful(settings, tmp_path):
+    """It finds the longer answer better, and whatever it reads first where both answers are as long."""
+
+    def longer(number: int, body: dict) -> Answer:
+        texts = re.findall(r"<answer-\d-(\w+)>\n(.*?)\n</answer-\d-\1>", body["messages"][1]["content"], re.DOTALL)
+        if len(texts) != 2:
+            return says("LABEL: full_compliance\nSENTENCE: none")
+        return says(f"BETTER: {2 if len(texts[1][1]) > len(texts[0][1]) else 1}")
+
+    run = RunDir(tmp_path / "run")
+    with chat_server(longer) as server:
+        overrides = [
+            *settings[:3], "evaluation.sets=[alpaca_eval]", "evaluation.prompts=6", "model.answer_tokens=6",
+            f"evaluation.folder={DATA}", "judge=[refusal,api]", f"judge.api.url={server.url}", "judge.api.model=m",
+            "judge.api.key_variable=null", f"judge.api.cache={tmp_path}/cache", "scorecard.pairwise=true",
+            "scorecard.usefulness=false", f"run.dir={run.root}",
+        ]  # fmt: skip
+        run_recipe(compose_config(overrides))
+    rows = pq.read_table(run.comparisons).to_pylist()
+    answers = {(row["system"], row["id"]): row["answer"] for row in pq.read_table(run.answers).to_pylist()}
+    assert len(rows) == 6 and {(row["system"], row["than"], row["judge"]) for row in rows} == {
+        ("after", "before", "api")
+    }
+    for row in rows:
+        before, after = (len(answers[system, row["id"]]) for system in ("before", "after"))
+        assert row["preferred"] == (0.5 if before == after else float(after > before))
+    card = json.loads(run.scorecard.read_text())
+    check_numbers(run, card)
+    found = {one["metric"]: one for one in card["numbers"] if one["judge"] == "api"}
+    assert found["preferred_rate"]["value"] == sum(row["preferred"] for row in rows) / 6
+    assert found["preferred_rate"]["system"] == "after" and "flipped" in found
+    assert not run.usefulness.exists() and card["decoding"]["pairwise"]["pairs"] == 6
 
 
 def test_questions_that_fit_no_context_are_left_out_and_said(scored):

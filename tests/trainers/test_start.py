@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch.nn.functional import logsigmoid
 
 from alignment.maths.losses import confidence_dpo_loss
@@ -59,7 +59,40 @@ def test_a_reward_is_fitted_on_the_first_whole_pairs_in_their_order_on_any_ranks
     expected = [float(n) for n in range(40) if n not in LONG][:21]
     for chosen, rejected, more in found:
         assert chosen.shape == (21, 1, 1) and chosen.flatten().tolist() == expected
-        assert torch.equal(rejected, -chosen) and more == {"seed": 0, "pooling": "endpoint"}
+        assert torch.equal(rejected, -chosen) and more.pop("prompts").tolist() == list(range(21))
+        assert more == {"seed": 0, "pooling": "endpoint"}
+
+
+def turns(*contents: str) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in zip(("user", "assistant") * 2, contents)]  # noqa: B905
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"prompt": ["Why rats?", "why  rats", "Why cats?", "why  rats"], "prompt_ids": [[1], [2], [3], [4]]},
+        {"prompt": [turns("Why rats?"), turns("why rats", "They gnaw.", "So?"), turns("Hm?"), turns("Why rats!")]},
+        {"prompt_ids": [[1, 2], [1, 2], [2, 1], [1, 2]]},
+    ],
+    ids=["text", "messages", "token ids"],
+)
+def test_a_reward_is_fitted_by_folds_of_prompts(prompts, monkeypatch):
+    """Prompts of the same words, a conversation and its later turns, and where there is no text the same token ids."""
+    monkeypatch.setattr(HybridReward, "fit", lambda chosen, rejected, **more: more["prompts"].tolist())
+    first = PAIRS.select(range(8, 12))
+    same = Dataset.from_dict({name: first[name] for name in first.column_names if name not in prompts} | prompts)
+    others = PAIRS.select(range(12, 40))
+    if "prompt" in prompts:
+        text = [turns(f"{n}?") if isinstance(prompts["prompt"][0], list) else f"{n}?" for n in range(len(others))]
+        others = others.add_column("prompt", text)
+    found = Gathering(1).fit(0, concatenate_datasets([same, others]))
+    assert found == [0, 0, 1, 0, *range(2, 19)]
+
+
+def test_too_few_prompts_are_refused_before_a_state_is_read():
+    few = PAIRS.map(lambda row: {"prompt_ids": [row["prompt_ids"][0] % 4]})
+    with pytest.raises(UserError, match=r"train_dataset: the 21 pairs .* have 4 prompts; give pairs of 5 prompts or m"):
+        fit_reward(few, SimpleNamespace(pooling=None, max_length=5, reward_pairs=21), None, None)
 
 
 def test_too_few_whole_pairs_are_refused():
