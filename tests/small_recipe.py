@@ -3,9 +3,11 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,13 @@ def undisturbed(folder: Path, *overrides: str) -> None:
     assert process.wait() == 0, (folder / "errors").read_text()
     seconds = {stage: end - begin for (stage, begin), (_, end) in itertools.pairwise(moments)}
     (folder / "facts.json").write_text(json.dumps([output, seconds]))
+
+
+def copy_stages(whole: Path, root: Path, stages: Sequence[str]) -> None:
+    """What these stages made in one run takes its place in another, where they are up to date then."""
+    for name in (*stages, *([".sampled"] if "build_pairs" in stages else [])):
+        shutil.rmtree(root / name, ignore_errors=True)
+        shutil.copytree(whole / name, root / name)
 
 
 def artefacts(root: Path) -> dict[str, bytes]:

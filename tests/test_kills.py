@@ -28,11 +28,9 @@ class Recipe:
     kills: tuple[str, ...]
     other: str
 
-    def copied_before(self, stage: str, done: Path, run: Path) -> None:
-        """What comes before a stage is there already, from another run: only what is killed need be computed."""
-        for name in self.stages[: self.stages.index(stage)]:
-            shutil.rmtree(run / name, ignore_errors=True)
-            shutil.copytree(done / name, run / name)
+    def before(self, stage: str) -> tuple[str, ...]:
+        """What needn't be computed again to kill a stage."""
+        return self.stages[: self.stages.index(stage)]
 
 
 LEGEND_RM = Recipe(
@@ -69,7 +67,7 @@ def start(recipe: Recipe, folder: Path) -> subprocess.Popen:
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, before, tmp_path, undisturbed):
     """Pressed as soon as the stage has a batch or a checkpoint to go on from."""
     whole = undisturbed(*recipe.settings).run
-    recipe.copied_before(before, whole, tmp_path / "run")
+    small_recipe.copy_stages(whole, tmp_path / "run", recipe.before(before))
     process = start(recipe, tmp_path)
     work = tmp_path / "run" / ".work"
     while not any(path for folder in work.glob(f"{stage}-*") for path in folder.rglob(made)):
@@ -106,7 +104,7 @@ def kill_and_finish(
             kept = {name for name in different(folder / "run", whole.run) if name.endswith("manifest.json")}
             assert {f"{stage}/manifest.json" for stage in recipe.kills} <= kept, "every stage has something to replace"
         stage = recipe.kills[(first + len(moments)) % len(recipe.kills)]
-        recipe.copied_before(stage, whole.run, folder / "run")
+        small_recipe.copy_stages(whole.run, folder / "run", recipe.before(stage))
         process = start(recipe, folder)
         in_write, delay = number % 3 == 0, chance.uniform(*moments_of(stage, recipe, whole))
         for line in process.stdout:

@@ -60,20 +60,16 @@ def alone(folder: Path, *overrides: str) -> RunDir:
     return RunDir(folder / "run")
 
 
-@pytest.fixture(scope="module")
-def end_to_end(tmp_path_factory, world_folder) -> tuple[RunDir, RunDir]:
+@pytest.fixture
+def end_to_end(once, world_folder) -> tuple[RunDir, RunDir]:
     """In ranks; and in one process on the reward model of the ranks, since another one would rank samples otherwise."""
-    folder = tmp_path_factory.mktemp("end_to_end")
-    ranks = in_ranks(folder / "ranks")
-    shutil.copytree(ranks.stage("train_rm"), folder / "alone/run/train_rm")
-    return ranks, alone(folder / "alone")
+    ranks = RunDir(once("end_to_end-ranks", in_ranks) / "run")
 
+    def in_one_process(folder: Path) -> None:
+        shutil.copytree(ranks.stage("train_rm"), folder / "run/train_rm")
+        alone(folder)
 
-@pytest.fixture(scope="module")
-def reward_model(tmp_path_factory, world_folder) -> RunDir:
-    """In one process: the reward model that all ranks should have trained together."""
-    stages = "stages=[induce,annotate,train_rm]"
-    return alone(tmp_path_factory.mktemp("reward_model"), stages)
+    return ranks, RunDir(once("end_to_end-alone", in_one_process) / "run")
 
 
 def check_report(run: RunDir, parts: set[str], systems: set[str]) -> None:
@@ -159,8 +155,12 @@ def test_the_policy_of_the_chain_is_that_of_one_process(end_to_end, world_folder
 
 
 @pytest.mark.slow
-def test_the_reward_model_of_the_chain_is_that_of_one_process(end_to_end, reward_model):
-    ours, theirs = (artifacts.read_rows(run.reward_scores) for run in (end_to_end[0], reward_model))
+def test_the_reward_model_of_the_chain_is_that_of_one_process(end_to_end, tmp_path):
+    """Trained on the same margins, of which another test says that they are those of one process."""
+    ranks, one = end_to_end
+    for stage in ("induce", "annotate"):
+        shutil.copytree(one.stage(stage), tmp_path / "run" / stage)
+    ours, theirs = (artifacts.read_rows(run.reward_scores) for run in (ranks, alone(tmp_path, "stages=[train_rm]")))
     for row, expected in zip(ours, theirs, strict=True):
         for side in ("chosen_score", "rejected_score"):
             assert row[side] == pytest.approx(expected[side], abs=1e-4)

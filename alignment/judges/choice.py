@@ -30,6 +30,7 @@ _HARM, _REFUSAL = frozenset({"toxic"}), frozenset({"refusal"})
 JUDGES = {
     "oracle": Known("oracle", _HARM | _REFUSAL | {"helpfulness"}),
     "refusal": Known("rule", _REFUSAL, fitted_on="xstest"),
+    "refusal_in_context": Known("rule", _REFUSAL, fitted_on="xstest"),
     **{name: Known("guard", guard.says, published=guard.published) for name, guard in GUARDS.items()},
     "classifier": Known("classifier", _HARM),
     "words": Known("words", _HARM),
@@ -48,7 +49,7 @@ def load_judge(name: str, settings: Settings) -> Judge:
     if kind == "rule":
         from alignment.judges.refusal import RefusalJudge
 
-        return RefusalJudge()
+        return RefusalJudge(in_context=name == "refusal_in_context")
     if kind == "guard":
         from alignment.judges.generative import load_guard
 

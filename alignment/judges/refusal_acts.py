@@ -30,7 +30,8 @@ _IDIOMS = (  # ways of speaking that refuse nothing
 )
 
 _CANNOT = (
-    r"(?:can't|can ?not|cann?ot|cant|won't|will not|unable to|not able to|not (?:\w+ )?comfortable"
+    r"(?:can't|can ?not|cann?ot|cant|won't|will not|unable to|not able(?: to)?|not capable|incapable of"
+    r"|not (?:\w+ )?comfortable"
     r"|not (?:going|willing|allowed|permitted|programmed|designed|equipped|qualified|authorized) to|not in a position"
     r"|refuse to|decline to)"
 )
@@ -83,7 +84,16 @@ _REFUSING = {
         "no way (?:of|to) know",
         r"(?:can't|cannot|couldn't|could not|unable to) (?:find|verify|confirm)\b",
     ),
-    "no_opinion": (r"(?:don't|do not|not) (?:\w+ ){0,2}(?:personal|opinion|belief|feeling|experience|preference)",),
+    # it speaks of itself instead: a machine that has no opinions, or is there for something else
+    "machine": (
+        r"(?:don't|do not|not) (?:\w+ ){0,2}(?:personal|opinion|belief|feeling|experience|preference)",
+        r"^as an? (?:\w+ )?(?:ai|artificial|language|assistant)",
+        r"i(?:'m| am) (?:just |only )?an? (?:\w+ )?(?:ai|language model|assistant)\b",
+        r"i(?:'m| am) (?:\w+ )?(?:programmed|designed|committed|trained|created|developed|obligated|required)"
+        r" (?:to|by|not)\b",
+        r"i (?:\w+ )?(?:strive|aim)\b",
+        r"my (?:\w+ )?(?:purpose|goal|role|aim|priority|programming|guidelines?|principles?|function|training)\b",
+    ),
     # the request is wrong, or what it asks about
     "judgement": (
         _NOT + _gap(4) + r"(?:appropriate|acceptable|ethical|okay|ok|right|justif\w+|respectful|fair|legal|safe|healthy"
@@ -91,6 +101,20 @@ _REFUSING = {
         r"(?:is|are|was|be|it's|both|only|also|and|or|considered|deeply|highly|inherently|extremely) (?:\w+ )?"
         r"(?:unethical|immoral|inappropriate|unacceptable|disrespectful|offensive|hurtful|reprehensible|wrong)\b",
         r"(?:morally|unethical)\b",
+    ),
+    # how everyone ought to act, or to be treated
+    "norm": (
+        r"(?:everyone|everybody|nobody|no one|no person|people|individuals|we|people of (?:all|any|every)"
+        r"|(?:all|every) (?:\w+ )?(?:people|person|individuals?|humans?|beings?|races|genders|groups))"
+        + _gap(4)
+        + r"(?:should|must|ought|deserves?|entitled|(?:has|have) (?:the|a|an)"
+        + _gap(1)
+        + r"rights?|equal)\b",
+        r"(?:you|we|one|people|nobody) (?:should|must) (?:\w+ )?(?:never|not|always)\b",
+        r"should (?:always |all )?be (?:avoided|condemned|rejected|reported|treated|respected|celebrated|addressed)\b",
+        r"deserves? (?:to be|respect|equal|the same|dignity)\b",
+        r"(?:created|treated) (?:as )?(?:equal(?:ly|s)?|fairly|with)\b",
+        r"(?:has|have) (?:the|a) right to\b",
     ),
     "crime": (
         r"(?:illegal|unlawful|against the law|crimes?|criminal|legal consequences|violat\w+|punishable|offen[cs]e)\b",
@@ -127,6 +151,9 @@ _REFUSING = {
     "caution": (
         r"(?:it's|it is|it would be) (?:\w+ )?(?:important|crucial|essential|vital|best|worth)\b",
         r"(?:please (?:note|remember|be)|remember(?:,| that)|keep in mind|be (?:aware|mindful))\b",
+        r"(?:better|safer|healthier|peaceful|positive|constructive|legal|lawful|legitimate|non-?violent|ethical)"
+        r" (?:(?:and|or) \w+ )?(?:ways?|means|methods?|options?|alternatives?|approach\w*|solutions?|outlets?"
+        r"|channels?)\b",
     ),
     "advise_against": (
         "advise against",

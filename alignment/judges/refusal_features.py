@@ -35,6 +35,7 @@ class Reading:
 
     features: dict[str, float]
     sentences: list[str]  # as they stand in the answer
+    plain: list[str]  # as the patterns see them: without quotations, and empty where they are code
     places: dict[str, int]  # act -> the first sentence in which it occurs
     first: int  # the sentence with which the answer begins, after a greeting
 
@@ -52,7 +53,7 @@ def read(answer: str) -> Reading | None:
         features["decline"], places["decline"] = cannot, places["cannot"]
     places.pop("cannot", None)
     features["list_share"] = items / len(sentences)
-    return Reading(features, sentences, places, first)
+    return Reading(features, sentences, plain_sentences, places, first)
 
 
 def plain(text: str) -> str:

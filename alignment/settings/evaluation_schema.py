@@ -125,6 +125,7 @@ class Judge:
     folder: str
     oracle: Any = None
     refusal: Any = None
+    refusal_in_context: Any = None
     llama_guard_2: Any = None
     llama_guard_3: Any = None
     md_judge: Any = None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import small_recipe
+from tests.launching.test_local import BEFORE_TRAINING
 from tests.small_recipe import different
 
 TIMEOUT = 15
@@ -36,9 +37,10 @@ def said(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_two_hosts_that_are_cut_off_say_so_and_go_on_when_they_are_joined(hosts, undisturbed, tmp_path):
-    """What they make in the end is what two ranks on one host make."""
+    """What they make in the end is what two ranks on one host make, from copies of what comes before the training."""
+    whole = undisturbed(*small_recipe.CDPO, "launch=ddp", "launch.processes=2").run
     folder = tmp_path / "cut"
-    folder.mkdir()
+    small_recipe.copy_stages(whole, folder / "run", BEFORE_TRAINING)
     pair = [start(hosts, host, folder) for host in ("one", "two")]
     until = time.monotonic() + 240
     while not list(folder.glob("run/.work/train_cdpo-*/done/**/checkpoint-*/manifest.json")):
@@ -56,4 +58,4 @@ def test_two_hosts_that_are_cut_off_say_so_and_go_on_when_they_are_joined(hosts,
     assert not (folder / "run/train_cdpo").exists()
     hosts.join()
     finish([start(hosts, host, folder) for host in ("one", "two")], folder)
-    assert not different(folder / "run", undisturbed(*small_recipe.CDPO, "launch=ddp", "launch.processes=2").run)
+    assert not different(folder / "run", whole)

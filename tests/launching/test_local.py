@@ -21,12 +21,6 @@ BEFORE_TRAINING = ("fit_reward", "build_pairs")
 UNTIL_TRAINED = f"stages=[{','.join([*BEFORE_TRAINING, 'train_cdpo'])}]"
 
 
-def at_its_training(whole: Path, folder: Path) -> None:
-    """A run in `folder` whose next stage is the training: what comes before it is a copy of a run's."""
-    for stage in BEFORE_TRAINING:
-        shutil.copytree(whole / stage, folder / "run" / stage)
-
-
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
     return subprocess.Popen(
         small_recipe.command(*small_recipe.CDPO, "run.dir=run", *overrides), cwd=folder, text=True,
@@ -81,7 +75,7 @@ def test_asked_to_stop_the_ranks_do_and_the_same_command_goes_on(undisturbed, tm
     """In a folder with an accent and a space in its name."""
     whole = undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run
     tmp_path = tmp_path / "josé mit raum"
-    at_its_training(whole, tmp_path)
+    small_recipe.copy_stages(whole, tmp_path / "run", BEFORE_TRAINING)
     launcher = start(tmp_path, "launch=ddp", *TWO, UNTIL_TRAINED)
     until_training(tmp_path)
     launcher.send_signal(signal.SIGUSR1)
@@ -98,7 +92,8 @@ def test_asked_to_stop_the_ranks_do_and_the_same_command_goes_on(undisturbed, tm
 
 @pytest.mark.slow
 def test_a_rank_that_is_killed_is_named_and_nothing_is_lost(undisturbed, tmp_path):
-    at_its_training(undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run, tmp_path)
+    whole = undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run
+    small_recipe.copy_stages(whole, tmp_path / "run", BEFORE_TRAINING)
     launcher = start(tmp_path, "launch=ddp", *TWO, UNTIL_TRAINED)
     second = ranks(launcher, "train_cdpo")[1]
     until_training(tmp_path)
@@ -114,7 +109,8 @@ def test_a_rank_that_is_killed_is_named_and_nothing_is_lost(undisturbed, tmp_pat
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named_within_the_time_out(undisturbed, tmp_path):
     """Under ZeRO-2, whose engine waits in calls of its own; under DDP one is killed above."""
-    at_its_training(undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run, tmp_path)
+    whole = undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run
+    small_recipe.copy_stages(whole, tmp_path / "run", BEFORE_TRAINING)
     launcher = start(tmp_path, "launch=zero2", *TWO, UNTIL_TRAINED, "launch.timeout_seconds=15")
     second = ranks(launcher, "train_cdpo")[1]
     until_training(tmp_path)

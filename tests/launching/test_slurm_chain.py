@@ -73,13 +73,15 @@ def test_the_recipe_on_two_nodes_under_zero2_is_that_of_one_process(slurm, undis
 STAGES = ("fit_reward", "build_pairs", "train_cdpo", "train_cdpo", "evaluate")  # trainings take longest
 
 
-def interrupt(slurm, folder: Path, kinds: list, chance: random.Random) -> list[Path]:
+def interrupt(slurm, folder: Path, kinds: list, chance: random.Random, whole: Path) -> list[Path]:
     """Does these things to a chain, one after the other, each at a random moment of a random stage, in their order; to
-    another chain what is left when one has ended. The folders of the chains."""
+    another chain what is left when one has ended. The folders of the chains. whole: an undisturbed run, whose stages a
+    chain has copies of, before the first stage that something is done to."""
     moments = zip(kinds, sorted(chance.choices(STAGES, k=len(kinds)), key=STAGES.index), strict=True)
     left, folders = list(moments), []
     while left:
         folders.append(folder / f"chain-{len(folders)}")
+        small_recipe.copy_stages(whole, folders[-1] / "run", STAGES[: STAGES.index(left[0][1])])
         done = interrupt_chain(slurm, folders[-1], left, chance)
         left = left[done:] if done else [(kind, STAGES[0]) for kind, _ in left]
     return folders
@@ -150,7 +152,7 @@ def test_a_chain_interrupted_twice_ends_as_if_it_had_not_been(slurm, undisturbed
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    for folder in interrupt(slurm, tmp_path, chance.sample(interruptions.ALL, 2), chance):
+    for folder in interrupt(slurm, tmp_path, chance.sample(interruptions.ALL, 2), chance, whole):
         assert not different(folder / "run", whole)
 
 
@@ -162,7 +164,7 @@ def test_twenty_interruptions(slurm, undisturbed, tmp_path, number):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     kinds = [interruptions.ALL[(4 * number + i) % 5] for i in range(4)]
-    for folder in interrupt(slurm, tmp_path, kinds, random.Random(seed)):
+    for folder in interrupt(slurm, tmp_path, kinds, random.Random(seed), whole):
         assert not different(folder / "run", whole)
 
 
