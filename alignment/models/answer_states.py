@@ -40,6 +40,11 @@ def answer_text(loaded: Loaded, prompt: list[Message], answer: str, max_length: 
     return Text(tuple(ids[: text.prompt_length]), tuple(ids[text.prompt_length :]), text.truncated)
 
 
+def prompt_alone(text: Text) -> Text:
+    """A prompt as its last token behind the rest: what the model knows where an answer is about to begin."""
+    return Text(text.prompt[:-1], text.prompt[-1:])
+
+
 def together(texts: Sequence[Text], most_tokens: int) -> list[list[int]]:
     """The numbers of the texts that are read as one item: answers to the same prompt."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}

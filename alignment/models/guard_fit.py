@@ -114,18 +114,18 @@ def require_both(harmful: np.ndarray, folds: np.ndarray) -> None:
                 raise UserError("guard.answers", problem, f"give at least {FEWEST} of each kind, to more prompts")
 
 
-def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> HeldOut:
-    """values: the products of all answers (maths/answer_ridge.products)."""
+def held_out(read: Products, labels: Tensor, answers: Labelled, rule: Rule) -> HeldOut:
+    """read: the products of all answers."""
     count = len(answers.harmful)
     probabilities, called, likeliest = np.empty(count), np.empty(count, dtype=bool), np.zeros(count, dtype=int)
     for fold in np.unique(answers.folds):
         rest, own = (np.flatnonzero(answers.folds != fold), np.flatnonzero(answers.folds == fold))
         fitted, others = torch.from_numpy(rest), torch.from_numpy(own)
-        inner = heldout_scores(values, labels[:, :1], fitted, answers.folds[rest])
+        inner = heldout_scores(read, labels[:, :1], fitted, answers.folds[rest])
         best = best_penalty(inner, labels[fitted, :1])
         calibration = fit_calibration(inner[best, :, 0].numpy(), answers.harmful[rest])
         threshold = rule.threshold(calibration.probabilities(inner[best, :, 0].numpy()), answers, rest)
-        scores = scores_of_others(values, labels, fitted, others, [PENALTIES[best]])[0].numpy()
+        scores = scores_of_others(read, labels, fitted, others, [PENALTIES[best]])[0].numpy()
         probabilities[own] = calibration.probabilities(scores[:, 0])
         called[own] = probabilities[own] >= threshold
         if labels.shape[1] > 1:
@@ -133,9 +133,9 @@ def held_out(values: Tensor, labels: Tensor, answers: Labelled, rule: Rule) -> H
     return HeldOut(probabilities, called, likeliest)
 
 
-def scores_by_folds(values: Tensor, labels: Tensor, answers: Labelled) -> np.ndarray:
+def scores_by_folds(read: Products, labels: Tensor, answers: Labelled) -> np.ndarray:
     """What a ridge of the other folds says of each answer, under the penalty that ranks all of these best."""
-    scores = heldout_scores(values, labels[:, :1], torch.arange(len(labels)), answers.folds)
+    scores = heldout_scores(read, labels[:, :1], torch.arange(len(labels)), answers.folds)
     return scores[best_penalty(scores, labels[:, :1]), :, 0].numpy()
 
 
@@ -160,7 +160,7 @@ def fit_guard(
 ) -> Fitted:
     """The guard of all answers; penalty, calibration and threshold by fits to the other folds."""
     every = np.arange(len(answers.harmful))
-    scores = heldout_scores(read.values, labels[:, :1], torch.from_numpy(every), answers.folds)
+    scores = heldout_scores(read, labels[:, :1], torch.from_numpy(every), answers.folds)
     best = best_penalty(scores, labels[:, :1])
     calibration = _calibration(scores[best, :, 0].numpy(), answers.harmful)
     threshold = rule.threshold(calibration.probabilities(scores[best, :, 0].numpy()), answers, every)
@@ -169,7 +169,7 @@ def fit_guard(
 
 
 def learning_curve(
-    values: Tensor, labels: Tensor, answers: Labelled, penalty: float, seed: int
+    read: Products, labels: Tensor, answers: Labelled, penalty: float, seed: int
 ) -> dict[int, np.ndarray]:
     """By how many answers a guard is fitted on, what such fits to other prompts say of each answer."""
     smallest = min(int((answers.folds != fold).sum()) for fold in np.unique(answers.folds))
@@ -180,12 +180,14 @@ def learning_curve(
             rest, own = np.flatnonzero(answers.folds != fold), np.flatnonzero(answers.folds == fold)
             drawn = torch.from_numpy(np.random.default_rng(seed).permutation(rest)[:size])
             others = torch.from_numpy(own)
-            curve[size][own] = scores_of_others(values, labels[:, :1], drawn, others, [penalty])[0, :, 0].numpy()
+            curve[size][own] = scores_of_others(read, labels[:, :1], drawn, others, [penalty])[0, :, 0].numpy()
     return curve
 
 
-def products_of(layers: Layers) -> Products:
-    return products(layers())
+def products_of(layers: Layers, prompts: Layers | None = None, topic: float = 0.0) -> Products:
+    """prompts: the states of each answer's prompt alone. topic: how much of the labels they may explain away."""
+    read = products(layers())
+    return read if prompts is None else read.with_topic(products(prompts()), topic)
 
 
 def _calibration(scores: np.ndarray, harmful: np.ndarray) -> Calibration:

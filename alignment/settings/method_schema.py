@@ -228,6 +228,7 @@ class Guard:
     fit: str = one_of(types.GuardFit)
     count: int = at_least(100)
     layers: Any
+    topic: float = at_least(0)
     threshold: Any
     false_alarms: float | None = between(0, 1)
     folds: int = between(3, 100)

@@ -150,7 +150,7 @@ STAGES: dict[str, Stage] = {
     ),
     "fit_guard": Stage(
         "a guard on the model's activations, and one on words alone",
-        config=("seed", "guard.layers", "guard.threshold", "guard.false_alarms", "guard.folds"),
+        config=("seed", "guard.layers", "guard.topic", "guard.threshold", "guard.false_alarms", "guard.folds"),
         reads=("read_answers",),
         alone=True,
     ),

@@ -60,21 +60,24 @@ def run(job: Job) -> Rows:
     rule, names = Rule(most_false, settings.false_alarms), category_names(answers)
     labels, count = label_columns(answers, names), kept.meaning.layers // len(PLACES)
     layers = _layers(settings.layers, count)
-    read = products_of(lambda: _states(fitted, kept, layers))
+    topic = settings.topic
+    read = products_of(
+        lambda: _states(fitted, kept, layers), (lambda: _prompts(fitted, kept, layers)) if topic else None, topic
+    )
     last = products_of(lambda: _states(fitted, kept, range(count, count + 1)))
     words_logits = _words_by_folds(fitted, answers, seed)
     by = {
-        "guard": held_out(read.values, labels, answers, rule),
-        "last_layer": held_out_by(scores_by_folds(last.values, labels, answers), answers, rule),
+        "guard": held_out(read, labels, answers, rule),
+        "last_layer": held_out_by(scores_by_folds(last, labels, answers), answers, rule),
         "words": held_out_by(words_logits, answers, rule),
         "length": held_out_by(np.log([1.0 + row["tokens"] for row in fitted]), answers, rule),
     }
     made = fit_guard(lambda: _states(fitted, kept, layers), read, labels, names, answers, rule)
-    curve = learning_curve(read.values, labels, answers, made.penalty, seed)
+    curve = learning_curve(read, labels, answers, made.penalty, seed)
     sources = dict(sorted(Counter(row["source"] for row in fitted).items()))
     report = {
         "fit": settings.fit, "model": named(model_source(cfg.model)), "layers": [layers[0], layers[-1]],
-        "penalty": made.penalty, "threshold": made.threshold, "sources": sources,
+        "topic": topic, "penalty": made.penalty, "threshold": made.threshold, "sources": sources,
         **cross_validated(by, curve, answers, seed),
     }  # fmt: skip
     record = artifacts.read_json(job.run.answers_record)
@@ -133,6 +136,13 @@ def _states(rows: list[dict], kept: KeptStates, layers: range) -> Iterator[Tenso
     keys = [bytes.fromhex(row["key"]) for row in rows]
     for place in _places(layers, kept.meaning.layers // len(PLACES)):
         yield kept.states(keys, place + 1)
+
+
+def _prompts(rows: list[dict], kept: KeptStates, layers: range) -> Iterator[Tensor]:
+    """Of each answer's prompt alone: at its last token, where both places are the same."""
+    keys = [bytes.fromhex(row["prompt_key"]) for row in rows]
+    for layer in layers:
+        yield kept.states(keys, layer)
 
 
 def _texts(rows: list[dict]) -> tuple[list[list[dict]], list[str]]:

@@ -1,6 +1,7 @@
 """Stage read_answers: the states of all labelled answers that a guard is fitted on or tried on, read once.
 
-Of each distinct answer the states of all layers are kept, at both places that a guard reads (models/answer_states.py).
+Of each distinct answer the states of all layers are kept, at both places that a guard reads (models/answer_states.py),
+and those of the prompts alone that it learns from.
 Answers that are too long are cut, and counted. Under guard.fit=judge no answer is kept to a prompt that a policy of
 this run learns from, is validated on or is evaluated on, or to nearly one.
 """
@@ -21,7 +22,7 @@ from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
 from alignment.inputs.run_prompts import run_prompts
 from alignment.models.activations import layer_count
-from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, together
+from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, prompt_alone, together
 from alignment.models.devices import device, to_host
 from alignment.models.guard import KNOWN
 from alignment.models.kept_states import KeptStates, Part, StatesMeaning, in_half, text_key, write_states
@@ -41,6 +42,7 @@ ANSWER_COLUMNS = pa.schema(
         ("response", pa.string()), ("toxic", pa.bool_()), ("category", pa.string()), ("harmless", pa.string()),
         ("group", pa.int64()),
         ("tokens", pa.int32()), ("cut", pa.bool_()), ("key", pa.string()),
+        ("prompt_key", pa.string()),
     ]
 )  # fmt: skip
 
@@ -74,7 +76,8 @@ def run(job: Job) -> Rows:
     for part, answers in parts.items():
         read = answers.readable(lambda row: answer_text(loaded, row["prompt"], row["response"], limit), part)
         groups = near_duplicate_groups(_openings(answers))
-        texts += read
+        alone = [prompt_alone(text) if part == FITTED else None for text in read]
+        texts += [*read, *(text for text in alone if text is not None)]
         rows += [
             {
                 "part": part,
@@ -84,8 +87,9 @@ def run(job: Job) -> Rows:
                 "tokens": len(text.answer),
                 "cut": text.cut,
                 "key": _key(text).hex(),
+                "prompt_key": None if prompt is None else _key(prompt).hex(),
             }
-            for row, text, group in zip(answers.rows, read, groups.tolist(), strict=True)
+            for row, text, prompt, group in zip(answers.rows, read, alone, groups.tolist(), strict=True)
         ]
     cut, prompts = sum(row["cut"] for row in rows), len({(row["part"], row["group"]) for row in rows})
     ranks.say(f"  {len(rows):,} answers to {prompts:,} prompts, {cut:,} of them cut at {limit} tokens")
@@ -103,14 +107,14 @@ def run(job: Job) -> Rows:
     batches = _read(job, unread, reader)
     needed = {_key(text) for text in distinct} - {_key(text) for text in unread}
 
-    def parts() -> Iterator[Part]:
+    def both() -> Iterator[Part]:
         for start in range(0, len(needed), AT_ONCE):
             keys = sorted(needed)[start : start + AT_ONCE]
             yield keys, in_half(there.states(keys), loaded.model.dtype)
         yield from batches()
 
     if ranks.main:
-        write_states(job.out / job.run.answer_states.name, parts, meaning)
+        write_states(job.out / job.run.answer_states.name, both, meaning)
         artifacts.write_rows(job.out / job.run.guard_answers.name, rows, ANSWER_COLUMNS)
         record = {"model": named(source), "loaded_as": loaded_as(source), "known": _key(known).hex()}
         artifacts.write_json(job.out / job.run.answers_record.name, {**record, **asdict(meaning)})

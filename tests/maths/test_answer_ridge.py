@@ -46,7 +46,7 @@ def test_it_is_scikit_learns_ridge(states: torch.Tensor, labels: torch.Tensor, p
     x = as_rows(states, fitted)
     unit = penalty * (x**2).sum(axis=1).mean()
     ridge = Ridge(alpha=unit).fit(x, labels[fitted].numpy())
-    scores = scores_of_others(read.values, labels, fitted, others, [penalty])[0]
+    scores = scores_of_others(read, labels, fitted, others, [penalty])[0]
     assert np.allclose(scores.numpy(), ridge.predict(as_rows(states, others)), atol=1e-9)
     whole = fit_answers(read, layers(states), labels, penalty)
     x = as_rows(states, every)
@@ -56,12 +56,12 @@ def test_it_is_scikit_learns_ridge(states: torch.Tensor, labels: torch.Tensor, p
 
 def test_held_out_scores_are_of_the_other_folds(states: torch.Tensor, labels: torch.Tensor) -> None:
     read, folds = products(layers(states)), np.arange(60) % 3
-    scores = heldout_scores(read.values, labels, torch.arange(60), folds, (1.0, 10.0))
+    scores = heldout_scores(read, labels, torch.arange(60), folds, (1.0, 10.0))
     own, rest = (torch.from_numpy(np.flatnonzero(which)) for which in (folds == 1, folds != 1))
-    assert torch.equal(scores[:, own], scores_of_others(read.values, labels, rest, own, (1.0, 10.0)))
+    assert torch.equal(scores[:, own], scores_of_others(read, labels, rest, own, (1.0, 10.0)))
     turned = labels.clone()
     turned[own] *= -1
-    assert torch.equal(heldout_scores(read.values, turned, torch.arange(60), folds, (1.0,))[:, own], scores[:1, own])
+    assert torch.equal(heldout_scores(read, turned, torch.arange(60), folds, (1.0,))[:, own], scores[:1, own])
 
 
 def test_the_penalty_is_the_one_that_ranks_best() -> None:
@@ -118,3 +118,20 @@ def test_a_share_of_safe_answers_may_be_called_harmful(most: float, called: int)
     """Of two equal ones none or both are."""
     probabilities = np.array([0.9, 0.7, 0.2, 0.2])
     assert int((probabilities >= threshold_of(probabilities, most)).sum()) == called
+
+
+def test_what_the_prompt_explains_is_left_to_it(states: torch.Tensor, labels: torch.Tensor) -> None:
+    """The fit of both, of which the answers' part alone is the score: scikit-learn's ridge on both, side by side."""
+    prompts = torch.randn(60, 2, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    topic, penalty, every = 4.0, 0.5, torch.arange(60)
+    read = products(layers(states)).with_topic(products(layers(prompts)), topic)
+    x, z = as_rows(states, every), as_rows(prompts, every)
+    unit = (x**2).sum(axis=1).mean()
+    weight = (topic * unit / (z**2).sum(axis=1).mean()) ** 0.5
+    ridge = Ridge(alpha=penalty * unit).fit(np.hstack([x, weight * z]), labels.numpy())
+    own = (x - x.mean(axis=0)) @ ridge.coef_[:, : x.shape[1]].T + labels.numpy().mean(axis=0)
+    whole = fit_answers(read, layers(states), labels, penalty)
+    assert np.allclose(whole.score(states).numpy(), own, atol=1e-9)
+    scores = scores_of_others(read, labels, every, every, [penalty])[0]
+    assert np.allclose(scores.numpy(), own, atol=1e-9)
+    assert products(layers(states)).with_topic(read, 0.0).topic is None

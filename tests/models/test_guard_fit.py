@@ -46,11 +46,11 @@ def layers(states: torch.Tensor):
 
 
 def test_a_folds_labels_change_nothing_of_what_is_said_of_it(states, answers) -> None:
-    values, labels = products_of(layers(states)).values, label_columns(answers, [])
-    before = held_out(values, labels, answers, BALANCED)
+    read, labels = products_of(layers(states)), label_columns(answers, [])
+    before = held_out(read, labels, answers, BALANCED)
     own = answers.folds == 2
     turned = answers._replace(harmful=np.where(own, ~answers.harmful, answers.harmful))
-    after = held_out(values, label_columns(turned, []), turned, BALANCED)
+    after = held_out(read, label_columns(turned, []), turned, BALANCED)
     assert np.array_equal(before.probabilities[own], after.probabilities[own])
     assert np.array_equal(before.called[own], after.called[own])
     assert not np.array_equal(before.probabilities[~own], after.probabilities[~own])
@@ -61,7 +61,7 @@ def test_it_finds_what_is_there_and_calls_each_kind_by_its_name(states, answers)
     assert names == ["lies", "theft", "violence"]
     labels = label_columns(answers, names)
     assert labels.shape == (COUNT, 4) and (labels[~answers.harmful] == -1).all()
-    said = held_out(products_of(layers(states)).values, labels, answers, BALANCED)
+    said = held_out(products_of(layers(states)), labels, answers, BALANCED)
     labelled = answers.harmless == ""
     assert (said.called == answers.harmful)[labelled].mean() > 0.85
     true = np.array([of is not None and "violence" in of for of in answers.categories])
@@ -101,7 +101,7 @@ def test_scores_of_either_sign_are_judged_by_the_other_folds(answers) -> None:
 
 
 def test_more_answers_teach_more(states, answers) -> None:
-    curve = learning_curve(products_of(layers(states)).values, label_columns(answers, []), answers, penalty=0.3, seed=0)
+    curve = learning_curve(products_of(layers(states)), label_columns(answers, []), answers, penalty=0.3, seed=0)
     assert list(curve) == [80, 160]
     right = {size: np.corrcoef(scores, answers.harmful)[0, 1] for size, scores in curve.items()}
     assert right[160] > right[80] > 0.4

@@ -25,7 +25,7 @@ from alignment.types import UserError
 from tests.conftest import REPOSITORY
 
 SMALL = ["+recipe=guard", "model=world", "data=world", "data.pairs=30", "data.heldout=10", "guard.harmless=[]",
-         "guard.false_alarms=null", "guard.fit=benchmark"]  # fmt: skip
+         "guard.false_alarms=null", "guard.fit=benchmark", "guard.topic=0"]  # fmt: skip
 STAGES = {"read_answers": read_answers, "fit_guard": fit_guard}
 
 
