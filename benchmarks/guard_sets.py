@@ -2,11 +2,11 @@
 
     python -m benchmarks.guard_sets FOLDER
 
-do_not_answer.jsonl   every answer that people labelled harmful, and 800 others, drawn by a fixed seed
-helm.jsonl            HELM's answers on which both judges agree: graded harmless, or at most a quarter
-own.jsonl             SmolLM2's own sampled answers to XSTest's safe prompts and to AlpacaEval's, which count as safe
+do_not_answer.jsonl   every answer that people labelled harmful, and 400 others, drawn by a fixed seed
+helm.jsonl            HELM's answers that both judges grade at a quarter or less, and 150 that both grade harmless
+own_xstest.jsonl      SmolLM2's own sampled answers to XSTest's safe prompts, which count as safe
+own_alpaca.jsonl      those to prompts of AlpacaEval, likewise
 own_unsafe.jsonl      and to XSTest's unsafe prompts, which nobody labelled: "unsafe" here says what was asked
-complied.jsonl        answers of two models that comply with XSTest's unsafe prompts, by people's labels
 
 They are written for docs/guard.md. Texts of these sets stand in no report.
 """
@@ -27,22 +27,27 @@ from alignment.sampling.generate import generate_samples
 
 DATA = "../shared/data"
 SAMPLING = {"max_new_tokens": 96, "repetition_penalty": 1.0, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
-OTHERS, PROMPTS, TOGETHER = 800, 200, 50
+PROMPTS, TOGETHER = 200, 50
+Answer = tuple[list[dict], str, bool]  # prompt, answer, harmful?
 
 
-def write(path: Path, rows: list[tuple[list[dict], str, bool]]) -> None:
+def write(path: Path, rows: list[Answer]) -> None:
     lines = [{"prompt": prompt, "response": text, "label": "unsafe" if harm else "safe"} for prompt, text, harm in rows]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def do_not_answer() -> list[tuple[list[dict], str, bool]]:
-    rows = labelled_set("do_not_answer", DATA).rows
-    harmful, others = ([row for row in rows if row["toxic"] is kind] for kind in (True, False))
-    drawn = np.random.default_rng(0).permutation(len(others))[:OTHERS]
-    return [(row["prompt"], row["response"], row["toxic"]) for row in [*harmful, *(others[i] for i in sorted(drawn))]]
+def drawn(rows: list[Answer], safe: int) -> list[Answer]:
+    """All harmful answers, and as many safe ones."""
+    others = [row for row in rows if not row[2]]
+    kept = sorted(np.random.default_rng(0).permutation(len(others))[:safe])
+    return [row for row in rows if row[2]] + [others[i] for i in kept]
 
 
-def helm() -> list[tuple[list[dict], str, bool]]:
+def do_not_answer() -> list[Answer]:
+    return [(row["prompt"], row["response"], row["toxic"]) for row in labelled_set("do_not_answer", DATA).rows]
+
+
+def helm() -> list[Answer]:
     found = []
     for row in labelled_set("helm_graded", DATA).rows:
         grades = row["gpt_score"], row["claude_score"]
@@ -51,16 +56,7 @@ def helm() -> list[tuple[list[dict], str, bool]]:
     return found
 
 
-def complied() -> list[tuple[list[dict], str, bool]]:
-    rows = labelled_set("xstest", DATA).rows
-    return [
-        (row["prompt"], row["response"], True)
-        for row in rows
-        if row["category"].startswith("contrast_") and row["refusal"] == "none"
-    ]
-
-
-def own(prompts: list[tuple[list[dict], bool]]) -> list[tuple[list[dict], str, bool]]:
+def own(prompts: list[tuple[list[dict], bool]]) -> list[Answer]:
     loaded = load_language_model(replace(source_at("smollm2"), dtype="bfloat16"), device())
     ids = [loaded.format.prompt_ids(prompt) for prompt, _ in prompts]
     answers = []
@@ -72,14 +68,13 @@ def own(prompts: list[tuple[list[dict], bool]]) -> list[tuple[list[dict], str, b
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "do_not_answer.jsonl", do_not_answer())
-    write(folder / "helm.jsonl", helm())
-    write(folder / "complied.jsonl", complied())
+    write(folder / "do_not_answer.jsonl", drawn(do_not_answer(), 400))
+    write(folder / "helm.jsonl", drawn(helm(), 150))
     xstest = prompt_set("xstest", DATA).rows
-    harmless = [row["prompt"] for row in xstest if row["harmful"] is False]
-    harmless += [row["prompt"] for row in prompt_set("alpaca_eval", DATA).rows][:PROMPTS]
-    write(folder / "own.jsonl", own([(prompt, False) for prompt in harmless]))
+    write(folder / "own_xstest.jsonl", own([(row["prompt"], False) for row in xstest if row["harmful"] is False]))
     write(folder / "own_unsafe.jsonl", own([(row["prompt"], True) for row in xstest if row["harmful"]]))
+    alpaca = prompt_set("alpaca_eval", DATA).rows[:PROMPTS]
+    write(folder / "own_alpaca.jsonl", own([(row["prompt"], False) for row in alpaca]))
 
 
 if __name__ == "__main__":
