@@ -59,4 +59,4 @@ def test_reward_models_rank_as_many_pairs_right_as_the_run_found():
             assert f" {percent(accuracy)} |" in TEXT
     shipped = json.loads((REPOSITORY / "docs/reports/legend_rm_smollm2_shipped.json").read_text())["reward_model"]
     for accuracy in (shipped["legend"]["accuracy"], shipped["legend"]["transfer"]["hh_harmless"]):
-        assert f"| Legend as shipped, `annotator=auto` | 3 | " in TEXT and f" {percent(accuracy)} |" in TEXT
+        assert "| Legend as shipped, `annotator=auto` | 3 | " in TEXT and f" {percent(accuracy)} |" in TEXT
