@@ -57,3 +57,6 @@ def test_reward_models_rank_as_many_pairs_right_as_the_run_found():
     for kind in ("none", "constant", "random", "shuffled", "legend"):
         for accuracy in (found[kind]["accuracy"], found[kind]["transfer"]["hh_harmless"]):
             assert f" {percent(accuracy)} |" in TEXT
+    shipped = json.loads((REPOSITORY / "docs/reports/legend_rm_smollm2_shipped.json").read_text())["reward_model"]
+    for accuracy in (shipped["legend"]["accuracy"], shipped["legend"]["transfer"]["hh_harmless"]):
+        assert "| Legend as shipped, `annotator=auto` | 3 | " in TEXT and f" {percent(accuracy)} |" in TEXT

@@ -10,10 +10,8 @@ LICENCES = {
     "hh_harmless": "MIT",
     "hh_helpful": "MIT",
     "helm_graded": "Apache-2.0",
-    "alpaca_eval": "CC-BY-NC-4.0",
-    "xstest_safe": "CC-BY-4.0",
-    "xstest_unsafe": "CC-BY-4.0",
 }
+LICENCES_OF_ANSWERS = {"alpaca_eval": "CC-BY-NC-4.0", "xstest_safe": "CC-BY-4.0", "xstest_unsafe": "CC-BY-4.0"}
 ON_HUB = "hf://datasets/"
 
 

@@ -1,6 +1,6 @@
 """The README of a guard: what it reads, what it was fitted on, how good it is, and how it is used."""
 
-from alignment.data.licences import LICENCES
+from alignment.data.licences import LICENCES, LICENCES_OF_ANSWERS
 from alignment.reports.fitted_guard import MEASURES, SCORERS, least_found, with_its_interval
 from alignment.reports.markdown import escaped, markdown_table
 
@@ -67,4 +67,4 @@ def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _licence(source: str) -> str:
-    return LICENCES.get(source.partition("/")[0], "whose licence its owner knows")
+    return {**LICENCES, **LICENCES_OF_ANSWERS}.get(source.partition("/")[0], "whose licence its owner knows")
