@@ -16,7 +16,7 @@ COLOURS = {"guard": LEGEND, "last_layer": NONE, "words": WORDS}
 def draw_guard(report: dict, path: Path) -> None:
     """On the left AUROC by the number of labelled answers, simpler guards as lines across; on the right the share of
     answers called harmful: of harmful ones, of safe ones, and of those to harmless prompts."""
-    with picture(path, 1, 2, figsize=(8.4, 3.2), gridspec_kw={"width_ratios": [1, 1.15], "wspace": 0.45}) as axes:
+    with picture(path, 1, 2, figsize=(8.4, 3.2), gridspec_kw={"width_ratios": [1, 1.15], "wspace": 0.5}) as axes:
         _draw_curve(axes[0], report)
         _draw_called(axes[1], report)
 
@@ -46,7 +46,7 @@ def _draw_called(axis: plt.Axes, report: dict) -> None:
     for title, measure, turned in rows:
         bars.append((title, {name: _share(report["scorers"][name][measure], turned) for name in COLOURS}))
     for source, by in report["false_alarms"].items():
-        bars.append((f"answers of {source}", {name: _share(by[name], False) for name in COLOURS}))
+        bars.append((f"safe: {source}", {name: _share(by[name], False) for name in COLOURS}))
     height = 0.8 / len(COLOURS)
     for place, (_, by) in enumerate(reversed(bars)):
         for number, (name, (mean, ends)) in enumerate(by.items()):
