@@ -22,11 +22,13 @@ from alignment.data.labelled_sets import labelled_set
 from alignment.data.prompt_sets import prompt_set
 from alignment.models.devices import device
 from alignment.models.load import load_language_model
+from alignment.models.own_decoding import with_own_decoding
 from alignment.models.source import source_at
 from alignment.sampling.generate import generate_samples
+from alignment.settings.compose import compose_config
 
 DATA = "../shared/data"
-SAMPLING = {"max_new_tokens": 96, "repetition_penalty": 1.0, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
+SAMPLING = ["+recipe=real", "sampling.max_new_tokens=96", "sampling.temperature=0.7"]
 PROMPTS, TOGETHER = 200, 50
 Answer = tuple[list[dict], str, bool]  # prompt, answer, harmful?
 
@@ -57,12 +59,16 @@ def helm() -> list[Answer]:
 
 
 def own(prompts: list[tuple[list[dict], bool]]) -> list[Answer]:
-    loaded = load_language_model(replace(source_at("smollm2"), dtype="bfloat16"), device())
+    source = replace(source_at("smollm2"), dtype="bfloat16")
+    loaded, sampling = (
+        load_language_model(source, device()),
+        with_own_decoding(compose_config(SAMPLING).sampling, source, print),
+    )
     ids = [loaded.format.prompt_ids(prompt) for prompt, _ in prompts]
     answers = []
     for start in range(0, len(ids), TOGETHER):
         part = ids[start : start + TOGETHER]
-        answers += generate_samples(loaded, part, list(range(start, start + len(part))), SAMPLING)
+        answers += generate_samples(loaded, part, list(range(start, start + len(part))), sampling)
     return [(prompt, answer.text, harm) for (prompt, harm), answer in zip(prompts, answers, strict=True) if answer.text]
 
 
