@@ -118,12 +118,12 @@ def run_recipe(cfg: DictConfig) -> None:
         _say_memory(cfg, run, steps, ranks)
         return
     judging = any(step.stage == "evaluate" and not step.cached for step in steps)
+    made_first = own_guards(cfg) if any(step.stage == "fit_guard" and not step.cached for step in steps) else []
     steps = chosen(cfg, steps)
     require_inputs(cfg, steps)
     engines.check(cfg)
     judges = asked_judges(cfg) if judging and not all(step.cached for step in steps) else []
-    if any(step.stage == "fit_guard" and not step.cached for step in steps):
-        judges = [name for name in judges if name not in own_guards(cfg)]  # they are made first, and checked then
+    judges = [name for name in judges if name not in made_first]  # those are checked once they are there
     ranks.from_main(lambda: require_ready(cfg.judge, judges))
     open_run(run.root)
     if cfg.launch.name == "inline":

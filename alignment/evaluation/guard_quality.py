@@ -6,7 +6,7 @@ import numpy as np
 
 from alignment.maths.binary_quality import binary_quality
 from alignment.maths.statistics import rate_interval
-from alignment.models.guard_fit import HeldOut, Labelled
+from alignment.models.guard_fit import HeldOut, Labelled, kinds_of
 
 FEWEST = 20  # answers of a category whose share is told
 
@@ -71,7 +71,7 @@ def found_by_category(
     called: np.ndarray, harmful: np.ndarray, categories: Sequence[str | None], groups: np.ndarray, seed: int
 ) -> dict[str, dict]:
     """Of the harmful answers of each category the share that is found."""
-    kinds = [set() if of is None else set(of.split("; ")) for of in categories]
+    kinds = [set(kinds_of(of)) for of in categories]
     found = {}
     for name in sorted(set().union(*kinds)):
         own = harmful & np.array([name in of for of in kinds])

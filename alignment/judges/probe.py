@@ -59,16 +59,25 @@ class ProbeJudge:
         return [verdicts[number] for number in range(len(answers))]
 
 
-def load_probe(path: str, model: str | None, dtype: Dtype, batch_tokens: int, threshold: float | None) -> ProbeJudge:
-    """model: the model that the guard reads, null: under the name that its run had for it."""
+def load_probe(
+    path: str,
+    model: str | None,
+    dtype: Dtype,
+    batch_tokens: int,
+    threshold: float | None,
+    gguf_file: str | None = None,
+    chat_template: str | None = None,
+) -> ProbeJudge:
+    """model: the model that the guard reads, null: under the name that its run had for it; the last two say which file
+    of its folder it is, and how its conversations are written."""
     guard = Guard.load(path)
     name = model or guard.meaning.loaded_as
     if name is None:
         problem = f"the guard reads {guard.meaning.model}, a folder that its file doesn't name"
         raise UserError(f"{KEY}.model", problem, f"say where it is: {KEY}.model=...")
     try:
-        source = source_at(name, f"{KEY}.model")
+        source = source_at(name, f"{KEY}.model", gguf_file=gguf_file)
     except UserError as error:
         raise UserError(f"{KEY}.model", error.problem, f"give the model it was fitted on: {KEY}.model=...") from error
-    loaded = load_backbone(replace(source, dtype=dtype), device())
+    loaded = load_backbone(replace(source, dtype=dtype, chat_template=chat_template), device())
     return ProbeJudge(guard, loaded, batch_tokens, threshold, guard_hash(Path(path)))

@@ -6,6 +6,7 @@ from typing import Any
 from alignment.data.near_duplicates import near, signatures
 from alignment.data.same_prompts import opening
 from alignment.judges.choice import JUDGES
+from alignment.models.source import source_at
 from alignment.types import UserError
 
 REMEDY = "fit one without them: +recipe=guard with this run's data and evaluation.sets, and guard.fit=judge"
@@ -24,11 +25,14 @@ def require_unseen(
     known = None
     for name in fitted_judges(names):
         key, path = f"judge.{name}.path", settings[name]["path"]
-        fit, seen, model = _of_guard(name, path)
+        fit, seen, fingerprint_of_guard = _of_guard(name, path)
+        reads = {fingerprint_of_guard}
+        if settings[name].get("model"):
+            reads.add(source_at(settings[name]["model"], f"judge.{name}.model").fingerprint)
         if fit != "judge":
             raise UserError(key, f"{path} was fitted on all labelled answers, to be compared and not to judge", REMEDY)
         for thing, fingerprint in trained.items():
-            if model == fingerprint:
+            if fingerprint in reads:
                 problem = f"{path} reads the activations of {thing}, the model that is judged"
                 raise UserError(key, problem, "give a guard of the model before it was trained, or of another")
         known = signatures(list(dict.fromkeys(prompts))) if known is None else known

@@ -96,7 +96,7 @@ class StateReader:
         """How these items are read. Of the first ones packed rows must give what padded ones do."""
         loaded, pad = self.loaded, self.loaded.tokenizer.pad_token_id
         pad = loaded.tokenizer.eos_token_id if pad is None else pad
-        if not self._checked:
+        if not self._checked and len(items) > 1:  # one item shows nothing
             self._checked = True
             return states_layout(loaded.model, self._packing, pad, items, lambda line: None)
         longest = max(item.longest for item in items)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from alignment.data.cells import BadRow
 from alignment.data.near_duplicates import near, signatures
 from alignment.maths.answer_probabilities import Calibration
 from alignment.maths.answer_ridge import AnswerRidge
@@ -105,11 +106,14 @@ class Guard:
         with evaluating(model, tokenizer) as loaded:
             reader = StateReader(loaded, self.layers, Packing("off"))
             self.require_model(reader)
-            texts = []
+            limit, texts = min(self.max_length, reader.limit), []
             for number, conversation in enumerate(conversations):
                 *before, answer = whole_conversation(number, conversation)
-                texts.append(answer_text(loaded, before, answer["content"], min(self.max_length, reader.limit)))
-            return self.scores(reader.states(texts, batch_tokens))[0]
+                try:
+                    texts.append(answer_text(loaded, before, answer["content"], limit))
+                except BadRow as error:
+                    raise UserError(f"conversation {number}", str(error), "shorten it, or leave it out") from error
+            return self.scores(reader.states(texts, batch_tokens))[0] if texts else np.empty(0)
 
     def require_model(self, reader: "StateReader") -> None:
         """UserError unless the reader's model has the states that this guard was fitted on."""

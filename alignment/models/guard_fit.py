@@ -86,11 +86,11 @@ class Fitted(NamedTuple):
 
 def category_names(answers: Labelled) -> list[str]:
     """The categories of harm that enough answers have; an answer may have several, with semicolons between."""
-    names = [name for kinds in answers.categories for name in _kinds(kinds)]
+    names = [name for kinds in answers.categories for name in kinds_of(kinds)]
     return sorted(name for name in set(names) if names.count(name) >= FEWEST)
 
 
-def _kinds(categories: str | None) -> list[str]:
+def kinds_of(categories: str | None) -> list[str]:
     return [] if categories is None else [name.strip() for name in categories.split(";")]
 
 
@@ -98,10 +98,21 @@ def label_columns(answers: Labelled, names: Sequence[str]) -> Tensor:
     """(answer, 1 + category): 1 for harm, and for each category, else -1. Safe answers have no category."""
     columns = [answers.harmful.tolist()]
     columns += [
-        [harmful and name in _kinds(kinds) for harmful, kinds in zip(answers.harmful, answers.categories, strict=True)]
+        [
+            harmful and name in kinds_of(kinds)
+            for harmful, kinds in zip(answers.harmful, answers.categories, strict=True)
+        ]
         for name in names
     ]
     return torch.tensor(columns, dtype=torch.float64).T * 2 - 1
+
+
+def wanted_layers(wanted: Sequence[int] | None, count: int) -> range:
+    """The layers that the guard reads, from the first to the last of the setting; all without one."""
+    first, last = (1, count) if wanted is None else wanted
+    if last > count:
+        raise UserError("guard.layers", f"the model has {count} layers, and no layer {last}", f"give 1 to {count}")
+    return range(first, last + 1)
 
 
 def require_both(harmful: np.ndarray, folds: np.ndarray) -> None:

@@ -89,6 +89,8 @@ class ProbeJudge:
     name: str
     path: str
     model: str | None
+    gguf_file: str | None
+    chat_template: str | None
     dtype: str = one_of(Dtype)
     batch_tokens: int = at_least(1)
     threshold: float | None = between(0, 1)

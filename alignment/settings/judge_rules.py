@@ -42,6 +42,11 @@ def check_guard(guard: Guard) -> None:
     if not guard.answers:
         raise UserError("guard.answers", "it is empty", "name labelled answers: a set, or a file")
     check_list("guard.answers, harmless and transfer", [*guard.answers, *guard.harmless, *guard.transfer])
+    names = [Path(source).name for source in (*guard.answers, *guard.harmless, *guard.transfer)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            "guard.answers, harmless and transfer", f"two files are called {twice[0]}", "rename one of them"
+        )
     layers = (
         None if guard.layers is None else list(guard.layers) if isinstance(guard.layers, ListConfig) else guard.layers
     )

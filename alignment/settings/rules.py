@@ -234,8 +234,13 @@ IDLE = (
     ),
     (
         lambda cfg: cfg.judge.calibration is None,
-        ["judge.calibration_rows", "judge.position_pairs", "judge.minimum_agreement", "judge.folder"],
+        ["judge.calibration_rows", "judge.position_pairs", "judge.minimum_agreement"],
         "judge.calibration names no labelled answers",
+    ),
+    (
+        lambda cfg: cfg.judge.calibration is None and "read_answers" not in cfg.stages,
+        ["judge.folder"],
+        "no labelled answers are read",
     ),
     (lambda cfg: "judge" not in cfg.stages, ["judge.input", "judge.output"], "stage judge is not run"),
 )

@@ -145,8 +145,10 @@ STAGES: dict[str, Stage] = {
     "read_answers": Stage(
         "the states of labelled answers, read once",
         config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        reads=("induce",),
         inputs=("model", "data", "asked", "labelled answers"),
         model=Infers(None, "guard.batch_tokens"),
+        only=lambda cfg: {"induce"} if cfg.annotator.contrast.labelled and "induce" in cfg.stages else set(),
     ),
     "fit_guard": Stage(
         "a guard on the model's activations, and one on words alone",

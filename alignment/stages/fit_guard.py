@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from alignment.data.near_duplicates import signatures
@@ -33,6 +32,7 @@ from alignment.models.guard_fit import (
     products_of,
     require_both,
     scores_by_folds,
+    wanted_layers,
 )
 from alignment.models.kept_states import KeptStates
 from alignment.models.model_card import CARD
@@ -40,8 +40,8 @@ from alignment.models.source import model_source, named
 from alignment.reports.guard_card import guard_card
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
-from alignment.types import UserError
 
+AT_ONCE = 256  # answers whose states of all layers are in memory at once
 FITTED = "fitted"  # the part of the answers that read_answers kept to be fitted on
 
 
@@ -59,7 +59,7 @@ def run(job: Job) -> Rows:
     most_false = None if settings.threshold == "balanced" else float(settings.threshold)
     rule, names = Rule(most_false, settings.false_alarms), category_names(answers)
     labels, count = label_columns(answers, names), kept.meaning.layers // len(PLACES)
-    layers = _layers(settings.layers, count)
+    layers = wanted_layers(settings.layers, count)
     topic = settings.topic
     read = products_of(
         lambda: _states(fitted, kept, layers), (lambda: _prompts(fitted, kept, layers)) if topic else None, topic
@@ -90,7 +90,6 @@ def run(job: Job) -> Rows:
     guard = Guard(made.ridge, layers, made.calibration, made.threshold, kept.meaning.max_length, known, seen, meaning)
     guard.save(job.out / job.run.inside(job.run.guard))
     words = _words_guard(fitted, answers, words_logits, rule, seed)
-    words.seen = seen
     record = {"fit": settings.fit, "sources": sources, "quality": report["scorers"]["words"]}
     words.save(job.out / job.run.inside(job.run.words_guard), words.temperature, words.threshold, record)
     report["transfer"] = {}
@@ -117,14 +116,6 @@ def _labelled(rows: list[dict], folds: int, seed: int) -> Labelled:
         groups,
         dealt_folds(groups, folds, seed, "guard.folds"),
     )
-
-
-def _layers(wanted: list[int] | None, count: int) -> range:
-    """The layers that the guard reads, from the first to the last of the setting; all without one."""
-    first, last = (1, count) if wanted is None else wanted
-    if last > count:
-        raise UserError("guard.layers", f"the model has {count} layers, and no layer {last}", f"give 1 to {count}")
-    return range(first, last + 1)
 
 
 def _places(layers: range, count: int) -> list[int]:
@@ -169,14 +160,17 @@ def _words_guard(rows: list[dict], answers: Labelled, by_folds: np.ndarray, rule
     words, calibration = fit_words(*_texts(rows), answers.harmful, seed), fit_calibration(by_folds, answers.harmful)
     threshold = rule.threshold(calibration.probabilities(by_folds), answers, np.arange(len(rows)))
     intercept = words.intercept - calibration.offset
-    return WordsGuard(words.answer, words.prompt, intercept, calibration.temperature, threshold)
+    return WordsGuard(words.answer, words.prompt, intercept, calibration.temperature, threshold, seen=words.seen)
 
 
 def _tried(rows: list[dict], guard: Guard, words: WordsGuard, kept: KeptStates, seed: int) -> dict:
     """How good both guards are on a set that they weren't fitted on."""
     harmful, groups = np.array([row["toxic"] for row in rows]), np.array([row["group"] for row in rows])
-    states = torch.stack(list(_states(rows, kept, guard.layers)), dim=1)
-    harm = {"guard": guard.scores(states)[0], "words": words.probabilities(*_texts(rows))}
+    keys = [bytes.fromhex(row["key"]) for row in rows]
+    places = _places(guard.layers, kept.meaning.layers // len(PLACES))
+    parts = [keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE)]
+    by_guard = np.concatenate([guard.scores(kept.states(part)[:, places])[0] for part in parts])
+    harm = {"guard": by_guard, "words": words.probabilities(*_texts(rows))}
     thresholds = {"guard": guard.threshold, "words": words.threshold}
     called = {name: of >= thresholds[name] for name, of in harm.items()}
     categories = [row["category"] for row in rows]

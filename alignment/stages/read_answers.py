@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from omegaconf import DictConfig
 from safetensors.torch import load, save
 
 from alignment.data.columns import MESSAGES, Loaded
 from alignment.data.guard_answers import guard_answers, require_both
 from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
+from alignment.data.prompt_folds import dealt_folds
 from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
 from alignment.inputs.run_prompts import run_prompts
@@ -25,6 +27,8 @@ from alignment.models.activations import layer_count
 from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, prompt_alone, together
 from alignment.models.devices import device, to_host
 from alignment.models.guard import KNOWN
+from alignment.models.guard_fit import require_both as require_enough
+from alignment.models.guard_fit import wanted_layers
 from alignment.models.kept_states import KeptStates, Part, StatesMeaning, in_half, text_key, write_states
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing, answer_order
@@ -68,6 +72,8 @@ def run(job: Job) -> Rows:
         )
     _draw(parts[FITTED], settings.count, cfg.seed)
     require_both(parts[FITTED].rows, [*settings.answers, *settings.harmless])
+    _require_fit(parts[FITTED], settings, cfg.seed)
+    wanted_layers(settings.layers, shape_of(source)[0])
     loaded = load_backbone(source, device())
     layers = layer_count(loaded.model)
     reader = StateReader(loaded, range(1, layers + 1), Packing(**cfg.packing))
@@ -122,6 +128,12 @@ def run(job: Job) -> Rows:
     return job.set_aside(quarantined, len(rows) + len(quarantined))
 
 
+def _require_fit(answers: Loaded, settings: DictConfig, seed: int) -> None:
+    """UserError for answers that no guard can be fitted on, before a model is loaded."""
+    folds = dealt_folds(near_duplicate_groups(_openings(answers)), settings.folds, seed, "guard.folds")
+    require_enough(np.array([row["toxic"] for row in answers.rows]), folds)
+
+
 def _openings(answers: Loaded) -> list[str]:
     return [opening(row["prompt"])["content"] for row in answers.rows]
 
@@ -162,6 +174,8 @@ def _key(text: Text) -> bytes:
 
 def _read(job: Job, texts: list[Text], reader: StateReader) -> Callable[[], Iterator[Part]]:
     """Reads all texts in planned batches; gives, as often as it is asked, each batch's keys and states."""
+    if not texts:
+        return lambda: iter(())
     tokens, dtype = job.cfg.guard.batch_tokens, reader.loaded.model.dtype
     numbers = together(texts, tokens)
     items = [as_item([texts[i] for i in some]) for some in numbers]

@@ -16,6 +16,7 @@ from alignment.judges.seen_prompts import require_unseen, unseen_rows
 from alignment.models.guard import Guard
 from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.tables import as_text
+from alignment.run import run_recipe
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -97,7 +98,13 @@ def test_it_loads_in_three_lines_and_judges_as_it_was_fitted(fitted: RunDir, lab
     some = labelled[:12]
     conversations = [[*row["prompt"], {"role": "assistant", "content": row["response"]}] for row in some]
     harm = guard.judge(model, tokenizer, conversations)
+    assert guard.judge(model, tokenizer, []).shape == (0,)
+    endless = [[{"role": "user", "content": "the " * 5000}, {"role": "assistant", "content": "no."}]]
+    with pytest.raises(UserError, match=r"^conversation 0: its prompt alone has \d+ tokens or more; shorten it"):
+        guard.judge(model, tokenizer, endless)
     judge = load_probe(str(fitted.guard), "world", "float32", 512, None)
+    (long,) = judge([endless[0][:1]], ["no."])
+    assert long.unparsed and long.word == "unparsed" and "its prompt alone" in long.reason
     verdicts = judge([row["prompt"] for row in some], [row["response"] for row in some])
     assert np.allclose([verdict.score for verdict in verdicts], harm, atol=1e-4)
     assert [verdict.toxic for verdict in verdicts] == (harm >= guard.threshold).tolist()
@@ -206,9 +213,23 @@ def test_answers_that_are_too_long_are_cut_and_counted(tmp_path: Path, labelled)
         ("guard.layers=[3]", "guard.layers: .3. is no first and last layer"),
         ("guard.threshold=loud", "guard.threshold: 'loud' is neither balanced nor a share"),
         ("guard.transfer=[beavertails]", "names something twice"),
+        ("guard.transfer=[some/beavertails]", "two files are called beavertails; rename one of them"),
         ("guard.false_alarms=0.1", "guard.harmless names no answers"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(override: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         compose_config([*SMALL, override])
+
+
+def test_of_a_judge_that_is_made_first_nothing_is_asked_before(tmp_path, monkeypatch, labelled) -> None:
+    """Also where stages are launched one by one: the child of another stage doesn't look for it."""
+    asked = []
+    monkeypatch.setattr("alignment.run.require_ready", lambda settings, names: asked.append(list(names)))
+    monkeypatch.setattr("alignment.run.run_here", lambda *arguments: None)
+    stages = "stages=[fit_reward,read_answers,fit_guard,evaluate]"
+    own = [write(tmp_path / "answers.jsonl", labelled), "guard.harmless=[]", "guard.false_alarms=null"]
+    where = ["run.stage=fit_reward", f"run.dir={tmp_path}/run", "evaluation.sets=[data]"]
+    cfg = compose_config(["+recipe=cdpo", stages, "judge=[oracle,probe]", *own, *where])
+    run_recipe(cfg)
+    assert asked == [["oracle"]]
