@@ -12,7 +12,6 @@ LONGEST = [
     "launching/test_slurm_chain.py::test_a_chain_interrupted_twice_ends_as_if_it_had_not_been",
     "stages/test_real_recipe.py::test_the_report_keeps_its_schema_and_says_of_what_it_is",
     "test_kills.py::test_a_killed_run_finishes_with_the_bytes_of_one_never_killed",
-    "launching/test_slurm_chain.py::test_the_recipe_on_two_nodes_under_zero2_is_that_of_one_process",
     "test_real_runs.py::test_the_wheel_runs_from_any_folder",
     "launching/test_local.py::test_a_rank_that_is_killed_is_named_and_nothing_is_lost",
     "launching/test_local.py::test_a_rank_that_hangs_is_named_within_the_time_out",
@@ -25,6 +24,7 @@ LONGEST = [
     "test_benchmarks.py::test_every_other_kind_of_comparison_from_beginning_to_end",
     "launching/test_local.py::test_asked_to_stop_the_ranks_do_and_the_same_command_goes_on",
     "stages/test_variants.py::test_real_text_and_a_real_model",
+    "launching/test_slurm_chain.py::test_the_recipe_on_two_nodes_under_zero2_is_that_of_one_process",
 ]
 
 

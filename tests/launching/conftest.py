@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from filelock import FileLock
 
 from tests.launching import hosts as network
 from tests.launching import slurm as scheduler
@@ -17,9 +18,17 @@ def slurm_programs() -> None:
 
 
 @pytest.fixture(scope="session")
-def slurm(slurm_programs) -> Iterator[scheduler.Slurm]:
+def _cluster(slurm_programs) -> Iterator[scheduler.Slurm]:
     with scheduler.slurm() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def slurm(_cluster, tmp_path_factory) -> Iterator[scheduler.Slurm]:
+    """A worker's own cluster, while no other worker uses one: jobs of the same number would meet at the same port."""
+    base = tmp_path_factory.getbasetemp()
+    with FileLock((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "slurm.lock"):
+        yield _cluster
 
 
 @pytest.fixture

