@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, TopPLogitsWarper
 
 from alignment.data.chat import chat_format
-from alignment.maths.noise import row_key
+from alignment.maths.noise import gumbel, row_key
 from alignment.models.decoding import generate_ids
 from alignment.models.load import Loaded
-from alignment.sampling.generate import Draw, generate_greedily, generate_samples
+from alignment.sampling.generate import Draw, _nucleus, generate_greedily, generate_samples
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.data.test_thinking import tokenizer_of
 from tests.judges.guard_models import force
@@ -162,3 +162,19 @@ def test_a_model_that_thinks_unasked_is_judged_by_its_answer_all_the_same():
     loaded = writes(THINKERS["qwen3"], "qwen2_5", thinking=False)
     (sample,) = generate_greedily(loaded, [loaded.format.prompt_ids(QUESTION)], 120)
     assert (sample.thoughts, sample.text) == ("hm", "so.")
+
+
+@pytest.mark.parametrize("spread", [8.0, 1.0, 0.0], ids=["peaked", "flat", "all alike"])
+def test_top_p_takes_the_tokens_of_transformers_whole_sort(spread):
+    """Of 3,000 tokens a few, most of them, or nine in ten that tie: the same draws as from the whole row, sorted."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(40, 3000, generator=generator) * spread
+    draw, row = Draw(keys(40), {**PLAIN, "top_p": 0.9}, torch.device("cpu")), torch.arange(40)
+    chosen = draw(row[:, None], scores.clone(), row, 0)
+    kept = TopPLogitsWarper(0.9)(row[:, None], scores.clone())
+    if spread:
+        assert torch.equal(chosen, (kept + gumbel(torch.tensor(keys(40)), 0, 3000)).argmax(dim=1))
+    likeliest, tokens = _nucleus(scores, 0.9)
+    sizes = (likeliest > -torch.inf).sum(dim=1)
+    assert torch.equal(sizes, (kept > -torch.inf).sum(dim=1)) if spread else (sizes - 2700).abs().max() <= 1
+    assert all(len(set(row.tolist())) == tokens.shape[1] for row in tokens)
