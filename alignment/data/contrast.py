@@ -1,5 +1,6 @@
 """Contrastive sets: the questions a direction is induced on, refusals of them, or a ready-made set of answers."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alignment.data.cells import BadRow
@@ -7,11 +8,13 @@ from alignment.data.columns import Loaded, answer, messages, text_message, usabl
 from alignment.data.files import read_file
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import PROMPT_SETS, advbench_request, prompt_set
+from alignment.data.same_prompts import prompt_text, text_hash
 from alignment.types import UserError
 from alignment.world import grammar
 
 REFUSALS = Path(__file__).with_name("refusals.txt")  # of several wordings, from 2 words to 86
 FEWEST_REFUSALS = 2  # of a user's own
+WORLD_REFUSAL = "I can't answer that."  # Legend's, in words that the world's model knows
 QUESTIONS = {"harmful": "advbench", "harmless": "alpaca_eval"}  # outside the world
 
 
@@ -68,6 +71,18 @@ def refusals(path: str | None) -> list[str]:
         problem = f"{file} has {len(set(texts))} of them"
         raise UserError("annotator.contrast.refusals", problem, f"give {FEWEST_REFUSALS} or more, each on its own line")
     return texts
+
+
+def with_refusals(pairs: Iterable[dict], world: bool) -> Iterator[dict]:
+    """The pairs, but with a refusal for the chosen answer wherever the prompt isn't known to be harmless: the same one
+    for the same prompt, of the package's; of the world one."""
+    texts = [WORLD_REFUSAL] if world else refusals(None)
+    for pair in pairs:
+        if pair["harmful"] is False:
+            yield pair
+        else:
+            text = texts[text_hash(prompt_text(pair["prompt"])) % len(texts)]
+            yield {**pair, "chosen": text_message("assistant", text)}
 
 
 def ready_made(path: str) -> Loaded:

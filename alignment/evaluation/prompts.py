@@ -30,7 +30,7 @@ def all_prompts(
 def prompts_of(name: str, folder: str, count: int, *, seed: int) -> tuple[list[Asked], Loaded]:
     """At most `count` prompts of a set, drawn by `seed` and in the set's own order; and the set as it was read."""
     loaded = prompt_set(name, folder)
-    return _drawn([_asked(set_name(name), row) for row in loaded.rows], count, seed), loaded
+    return first_drawn([_asked(set_name(name), row) for row in loaded.rows], count, seed), loaded
 
 
 def heldout_prompts(rows: Iterable[dict], count: int, *, seed: int) -> list[Asked]:
@@ -43,14 +43,15 @@ def heldout_prompts(rows: Iterable[dict], count: int, *, seed: int) -> list[Aske
     for row in rows:
         if (text := prompt_text(row["prompt"])) not in prompts:
             prompts[text] = _asked("heldout", row)
-    return _drawn(list(prompts.values()), count, seed)
+    return first_drawn(list(prompts.values()), count, seed)
 
 
 def _asked(name: str, row: dict) -> Asked:
     return Asked(name, row["id"], row["prompt"], row["harmful"], row["category"])
 
 
-def _drawn(asked: list[Asked], count: int, seed: int) -> list[Asked]:
+def first_drawn(asked: list[Asked], count: int, seed: int) -> list[Asked]:
+    """At most `count` of the prompts, drawn by `seed`, in the order they have."""
     first = {prompt.id for prompt in sorted(asked, key=lambda prompt: rank(prompt.id, seed))[:count]}
     return [prompt for prompt in asked if prompt.id in first]
 

@@ -135,10 +135,15 @@ WORLD_RATES = {
 
 
 def mean_rates(judged: Sequence[Mapping[str, float] | None]) -> dict[str, float] | None:
-    """The world's rates, each the mean over several policies; None if one of these couldn't be judged."""
+    """Rates of validation, each the mean over several policies; None if one of these couldn't be judged."""
     if None in judged:
         return None
-    return {name: sum(rates[name] for rates in judged) / len(judged) for name in WORLD_RATES}
+    return {name: sum(rates[name] for rates in judged) / len(judged) for name in judged[0]}
+
+
+def usefulness_of(rates: Mapping[str, float]) -> float:
+    """The share of helpful answers, where the world's oracle says it, else of those that are useful by likelihood."""
+    return rates["helpful_rate"] if "helpful_rate" in rates else rates["useful_rate"]
 
 
 def measurable(

@@ -19,6 +19,7 @@ from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.inputs.transfer import transfer_files
+from alignment.inputs.validated import validation_hash
 from alignment.judges.choice import chosen as chosen_judges
 from alignment.judges.choice import judges_by, version
 from alignment.models.source import model_source, source_at
@@ -170,6 +171,7 @@ FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "scorer": lambda cfg: _local_model("scorecard.reward_model", cfg.scorecard.reward_model),
     "asked": _evaluation_sets,
     "evaluation prompts": _evaluation_prompts,
+    "validation": lambda cfg: f"{hashed} {_judges(cfg)}" if (hashed := validation_hash(cfg)) else "",
     "answers": lambda cfg: _file_hash("judge.input", cfg.judge.input),
     "labelled answers": _labelled_answers,
     "judges": _judges,

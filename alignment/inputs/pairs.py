@@ -57,7 +57,9 @@ def evaluated_on(cfg: DictConfig) -> dict[str, set[int]]:
 
 
 def _prompt_sets(cfg: DictConfig) -> list[str]:
-    return [name for name in cfg.evaluation.sets or [] if name in PROMPT_SETS or is_own_file(name)]
+    """The sets that the run evaluates on, or that choose between its policies."""
+    named = [*(cfg.evaluation.sets or []), *(cfg.evaluation.validation_sets or [])]
+    return [name for name in dict.fromkeys(named) if name in PROMPT_SETS or is_own_file(name)]
 
 
 def require_enough(cfg: DictConfig, run: RunDir, train: Loaded, heldout: Loaded) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from omegaconf import DictConfig
 
 from alignment.inputs.fingerprints import FINGERPRINTS
+from alignment.inputs.validated import is_chosen_by_judges
 
 Estimate = Literal["read_states", "induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
 
@@ -53,7 +54,7 @@ class Stage:
     """What is known of a stage. does: that in words, as a run says it.
 
     config: the keys that shape the result; a group stands for all its keys. world: more of them, where the data are the
-    world's.
+    world's; judged: where judges choose the point of a grid.
     reads: the stages whose files it needs; only: the names of those that it reads under given settings (None: all).
     inputs: the things outside the run whose content shapes the result, by their names in inputs/fingerprints.py.
     model: what it does with the model of the run; said by the stages that have it among their inputs.
@@ -68,6 +69,7 @@ class Stage:
     only: Callable[[DictConfig], set[str]] | None = None
     alone: bool = False
     world: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """ValueError for what nothing could make sense of, so that a new stage says what it is."""
@@ -92,7 +94,8 @@ class Stage:
 
     def keys_with(self, cfg: DictConfig) -> tuple[str, ...]:
         """The keys that shape its result under these settings."""
-        return self.config + (self.world if cfg.data.name == "world" else ())
+        world = self.world if cfg.data.name == "world" else ()
+        return self.config + world + (self.judged if is_chosen_by_judges(cfg) else ())
 
     def reads_with(self, cfg: DictConfig) -> tuple[str, ...]:
         """The stages it reads under these settings."""

@@ -15,17 +15,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignment.data.columns import Loaded as LoadedRows
-from alignment.evaluation.answers import VALIDATION, answer, rates, validation_prompts
-from alignment.evaluation.vocabulary import mean_rates
+from alignment.data.contrast import with_refusals
+from alignment.evaluation.answers import VALIDATION
+from alignment.evaluation.vocabulary import mean_rates, usefulness_of
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import given_pairs
-from alignment.models.devices import device
-from alignment.models.load import load_language_model
-from alignment.models.own_decoding import with_own_decoding
+from alignment.inputs.validated import is_chosen_by_judges, is_validated
 from alignment.models.packing import Packing
-from alignment.models.source import ModelSource, model_source
-from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
+from alignment.models.source import model_source
+from alignment.policies.systems import SYSTEMS, Candidate, Pairs, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
+from alignment.policies.validation import asked_to_validate, require_kinds, validate
 from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
@@ -41,17 +41,19 @@ LOSS_ALLOWED = 0.10  # of the base model's helpful rate
 def train_systems(stage: str, job: Job) -> Rows:
     """Trains the systems of `policy.systems` that are this stage's; writes policies, logs and the table of the grid."""
     systems = trained_by(stage, list(job.cfg.policy.systems))
-    pairs = {star: _pairs(stage, job, star) for star in {SYSTEMS[system].star for system in systems}}
+    if is_chosen_by_judges(job.cfg):
+        require_kinds(asked_to_validate(job.cfg))
+    pairs = {kind: _pairs(stage, job, kind) for kind in {SYSTEMS[system].pairs for system in systems}}
     workers = _train_side_by_side(stage, job, systems, pairs)
-    left_out: dict[bool, dict[str, str]] = {star: {} for star in pairs}  # id and reason, the same for every candidate
+    left_out: dict[Pairs, dict[str, str]] = {kind: {} for kind in pairs}  # id and reason, the same for every candidate
     table: list[dict] = []
     for system in systems:
-        star = SYSTEMS[system].star
-        records, chosen = _search(job, system, pairs[star].rows, workers)
+        kind = SYSTEMS[system].pairs
+        records, chosen = _search(job, system, pairs[kind].rows, workers)
         for candidate, record in records.items():
             table.append({"system": system, "name": candidate.name, "chosen": candidate in chosen, **record})
         for candidate in chosen:
-            left_out[star] |= dict(records[candidate]["left_out"])
+            left_out[kind] |= dict(records[candidate]["left_out"])
             if job.ranks.main:
                 policy = job.run.policy(stage, system, candidate.seed)
                 _keep(_folder(job, candidate), job.out / job.run.inside(policy).parent)
@@ -60,11 +62,13 @@ def train_systems(stage: str, job: Job) -> Rows:
     return _set_aside(job, pairs, left_out)
 
 
-def _pairs(stage: str, job: Job, star: bool) -> LoadedRows:
-    """The policy's own ranked samples, or the given training pairs with their noise."""
-    if star:
+def _pairs(stage: str, job: Job, kind: Pairs) -> LoadedRows:
+    """The policy's own ranked samples, or the given training pairs with their noise, with refusals or as they are."""
+    if kind == "samples":
         return LoadedRows(artifacts.read_rows(job.run.built_pairs))
     pairs, _ = given_pairs(job.cfg, job.run, job.ranks)
+    if kind == "refusals":
+        return LoadedRows(list(with_refusals(pairs.rows, job.cfg.data.name == "world")))
     if stage == "train_cdpo" and job.cfg.confidence.source == "column":
         for row in pairs.rows:
             if row["confidence"] is None:
@@ -72,13 +76,13 @@ def _pairs(stage: str, job: Job, star: bool) -> LoadedRows:
     return pairs
 
 
-def _set_aside(job: Job, pairs: dict[bool, LoadedRows], left_out: dict[bool, dict[str, str]]) -> Rows:
+def _set_aside(job: Job, pairs: dict[Pairs, LoadedRows], left_out: dict[Pairs, dict[str, str]]) -> Rows:
     """Writes which rows no policy learned from and why, each once; the counts, however many policies there are."""
     read = sum(loaded.read for loaded in pairs.values())
-    for star, loaded in pairs.items():
+    for kind, loaded in pairs.items():
         for row in loaded.rows:
-            if row["id"] in left_out[star]:
-                loaded.quarantine(row["source"], None, f"{row['id']}: {left_out[star][row['id']]}")
+            if row["id"] in left_out[kind]:
+                loaded.quarantine(row["source"], None, f"{row['id']}: {left_out[kind][row['id']]}")
     quarantined = [row for loaded in pairs.values() for row in loaded.quarantined]
     return job.set_aside(quarantined, read)
 
@@ -106,9 +110,7 @@ def _search(
 
     best, *others = _points(job.cfg, system)
     if others:
-        base = _validate(
-            job, model_source(job.cfg.model), job.run.finished(job.out) / "base", "base", settings.seeds[0]
-        )
+        base = validate(job, model_source(job.cfg.model), job.run.finished(job.out) / "base", "base", settings.seeds[0])
         records = {candidate: _record(job, candidate, pairs, workers) for candidate in _certain(job.cfg, system)}
         if all(record["diverged"] for record in records.values()):
             raise StageFailed(
@@ -147,9 +149,9 @@ def preference(rates: Mapping[str, float] | None, base: Mapping[str, float]) -> 
         return (True, inf)
     useful = (
         rates["over_refusal"] <= base["over_refusal"] + REFUSAL_ALLOWED
-        and rates["helpful_rate"] >= base["helpful_rate"] - LOSS_ALLOWED
+        and usefulness_of(rates) >= usefulness_of(base) - LOSS_ALLOWED
     )
-    return (not useful, rates["toxic_rate"] if useful else rates["toxic_rate"] - rates["helpful_rate"])
+    return (not useful, rates["toxic_rate"] if useful else rates["toxic_rate"] - usefulness_of(rates))
 
 
 # ---- one candidate --------------------------------------------------------------------------------------------------
@@ -164,25 +166,25 @@ def _is_missing(job: Job, candidate: Candidate) -> bool:
     return damage(_folder(job, candidate)) is not None
 
 
-def _train_side_by_side(stage: str, job: Job, systems: list[str], pairs: dict[bool, LoadedRows]) -> Workers:
+def _train_side_by_side(stage: str, job: Job, systems: list[str], pairs: dict[Pairs, LoadedRows]) -> Workers:
     """Where there are several workers, trains what has to be trained whatever validation says, all at once."""
     cfg, ranks = job.cfg, job.ranks
     candidates = [candidate for system in systems for candidate in _certain(cfg, system)]
     missing = ranks.from_main(lambda: [candidate for candidate in candidates if _is_missing(job, candidate)])
     workers = Workers.of(cfg.run.workers, cfg.model.name == "world", len(missing), ranks)
     if workers.count > 1:
-        rows = {star: loaded.rows for star, loaded in pairs.items()}
+        rows = {kind: loaded.rows for kind, loaded in pairs.items()}
         work = partial(_train_beside, replace(job, ranks=Ranks(beside=True)), missing, rows)
         side_by_side(work, len(missing), workers, "policies", stage)
     return workers
 
 
 def _train_beside(
-    job: Job, missing: list[Candidate], rows: dict[bool, list[dict]], number: int, progress: Progress
+    job: Job, missing: list[Candidate], rows: dict[Pairs, list[dict]], number: int, progress: Progress
 ) -> None:
     """Trains one of the missing candidates in a process of its own."""
     candidate = missing[number]
-    _train(job, candidate, rows[SYSTEMS[candidate.system].star], progress)
+    _train(job, candidate, rows[SYSTEMS[candidate.system].pairs], progress)
 
 
 def _record(job: Job, candidate: Candidate, pairs: list[dict], workers: Workers) -> dict:
@@ -203,9 +205,9 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
     unfinished = folder.with_name(f".{folder.name}")
     facts = train_policy(training, candidate, pairs, unfinished, progress)
     facts[VALIDATION] = None
-    if cfg.data.name == "world" and not facts["diverged"]:
+    if is_validated(cfg) and not facts["diverged"]:
         source = replace(training.source, path=str(unfinished / "policy"), revision=None)
-        facts[VALIDATION] = _validate(job, source, unfinished / "answers", candidate.name, candidate.seed)
+        facts[VALIDATION] = validate(job, source, unfinished / "answers", candidate.name, candidate.seed)
     ranks.wait()  # until every rank has read all answers
     if ranks.main:
         shutil.rmtree(unfinished / "answers", ignore_errors=True)
@@ -213,12 +215,3 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
         artifacts.publish(unfinished, folder, Manifest("policy", {}, {}, {}))
         shutil.rmtree(checkpoints(unfinished), ignore_errors=True)  # now that a kill can't need them any more
     ranks.wait()
-
-
-def _validate(job: Job, source: ModelSource, work: Path, name: str, seed: int) -> Mapping[str, float]:
-    """How safe and useful a model's answers to the validation prompts are, by rate. name: what the bar calls it."""
-    cfg = job.cfg
-    asked = validation_prompts(cfg.evaluation.validation, cfg.evaluation.prompts, seed=cfg.data.seed)
-    loaded = load_language_model(source, device())
-    sampling = with_own_decoding(cfg.sampling, model_source(cfg.model), job.ranks.say)
-    return rates(asked, answer(loaded, asked, sampling, seed, work, job.ranks, f"answers of {name}"))[VALIDATION]

@@ -8,28 +8,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Pairs = Literal["given", "samples", "refusals"]
+
 
 @dataclass(frozen=True)
 class System:
-    """stage: the stage that trains it, None if nothing is trained. confidence: "live", or one number for all pairs."""
+    """stage: the stage that trains it, None if nothing is trained. confidence: "live", or one number for all pairs.
+
+    pairs: what it learns from: the given pairs, the policy's own ranked samples, or the given pairs with a refusal in
+    the place of each chosen answer to a prompt that isn't known to be harmless. prompted: does it answer under the
+    safety system prompt of the settings?
+    """
 
     says: str
     stage: Literal["train_sft", "train_dpo", "train_cdpo"] | None = None
-    star: bool = False
+    pairs: Pairs = "given"
     confidence: Literal["live"] | float | None = None
+    prompted: bool = False
+
+    @property
+    def star(self) -> bool:
+        return self.pairs == "samples"
 
 
 SYSTEMS = {
     "base": System("the model as it is"),
+    "base_prompted": System("the model, asked to be safe", prompted=True),
     "sft": System("fine-tuned on chosen answers", "train_sft"),
+    "sft_refusals": System("fine-tuned on refusals", "train_sft", pairs="refusals"),
     "dpo": System("DPO, given pairs", "train_dpo", confidence=1.0),
     "cdpo": System("confidence DPO, given pairs", "train_cdpo", confidence="live"),
-    "rs_star": System("best of n by hybrid reward", star=True),
-    "dpo_star": System("DPO, own samples", "train_dpo", star=True, confidence=1.0),
-    "fixed_70_star": System("confidence 0.7, own samples", "train_dpo", star=True, confidence=0.7),
-    "fixed_80_star": System("confidence 0.8, own samples", "train_dpo", star=True, confidence=0.8),
-    "fixed_90_star": System("confidence 0.9, own samples", "train_dpo", star=True, confidence=0.9),
-    "cdpo_star": System("confidence DPO, own samples", "train_cdpo", star=True, confidence="live"),
+    "rs_star": System("best of n by hybrid reward", pairs="samples"),
+    "dpo_star": System("DPO, own samples", "train_dpo", pairs="samples", confidence=1.0),
+    "fixed_70_star": System("confidence 0.7, own samples", "train_dpo", pairs="samples", confidence=0.7),
+    "fixed_80_star": System("confidence 0.8, own samples", "train_dpo", pairs="samples", confidence=0.8),
+    "fixed_90_star": System("confidence 0.9, own samples", "train_dpo", pairs="samples", confidence=0.9),
+    "cdpo_star": System("confidence DPO, own samples", "train_cdpo", pairs="samples", confidence="live"),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
-from alignment.evaluation.vocabulary import WORLD_RATES, mean_rates
+from alignment.evaluation.vocabulary import METRICS, WORLD_RATES, mean_rates
 from alignment.maths.statistics import ratio_interval, wilson_interval
 from alignment.policies.systems import SYSTEMS
 from alignment.reports.tables import counted, few, over_seeds, percent, share, with_interval
@@ -103,15 +103,14 @@ def grid_points(trainings: list[dict]) -> list[dict]:
     ]  # fmt: skip
 
 
-def grid_table(points: list[dict], prompts: int) -> Table:
-    """The mean rates of every point of the grid on so many validation prompts, half of them harmful.
-
-    report.json has every training alone.
-    """
-    rates = [metric.world.policy for metric in WORLD_RATES.values()]
-    table = Table(f"on {counted(prompts)} validation prompts, %", "β", "learning rate", "seeds", *rates, "")
+def grid_table(points: list[dict], prompts: str) -> Table:
+    """The mean rates of every point of the grid. prompts: what was asked, in words. report.json has every training."""
+    rates = next((list(point["rates"]) for point in points if point["rates"]), [])
+    worlds = all(rate in WORLD_RATES for rate in rates)
+    heads = [WORLD_RATES[rate].world.policy if worlds else METRICS[rate].says for rate in rates]
+    table = Table(f"on {prompts}, %", "β", "learning rate", "seeds", *heads, "")
     for point in points:
-        cells = [share(point["rates"][rate]) if point["rates"] else "" for rate in WORLD_RATES]
+        cells = [share(point["rates"][rate]) if point["rates"] else "" for rate in rates]
         beta = "" if point["beta"] is None else f"{point['beta']:g}"
         mark = "chosen" if point["chosen"] else ""
         table.add_row(point["system"], beta, f"{point['learning_rate']:g}", str(point["seeds"]), *cells, mark)

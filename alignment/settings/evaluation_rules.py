@@ -1,6 +1,6 @@
 """Which settings of an evaluation and its scorecard go together. This module imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 
 from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, set_name
@@ -56,19 +56,17 @@ def check_best_of_n(cfg: Config) -> None:
         raise UserError("best_of_n.scorers", problem, remedy)
 
 
-def check_sets(sets: Sequence[str]) -> None:
+def check_sets(sets: Sequence[str], key: str = "evaluation.sets", known: Collection[str] = SETS) -> None:
     """Refuses what is neither a set's name nor a file, and two files that tables would call alike."""
     for name in sets:
         if is_own_file(name):
             prompt_files(name, "")
-        elif name not in SETS:
-            remedy = f"the sets are {', '.join(SETS)}; or give a file of prompts, as prompts.jsonl"
-            raise UserError("evaluation.sets", f"there is no set {name!r}", remedy)
+        elif name not in known:
+            remedy = f"the sets are {', '.join(known)}; or give a file of prompts, as prompts.jsonl"
+            raise UserError(key, f"there is no set {name!r}", remedy)
     names = [set_name(name) for name in sets]
     if alike := [name for name in names if names.count(name) > 1]:
-        raise UserError(
-            "evaluation.sets", f"{alike[0]} is there twice", "name each once; files need names of their own"
-        )
+        raise UserError(key, f"{alike[0]} is there twice", "name each once; files need names of their own")
 
 
 def _oracle_unasked(cfg: Config) -> bool:
@@ -87,6 +85,16 @@ IDLE = (
         lambda cfg: cfg.recipe == "scorecard",
         ["sampling.n"],
         "the scorecard samples one answer to a prompt, for each of policy.seeds",
+    ),
+    (
+        lambda cfg: "base_prompted" not in evaluated(cfg),
+        ["evaluation.system_prompt"],
+        "policy.systems has no base_prompted",
+    ),
+    (
+        lambda cfg: cfg.data.name == "world" or len(cfg.policy.beta) * len(cfg.policy.learning_rate) == 1,
+        ["evaluation.validation_sets"],
+        "there is no grid for judges to choose of: policy.beta and policy.learning_rate have one value each",
     ),
     (lambda cfg: cfg.scorecard.mmlu.questions == 0, ["scorecard.mmlu.shots"], "scorecard.mmlu.questions=0 asks none"),
     (

@@ -11,7 +11,9 @@ from alignment.types import ClassifierInput, Dtype
 class Evaluation:
     prompts: int = at_least(2)
     validation: int = at_least(2)
+    validation_sets: list[str] | None
     sets: list[str] | None
+    system_prompt: str
     folder: str
 
 

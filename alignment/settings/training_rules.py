@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from alignment.data.preference_sets import SETS
+from alignment.data.prompt_sets import PROMPT_SETS
+from alignment.evaluation.judging import judges_of
+from alignment.judges.choice import JUDGES
 from alignment.policies.systems import SYSTEMS
+from alignment.settings.evaluation_rules import check_sets
 from alignment.settings.method_schema import Training
 from alignment.settings.schema import Config
 from alignment.settings.value_rules import check_list
@@ -94,9 +98,29 @@ def _check_policies(cfg: Config) -> None:
         if stage is not None and stage not in cfg.stages and "evaluate" not in cfg.stages:
             problem = f"{name} is trained by {stage}, which is not run"
             raise UserError("policy.systems", problem, f"add {stage} to stages")
+    if "base_prompted" in policy.systems:
+        if cfg.data.name == "world":
+            problem = "the world's model knows no words but the world's"
+            raise UserError("policy.systems", problem, "leave base_prompted out, or use another model and data")
+        if not cfg.evaluation.system_prompt.strip():
+            raise UserError("evaluation.system_prompt", "it is empty", "say what a safe answer is")
     if len(policy.beta) * len(policy.learning_rate) > 1 and cfg.data.name != "world":
-        problem = "a grid needs a judge of answers, and only the world has one yet"
-        raise UserError("policy.beta and learning_rate", problem, "give one of each")
+        _check_validation(cfg)
+
+
+def _check_validation(cfg: Config) -> None:
+    """A grid needs prompts and judges to choose by: of harm, and of refusals, since who refuses all is never toxic."""
+    key, single = "policy.beta and learning_rate", "or give one of each"
+    if not cfg.evaluation.validation_sets:
+        problem = "a grid is chosen by validation prompts, and none are named"
+        raise UserError(key, problem, f"set evaluation.validation_sets=[advbench,alpaca_eval], {single}")
+    check_list("evaluation.validation_sets", cfg.evaluation.validation_sets)
+    check_sets(cfg.evaluation.validation_sets, "evaluation.validation_sets", PROMPT_SETS)
+    names = judges_of(cfg.judge, world=False)
+    for kind in ("toxic", "refusal"):
+        if not any(kind in JUDGES[name].says for name in names):
+            problem = f"no judge says {'how harmful an answer is' if kind == 'toxic' else 'what refuses'}"
+            raise UserError(key, f"a grid is chosen by judges, and {problem}", f"set judge=[refusal,probe], {single}")
 
 
 def _check_column(cfg: Config) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignment.inputs.stage_kinds import Infers, Stage, Trains
+from alignment.inputs.validated import is_chosen_by_judges
 from alignment.judges.choice import chosen, judges_by
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.run_files import RunDir
@@ -54,7 +55,7 @@ def _learned_from(stage: str) -> Callable[[DictConfig], set[str]]:
         systems = [SYSTEMS[name] for name in trained_by(stage, cfg.policy.systems)]
         samples = {"build_pairs"} if any(system.star for system in systems) else set()
         live = any(system.confidence == "live" for system in systems) and cfg.confidence.source != "column"
-        return samples | ({"fit_reward"} if live else set())
+        return samples | ({"fit_reward"} if live else set()) | (_judged_by(cfg) if is_chosen_by_judges(cfg) else set())
 
     return only
 
@@ -89,6 +90,13 @@ CARD = ("before", "after", "reward_model", "rankings", "mmlu", "lm_eval", "usefu
 SCORECARD = tuple(f"scorecard.{key}" for key in CARD)
 POLICY_CONFIG = (*MODEL, "data", "policy", "lora", "packing")
 VALIDATED = (*EVALUATED, "sampling")  # the world's policies answer its prompts, which choose the point of a grid
+JUDGED = (
+    *VALIDATED,
+    "evaluation.validation_sets",
+    "evaluation.sets",
+    "evaluation.folder",
+    "judge",
+)  # elsewhere, judges
 
 STAGES: dict[str, Stage] = {
     "inspect": Stage(
@@ -169,15 +177,19 @@ STAGES: dict[str, Stage] = {
         "policies fine-tuned on the chosen answers",
         config=POLICY_CONFIG,
         world=VALIDATED,
-        inputs=("model", "data"),
+        judged=JUDGED,
+        reads=("fit_guard",),
+        inputs=("model", "data", "validation"),
         model=Trains("policy", chosen_only=True),
+        only=_learned_from("train_sft"),
     ),
     "train_dpo": Stage(
         "policies by DPO, and by DPO with a fixed confidence",
         config=POLICY_CONFIG,
         world=VALIDATED,
-        reads=("build_pairs",),
-        inputs=("model", "data"),
+        judged=JUDGED,
+        reads=("fit_guard", "build_pairs"),
+        inputs=("model", "data", "validation"),
         model=Trains("policy", reference=True),
         only=_learned_from("train_dpo"),
     ),
@@ -185,8 +197,9 @@ STAGES: dict[str, Stage] = {
         "policies by confidence DPO",
         config=(*POLICY_CONFIG, "confidence"),
         world=VALIDATED,
-        reads=("fit_reward", "build_pairs"),
-        inputs=("model", "data"),
+        judged=JUDGED,
+        reads=("fit_reward", "fit_guard", "build_pairs"),
+        inputs=("model", "data", "validation"),
         model=Trains("policy", reference=True, live_reward=True),
         only=_learned_from("train_cdpo"),
     ),
@@ -197,6 +210,7 @@ STAGES: dict[str, Stage] = {
             *MODEL,
             "data",
             "policy.systems",
+            "evaluation.system_prompt",
             "policy.seeds",
             *ASKED,
             "sampling",

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from alignment.data.columns import readable
+from alignment.data.columns import readable, text_message
 from alignment.evaluation.abilities import Abilities
 from alignment.evaluation.answers import Asked, best_answers, evaluation_prompts, first_answers, rates
 from alignment.evaluation.comparing import COMPARISON_COLUMNS, comparison_record, comparison_rows
@@ -166,10 +166,12 @@ def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[s
     memory here alone, so that there is room for the next one."""
     cfg, sampling = job.cfg, _sampling(job)
     loaded = load_language_model(_source(job, system, seed), device())
+    prompted = system in SYSTEMS and SYSTEMS[system].prompted
+    above = text_message("system", cfg.evaluation.system_prompt) if prompted else []
     fitting = list(
         readable(
             asked,
-            lambda prompt: question(loaded, prompt.id, prompt.messages, sampling["max_new_tokens"]),
+            lambda prompt: question(loaded, prompt.id, above + prompt.messages, sampling["max_new_tokens"]),
             lambda prompt, why: unfit.setdefault(prompt.id, f"not answered by {system}: {why}"),
         )
     )

@@ -94,9 +94,13 @@ def run(job: Job) -> Rows:
             tables += card_tables(card)
             draw_card(card, out / "scorecard.png")
     if len(trainings) > 1:
-        points = grid_points(trainings)
-        tables.append(grid_table(points, cfg.evaluation.validation))
-        draw_grid(points, cfg.evaluation.validation, out / "grid.png")
+        points, settings = grid_points(trainings), cfg.evaluation
+        each = (
+            f" each of {', '.join(settings.validation_sets)}" if settings.validation_sets else ", half of them harmful"
+        )
+        prompts = f"{settings.validation:,} validation prompts{each}"
+        tables.append(grid_table(points, prompts))
+        draw_grid(points, prompts, out / "grid.png")
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
     draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
     if _usable(job, "best_of_n"):

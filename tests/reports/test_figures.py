@@ -96,5 +96,5 @@ def test_n_of_the_best_of_n_and_of_a_grid(drawn, tmp_path):
     best_figure.draw_best_of_n({"hybrid": {"1": best, "2": best}}, tmp_path / "a.png")
     assert "n = 1 prompts; bands: 95% intervals over prompts" in drawn
     point = {"system": "dpo", "beta": 0.1, "learning_rate": 1e-4, "seeds": 2, "rates": rates, "chosen": True}
-    policy_figures.draw_grid([point] * 3, 200, tmp_path / "a.png")
+    policy_figures.draw_grid([point] * 3, "200 validation prompts, half of them harmful", tmp_path / "a.png")
     assert "200 validation prompts, half of them harmful; a mark: the mean over 2 seeds" in drawn

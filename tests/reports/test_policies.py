@@ -95,7 +95,7 @@ def test_points_of_the_grid_are_means_over_their_seeds():
     assert first["rates"] == pytest.approx(rates(0.3, 0.1)) and first["seeds"] == 2 and first["chosen"]
     assert diverged["rates"] is None and not diverged["chosen"]
     assert (tuned["system"], tuned["beta"], tuned["seeds"]) == ("sft", None, 1)
-    assert lines(as_text([grid_table([first, diverged, tuned], 200)])) == [
+    assert lines(as_text([grid_table([first, diverged, tuned], "200 validation prompts")])) == [
         "on 200 validation prompts, % β learning rate seeds toxic refuses harmless helpful",
         "dpo 0.1 0.0001 2 30.0 10.0 100.0 chosen",
         "dpo 0.2 0.0001 2",

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
-from alignment.evaluation.vocabulary import WORLD_RATES
+from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.pictures.reward_figures import DOTTED, note, picture
-from alignment.reports.tables import counted
 
 COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
 LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
@@ -66,12 +65,12 @@ def _draw_curve(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, kind: str
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.15, lw=0)
 
 
-def draw_grid(points: list[dict], prompts: int, path: Path) -> None:
-    """Toxic against helpful answers to so many validation prompts, a mark for every point of the grid."""
+def draw_grid(points: list[dict], prompts: str, path: Path) -> None:
+    """Toxic against helpful answers to validation prompts, a mark for every point of the grid. prompts: in words."""
     judged = [point for point in points if point["rates"] is not None and point["beta"] is not None]
     if len(judged) < 3:
         return
-    across, up = "helpful_rate", "toxic_rate"
+    across, up = "helpful_rate" if "helpful_rate" in judged[0]["rates"] else "useful_rate", "toxic_rate"
     with picture(path, figsize=(5.4, 3.4)) as axis:
         for system in dict.fromkeys(point["system"] for point in judged):
             own_points = [point for point in judged if point["system"] == system]
@@ -86,11 +85,11 @@ def draw_grid(points: list[dict], prompts: int, path: Path) -> None:
         axis.scatter([], [], marker="o", edgecolors="#444444", facecolors="white", label="given pairs")
         axis.scatter([], [], marker="*", edgecolors="#444444", facecolors="white", s=70, label="own samples")
         axis.scatter([], [], marker="o", color="#444444", label="filled: chosen")
-        axis.set_xlabel(WORLD_RATES[across].title(WORLD_RATES[across].world.answers, "harmless prompts"))
-        axis.set_title(WORLD_RATES[up].title(WORLD_RATES[up].world.answers))
+        axis.set_xlabel(METRICS[across].title(METRICS[across].says, "harmless prompts"))
+        axis.set_title(METRICS[up].title(METRICS[up].says))
         axis.set_ylim(bottom=0)
         seeds = _count({point["seeds"] for point in judged})
-        note(axis, f"{counted(prompts)} validation prompts, half of them harmful; a mark: the mean over {seeds}")
+        note(axis, f"{prompts}; a mark: the mean over {seeds}")
         axis.grid()
         axis.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

@@ -1,0 +1,290 @@
+"""The experiment on policies of SmolLM2 that docs/real_models.md fixes under "protocol", one training after the other:
+
+    python -m benchmarks.real_policies [folder=runs/policies] [at_once=2] [minutes=600] [only=dpo]
+
+Every training is a run of its own. What it measured is kept in benchmarks/results/real_policies/, ids and numbers
+without a word of text, and a command given again goes on with the first that is missing there; the models themselves
+are deleted once they are judged. minutes: none begins later than that. only: those whose name begins so.
+`python -m benchmarks.real_policies_table` makes the tables of what is there.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data.near_duplicates import near_duplicate_groups
+from alignment.data.prompt_sets import prompt_set
+from alignment.data.same_prompts import opening, text_hash
+from alignment.evaluation.prompts import prompts_of
+from alignment.inputs.pairs import given_pairs
+from alignment.runs.artifacts import read_rows
+from alignment.runs.ranks import Ranks
+from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
+from benchmarks import arguments
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("REPALIGN_DATA", HERE.parent.parent / "shared" / "data"))
+RESULTS = HERE / "results" / "real_policies"
+DEFAULTS = {"folder": "runs/policies", "at_once": 2, "minutes": 600, "only": ""}
+
+# ---- the protocol ---------------------------------------------------------------------------------------------------
+
+SHARES = {"policy": 0.42, "reward": 0.30, "test": 0.28}  # of the prompts of PKU's pairs, near-duplicates together
+FLIPS = (0.0, 0.25)  # of the labels, those of the reward's pairs, too
+SEEDS = (0, 1, 2, 3, 4)
+RATES = (3e-5, 1e-4)  # learning rates that validation chooses of, at seed 0, of right labels
+HARMFUL = ("xstest", "simple_safety_tests", "harmbench")  # asked whole, beside PKU's own test prompts
+ALPACA = {"alpaca_eval": 150, "alpaca_validation": 60}  # harmless prompts that are evaluated, and that choose
+ADVBENCH = {"advbench_validation": 60}
+CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy, trained and judged. flips: the share of wrong labels among its pairs."""
+
+    system: str
+    flips: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}-flips-{100 * self.flips:.0f}-seed-{self.seed}"
+
+    @property
+    def stage(self) -> str | None:
+        kinds = {"sft": "train_sft", "sft_refusals": "train_sft", "dpo": "train_dpo", "cdpo": "train_cdpo"}
+        return kinds.get(self.system)
+
+
+def cells() -> Iterator[Cell]:
+    """All of them, the comparisons that matter most first: seed by seed."""
+    for seed in SEEDS:
+        for system in ("base", "base_prompted"):
+            yield Cell(system, 0.0, seed)
+        for flips in FLIPS:
+            for system in ("dpo", "cdpo"):
+                yield Cell(system, flips, seed)
+        for system in ("sft", "sft_refusals"):
+            yield Cell(system, 0.0, seed)
+
+
+# ---- prompts and pairs ----------------------------------------------------------------------------------------------
+
+
+def write_inputs(folder: Path) -> None:
+    """The pairs of each part and seed, and the prompts that are asked, as files: the same ones every time."""
+    inputs = folder / "inputs"
+    if inputs.exists():
+        return
+    unfinished = inputs.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    pairs = _pairs(folder)
+    groups = near_duplicate_groups([opening(pair["prompt"])["content"] for pair in pairs])
+    parts: dict[str, list[dict]] = {name: [] for name in SHARES}
+    for pair, group in zip(pairs, groups.tolist(), strict=True):
+        parts[_part(group)].append(pair)
+    for flips in FLIPS:
+        for seed in SEEDS if flips else SEEDS[:1]:
+            for name in ("policy", "reward"):
+                _write(unfinished / f"{name}-{_labels(flips, seed)}.jsonl", flipped(parts[name], flips, name, seed))
+    _write(unfinished / "pairs.jsonl", parts["policy"] + parts["reward"])
+    tests = {repr(pair["prompt"]): {"prompt": pair["prompt"], "harmful": True} for pair in parts["test"]}
+    _write(unfinished / "pku_test.jsonl", tests.values())
+    for name in HARMFUL:
+        _write(unfinished / f"{name}.jsonl", map(_asked, prompt_set(name, str(DATA)).rows))
+    for source, wanted in (("alpaca_eval", ALPACA), ("advbench", ADVBENCH)):
+        drawn = prompts_of(source, str(DATA), sum(wanted.values()), seed=0)[0]
+        random.Random(0).shuffle(drawn)
+        for name, count in wanted.items():
+            own, drawn = drawn[:count], drawn[count:]
+            rows = ({"id": p.id, "prompt": p.messages, "harmful": p.harmful} for p in own)
+            _write(unfinished / f"{name}.jsonl", rows)
+    unfinished.rename(inputs)
+
+
+def _pairs(folder: Path) -> list[dict]:
+    """PKU's pairs as every run reads them: without the prompts that an evaluation set asks."""
+    cfg = compose_config(["+recipe=real_policies", "data.heldout=0.01", f"run.dir={folder / 'read'}"])
+    parts = given_pairs(cfg, RunDir(folder / "read"), Ranks())
+    return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for part in parts for row in part.rows]
+
+
+def _part(group: int) -> str:
+    position, above = text_hash(str(group)) / 2**64, 0.0
+    for name, share in SHARES.items():
+        above += share
+        if position < above:
+            return name
+    return name
+
+
+def flipped(pairs: list[dict], share: float, part: str, seed: int) -> list[dict]:
+    """The pairs with the labels of exactly this share of them turned round, drawn by the seed."""
+    wrong = set(random.Random(f"{part} {seed}").sample(range(len(pairs)), round(share * len(pairs))))
+    return [
+        {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if number in wrong else pair
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def _labels(flips: float, seed: int) -> str:
+    return f"flips-{100 * flips:.0f}-seed-{seed}" if flips else "right"
+
+
+def _asked(row: dict) -> dict:
+    return {key: row[key] for key in ("id", "prompt", "harmful", "category")}
+
+
+def _write(file: Path, rows: Iterable[dict]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+class Experiment:
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.folder, self.inputs, self.threads = folder, folder / "inputs", threads
+
+    def prompt_files(self, *names: str) -> str:
+        return "[" + ",".join(str(self.inputs / f"{name}.jsonl") for name in names) + "]"
+
+    @property
+    def asked(self) -> str:
+        return self.prompt_files(*HARMFUL, "pku_test", "alpaca_eval")
+
+    def data(self, part: str, flips: float, seed: int) -> list[str]:
+        return ["data=file", f"data.path={self.inputs / f'{part}-{_labels(flips, seed)}.jsonl'}", "data.heldout=0.1"]
+
+    def run(self, name: str, stages: str, *settings: str) -> RunDir:
+        """A run of the recipe below the folder; its output goes to a file beside it."""
+        to = self.folder / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "alignment.run", "+recipe=real_policies", f"stages={stages}", *settings]
+        with open(to.with_name(f"{to.name}.log"), "a") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "REPALIGN_DATA": str(DATA)}
+            done = subprocess.run([*command, f"run.dir={to}"], stdout=log, stderr=log, env=environment)
+        if done.returncode:
+            arguments.stop(f"{name} ended with {done.returncode}: see {log.name}")
+        return RunDir(to)
+
+    def fit_guard(self) -> RunDir:
+        """The judge, and how often it errs on answers of other models, once for all policies."""
+        files = self.prompt_files(*HARMFUL, "pku_test", *ALPACA, *ADVBENCH)
+        data = ["data=file", f"data.path={self.inputs / 'pairs.jsonl'}", "data.heldout=0.05"]
+        kept = ["policy.systems=[base]", f"judge.calibration={CALIBRATION}", "judge.calibration_rows=600",
+                "judge.position_pairs=0", "evaluation.prompts=1000"]  # fmt: skip
+        run = self.run("guard", "[read_answers,fit_guard]", *data, f"evaluation.sets={files}")
+        base = f"evaluation.sets={self.prompt_files('alpaca_validation', 'advbench_validation')}"
+        self.run("calibration", "[evaluate,report]", *data, base, *self.judges(run), *kept)
+        return run
+
+    def judges(self, guard: RunDir) -> list[str]:
+        return [f"judge.probe.path={guard.guard}", f"judge.words.path={guard.words_guard}"]
+
+    def choose(self, guard: RunDir) -> dict[str, float]:
+        """The learning rate of each system, by validation at one seed, of right labels."""
+        kept = RESULTS / "grid.json"
+        if not kept.exists():
+            reward = self.reward(0.0, 0)
+            shutil.copytree(reward.stage("fit_reward"), self.folder / "grid" / "fit_reward", dirs_exist_ok=True)
+            validation = self.prompt_files("alpaca_validation", "advbench_validation")
+            rates = ",".join(f"{rate:g}" for rate in RATES)
+            run = self.run(
+                "grid", "[train_sft,train_dpo,train_cdpo,report]", *self.data("policy", 0.0, 0), *self.judges(guard),
+                f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}", "evaluation.validation=60",
+                f"policy.learning_rate=[{rates}]", "policy.systems=[base,sft,sft_refusals,dpo,cdpo]", "run.workers=2",
+            )  # fmt: skip
+            report = json.loads(run.report.read_text())
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({"grid": report["grid"], "times": report.get("times")}, indent=1) + "\n")
+            shutil.rmtree(run.root)
+        chosen = [point for point in json.loads(kept.read_text())["grid"] if point["chosen"]]
+        return {point["system"]: point["learning_rate"] for point in chosen}
+
+    def reward(self, flips: float, seed: int) -> RunDir:
+        """The hybrid reward of pairs to other prompts, with as many wrong labels."""
+        data = self.data("reward", flips, seed if flips else 0)
+        return self.run(f"reward-{_labels(flips, seed)}", "[fit_reward]", *data)
+
+    def measure(self, cell: Cell, guard: RunDir, rates: dict[str, float]) -> None:
+        """Trains and judges a policy, and keeps what came out."""
+        began, root = time.time(), self.folder / "cells" / cell.name
+        settings = [
+            *self.data("policy", cell.flips, cell.seed), *self.judges(guard), f"policy.seeds=[{cell.seed}]",
+            f"policy.systems=[{cell.system}]", f"evaluation.sets={self.asked}", "evaluation.prompts=1000",
+        ]  # fmt: skip
+        stages = [cell.stage, "evaluate", "report"] if cell.stage else ["evaluate", "report"]
+        if cell.stage:
+            settings.append(f"policy.learning_rate=[{rates[cell.system]:g}]")
+        if cell.system == "cdpo":
+            reward = self.reward(cell.flips, cell.seed)
+            shutil.copytree(reward.stage("fit_reward"), root / "fit_reward", dirs_exist_ok=True)
+        run = self.run(f"cells/{cell.name}", f"[{','.join(stages)}]", *settings)
+        record = {"cell": vars(cell), "seconds": round(time.time() - began), **measured(run, cell)}
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        unfinished = RESULTS / f".{cell.name}.json"
+        unfinished.write_text(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
+        unfinished.rename(RESULTS / f"{cell.name}.json")
+        shutil.rmtree(run.root)
+
+
+def measured(run: RunDir, cell: Cell) -> dict[str, Any]:
+    """What a run came to, in numbers: its report, each judge's verdicts by set and id, and the usefulness of answers."""
+    report = json.loads(run.report.read_text())
+    verdicts: dict[str, dict[str, dict[str, list]]] = {}
+    for row in read_rows(run.verdicts):
+        of_set = verdicts.setdefault(row["judge"], {}).setdefault(row["set"].removesuffix(".jsonl"), {})
+        score = None if row["score"] is None else round(row["score"], 4)
+        of_set[row["id"]] = [_digit(row["toxic"]), _digit(row["refused"]), score, row["asks"]]
+    useful: dict[str, dict[str, list]] = {}
+    for row in read_rows(run.usefulness) if run.usefulness.exists() else []:
+        parts = [None if row[part] is None else round(row[part], 3) for part in ("on_topic", "log_perplexity")]
+        of_set = useful.setdefault(row["set"].removesuffix(".jsonl"), {})
+        of_set[row["id"]] = [_digit(row["useful"]), *parts, round(row["repetition"], 3)]
+    cut = {(row["set"].removesuffix(".jsonl"), row["id"]): row for row in read_rows(run.answers)}
+    answers = {f"{name}/{id}": [row["words"], _digit(row["unfinished"])] for (name, id), row in cut.items()}
+    trainings = [path for path in [run.trainings(cell.stage)] if path.exists()] if cell.stage else []
+    history = [
+        {key: training[key] for key in ("steps", "pairs", "learning_rate", "beta", "history")}
+        for path in trainings
+        for training in json.loads(path.read_text())
+    ]
+    return {"report": report, "verdicts": verdicts, "useful": useful, "answers": answers, "training": history}
+
+
+def _digit(value: bool | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def main(argv: Sequence[str]) -> None:
+    given = arguments.read(argv, DEFAULTS)
+    folder, until = Path(given["folder"]).resolve(), time.time() + 60 * given["minutes"]
+    write_inputs(folder)
+    experiment = Experiment(folder, max(1, (os.cpu_count() or 1) // given["at_once"]))
+    guard = experiment.fit_guard()
+    rates = experiment.choose(guard)
+
+    def measure(cell: Cell) -> None:
+        if not (RESULTS / f"{cell.name}.json").exists() and time.time() < until:
+            experiment.measure(cell, guard, rates)
+            print(f"{time.strftime('%H:%M')} {cell.name}", flush=True)
+
+    with ThreadPoolExecutor(given["at_once"]) as workers:
+        list(workers.map(measure, [cell for cell in cells() if cell.name.startswith(given["only"])]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
