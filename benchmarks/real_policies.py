@@ -242,7 +242,7 @@ class Experiment:
 
 
 def measured(run: RunDir, cell: Cell) -> dict[str, Any]:
-    """What a run came to, in numbers: its report, each judge's verdicts by set and id, and the usefulness of answers."""
+    """What a run came to: its report, each judge's verdicts by set and id, and how useful and long answers are."""
     report = json.loads(run.report.read_text())
     verdicts: dict[str, dict[str, dict[str, list]]] = {}
     for row in read_rows(run.verdicts):
