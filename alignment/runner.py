@@ -19,6 +19,7 @@ from alignment.evaluation.judging import asked_judges, calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
 from alignment.inputs.run_prompts import run_prompts
+from alignment.inputs.validated import is_chosen_by_judges
 from alignment.judges.seen_prompts import fitted_judges, require_unseen
 from alignment.launching import lost
 from alignment.models.source import model_source, source_at
@@ -28,7 +29,7 @@ from alignment.runs.manifest import FRESH, files_in, git_commit
 from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
-from alignment.stages import STAGES, own_guards
+from alignment.stages import STAGES, own_guards, trained_with
 from alignment.types import GatesMissed, StageFailed
 
 
@@ -66,7 +67,8 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
 
 def _require_unseen(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
     """Refuses judges that were fitted on what they are to judge; a guard that this run makes is fitted without it."""
-    if not any(step.stage in ("evaluate", "best_of_n") and not step.cached for step in steps):
+    judging = ("evaluate", "best_of_n", *(trained_with("policy") if is_chosen_by_judges(cfg) else ()))
+    if not any(step.stage in judging and not step.cached for step in steps):
         return
     own = own_guards(cfg) if any(step.stage == "fit_guard" and not step.cached for step in steps) else []
     names = [name for name in fitted_judges(asked_judges(cfg)) if name not in own]

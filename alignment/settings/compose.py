@@ -158,7 +158,9 @@ def _refuse_unknown_keys(cfg: Any, schema: type, prefix: str) -> None:
 def _refuse_unread_keys(cfg: DictConfig, overrides: list[str]) -> None:
     """Refuses settings that no stage of the recipe reads; its stages are all of them, whichever are run now."""
     stages = {*OmegaConf.load(CONF_DIR / "recipe" / f"{cfg.recipe}.yaml").stages, *cfg.stages}
-    read = {key for stage in stages for key in (*STAGES[stage].config, *STAGES[stage].world)} | set(FOR_EVERY_RECIPE)
+    read = {
+        key for stage in stages for key in (*STAGES[stage].config, *STAGES[stage].world, *STAGES[stage].judged)
+    } | set(FOR_EVERY_RECIPE)
     read |= {"model.answer_tokens"} if "sampling" in read else set()  # sampling.max_new_tokens is read from it
     for override in overrides:
         key = key_of(override)

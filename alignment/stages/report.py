@@ -6,6 +6,7 @@ the run.
 
 from rich.table import Table
 
+from alignment.data.prompt_sets import set_name
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
 from alignment.inputs.job import Job
@@ -27,7 +28,7 @@ from alignment.reports.pictures.scorecard_figure import draw_card
 from alignment.reports.policies import grid_points, grid_table, policies, policy_tables, prompts_by_rate
 from alignment.reports.reward_models import reward_models, reward_tables
 from alignment.reports.scorer_comparison import comparison_tables
-from alignment.reports.tables import as_text
+from alignment.reports.tables import as_text, counted
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
 from alignment.stages import trained_with
@@ -95,10 +96,9 @@ def run(job: Job) -> Rows:
             draw_card(card, out / "scorecard.png")
     if len(trainings) > 1:
         points, settings = grid_points(trainings), cfg.evaluation
-        each = (
-            f" each of {', '.join(settings.validation_sets)}" if settings.validation_sets else ", half of them harmful"
-        )
-        prompts = f"{settings.validation:,} validation prompts{each}"
+        sets = ", ".join(map(set_name, settings.validation_sets or []))
+        each = f" each of {sets}" if sets else ", half of them harmful"
+        prompts = f"{counted(settings.validation)} validation prompts{each}"
         tables.append(grid_table(points, prompts))
         draw_grid(points, prompts, out / "grid.png")
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]

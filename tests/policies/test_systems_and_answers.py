@@ -9,11 +9,13 @@ from alignment.policies.systems import SYSTEMS, grid, trained_by
 
 def test_every_system_of_table_1_is_there_and_trained_where_it_belongs():
     assert list(SYSTEMS) == [
-        "base", "sft", "dpo", "cdpo", "rs_star", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star",
+        "base", "base_prompted", "sft", "sft_refusals", "dpo", "cdpo",
+        "rs_star", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star",
         "cdpo_star",
     ]  # fmt: skip
     names = list(SYSTEMS)
-    assert trained_by("train_sft", names) == ["sft"]
+    assert trained_by("train_sft", names) == ["sft", "sft_refusals"]
+    assert [name for name in names if SYSTEMS[name].prompted] == ["base_prompted"]
     assert trained_by("train_cdpo", names) == ["cdpo", "cdpo_star"]
     assert trained_by("train_dpo", names) == ["dpo", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star"]
     assert [SYSTEMS[name].confidence for name in trained_by("train_dpo", names)] == [1.0, 1.0, 0.7, 0.8, 0.9]

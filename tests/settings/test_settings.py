@@ -26,7 +26,7 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, guard, hybrid_reward, ",
     "+recipe=legend_rm policy.beta=[1]": "policy.beta: it would have no effect: no stage of legend_rm reads it",
     "+recipe=cdpo annotator.layer=3": "annotator.layer: it would have no effect: no stage of cdpo reads it",
-    "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, sft",
+    "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, base_prompted",
     "+recipe=cdpo policy.grid_seeds=2": "policy.grid_seeds: 2 of 1 seeds",
     "+recipe=cdpo policy.max_steps=0": "policy.max_steps: 0 is out of range; give 1 or more, or -1 for epochs",
     "+recipe=cdpo policy.per_device_batch_size=5": "policy.per_device_batch_size: 5 does not divide batch_size=16",
@@ -35,7 +35,20 @@ MISTAKES = {  # command line -> what the one line must say
     "+recipe=cdpo policy.beta=[0.0]": "policy.beta: a value is not above 0",
     "+recipe=cdpo confidence=calibrated confidence.alpha=5": "confidence.alpha: it would have no effect",
     "+recipe=cdpo build_pairs.reward_model=none": "build_pairs.reward_model: it would have no effect",
-    "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2]": "policy.beta and learning_rate: a grid needs a judge",
+    "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2]": (
+        "policy.beta and learning_rate: a grid is chosen by validation prompts, and none are named"
+    ),
+    "+recipe=cdpo data=file data.path=x policy.beta=[0.1,0.2] evaluation.validation_sets=[advbench] judge=words": (
+        "policy.beta and learning_rate: a grid is chosen by judges, and no judge says what refuses"
+    ),
+    "+recipe=cdpo data=file data.path=x policy.beta=[1,2] evaluation.validation_sets=[data] judge=[refusal,words]": (
+        "evaluation.validation_sets: there is no set 'data'"
+    ),
+    "+recipe=cdpo evaluation.validation_sets=[advbench]": (
+        "evaluation.validation_sets: it would have no effect: there is no grid for judges to choose of"
+    ),
+    "+recipe=cdpo evaluation.system_prompt=x": "evaluation.system_prompt: it would have no effect: policy.systems has",
+    "+recipe=cdpo policy.systems=[base,base_prompted]": "policy.systems: the world's model knows no words but",
     "+recipe=cdpo confidence=column policy.systems=[cdpo]": "confidence.source: column is what cdpo learns from",
     "+recipe=cdpo confidence=column build_pairs.scorer=judge": "and build_pairs.scorer=judge gives its pairs none",
     "recipe=legend_rm": "recipe: recipes are added, not overridden; write +recipe=...",

@@ -312,7 +312,7 @@ def test_a_trained_policy_is_not_trained_again_after_a_kill_before_it_is_publish
     runs = {name: compose_config(["+recipe=cdpo", *SMALL, *stages, f"run.dir={tmp_path / name}"]) for name in "ab"}
     run_recipe(runs["a"])
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(search, "_validate", killed)
+        patched.setattr(search, "validate", killed)
         run_recipe(runs["b"])
     assert steps == [0, 1, 0, 1]
     run_recipe(runs["b"])
