@@ -1,7 +1,11 @@
 """Benchmarks run, on toys: what they find is no test's business."""
 
+import importlib
 import io
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +15,10 @@ from alignment.models.packing import Item
 from alignment.trainers import margin_rm
 from benchmarks import (
     annotation,
+    comparisons,
     figure_seven,
     gpu,
+    gpu_side,
     growth,
     lengths,
     live_reward,
@@ -43,9 +49,14 @@ def folder(tmp_path_factory):
 
 
 def steps(main, folder, **given) -> tuple[dict, list[dict]]:
+    """A side on the toy, as `both_steps` has it."""
+    return both_steps(main, {"folder": folder, "size": SIZE, "rows": 12, **given})
+
+
+def both_steps(main, given: dict[str, object]) -> tuple[dict, list[dict]]:
     """What a side says when it is asked for two steps: that it is ready, and of each step what it was."""
     said = io.StringIO()
-    argv = [f"{name}={value}" for name, value in {"folder": folder, "size": SIZE, "rows": 12, **given}.items()]
+    argv = [f"{name}={value}" for name, value in given.items()]
     main(argv, io.StringIO("step\n" * 2), said)
     ready, *found = [json.loads(line) for line in said.getvalue().splitlines()]
     return ready, found
@@ -290,6 +301,36 @@ def test_gpu_benchmarks_say_where_they_belong(capsys):
 # ---- end to end -----------------------------------------------------------------------------------------------------
 
 
+class Here:
+    """A side in this process, which saves the imports: asked for both of its steps before anybody waits for one."""
+
+    def __init__(self, module: str, arguments: dict[str, object], threads: int) -> None:
+        ready, self._found = both_steps(importlib.import_module(f"benchmarks.{module}").main, arguments)
+        self.baseline_bytes = ready["baseline_bytes"]
+        self.settings = ready["settings"] | {"threads": threads, "baseline_bytes": self.baseline_bytes}
+
+    def step(self) -> dict:
+        return self._found.pop(0)
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert error[0] is not None or not self._found
+
+
+def here_or_in_ranks(module: str, arguments: dict[str, object], threads: int, ranks: int = 1) -> Here | Side:
+    return Here(module, arguments, threads) if ranks == 1 else Side(module, arguments, threads, ranks)
+
+
+def run_here(command: list[str], **settings) -> subprocess.CompletedProcess:
+    """python -m benchmarks.gpu_side in this process; what has a launcher is started."""
+    if command[:3] != [sys.executable, "-m", "benchmarks.gpu_side"]:
+        return subprocess.run(command, **settings)
+    gpu_side.main(command[3:])
+    return subprocess.CompletedProcess(command, 0)
+
+
 @pytest.mark.slow
 def test_a_comparison_from_beginning_to_end(folder, tmp_path):
     """Both processes, in turn: the cheapest to start."""
@@ -304,7 +345,10 @@ def test_a_comparison_from_beginning_to_end(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["annotation", "live_reward", "ranks"])
 def test_every_other_kind_of_comparison_from_beginning_to_end(folder, tmp_path, name, monkeypatch):
-    """Trainings differ from sampling in what a side does, which is tested above; growth is of one side alone."""
+    """Trainings differ from sampling in what a side does, which is tested above; growth is of one side alone. Sides in
+    this process, but two ranks."""
+    for module in (comparisons, figure_seven, growth):
+        monkeypatch.setattr(module, "Side", here_or_in_ranks)
     monkeypatch.setattr(growth, "IN_RANKS", (("training", 4, 1), ("annotation", 4, 1)))
     monkeypatch.setattr(figure_seven, "MEASURED", (64,))
     plan = Plan(folder, TOY, 1e9, rounds=1, more=SHORT)
@@ -362,8 +406,10 @@ def test_a_side_that_fails_shows_why():
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmarks_run_on_a_processor_too(tmp_path):
+def test_the_gpu_benchmarks_run_on_a_processor_too(tmp_path, monkeypatch):
     """All but FlexAttention and FSDP2, which accelerate makes plain DDP of here: not to be taken for it."""
+    monkeypatch.setattr(gpu, "Side", here_or_in_ranks)
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(run=run_here, TimeoutExpired=subprocess.TimeoutExpired))
     small = models.Size(2, 32, 64, 4, 300, 128, tied=False)
     here = gpu.Machine("cpu", small, small, ("sdpa",), rounds=1, warm_up=1)
     results = gpu.run(here, tmp_path / "results.json")

@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from alignment.runs import artifacts
+from alignment.runs.manifest import MANIFEST, Manifest
 from alignment.stages import STAGES
 from tests import small_recipe
 from tests.small_recipe import Undisturbed, different
@@ -21,12 +22,11 @@ from tests.small_recipe import Undisturbed, different
 
 @dataclass(frozen=True)
 class Recipe:
-    """kills: the stages that are killed, in turn. other: a setting under which every one of them gives other files."""
+    """kills: the stages that are killed."""
 
     stages: tuple[str, ...]
     settings: tuple[str, ...]
     kills: tuple[str, ...]
-    other: str
 
     def before(self, stage: str) -> tuple[str, ...]:
         """What needn't be computed again to kill a stage."""
@@ -37,13 +37,11 @@ LEGEND_RM = Recipe(
     ("induce", "annotate", "train_rm", "report"),
     tuple(small_recipe.SMALL),
     ("induce", "annotate", "train_rm", "train_rm", "report"),
-    "annotator.contrast.refusal=no",
 )
 CDPO = Recipe(
     ("fit_reward", "build_pairs", "train_cdpo", "evaluate", "report"),
     tuple(small_recipe.CDPO),
     ("fit_reward", "build_pairs", "train_cdpo", "evaluate"),
-    "reward.margin=2",
 )
 
 
@@ -57,12 +55,8 @@ def start(recipe: Recipe, folder: Path) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "stage", "made", "before"),
-    [
-        (LEGEND_RM, "annotate", "batch-*", "induce"),
-        (CDPO, "build_pairs", "batch-*", "fit_reward"),
-        (CDPO, "train_cdpo", "checkpoint-*", "build_pairs"),
-    ],
-    ids=["annotate", "build_pairs", "train_cdpo"],
+    [(LEGEND_RM, "annotate", "batch-*", "induce"), (CDPO, "train_cdpo", "checkpoint-*", "build_pairs")],
+    ids=["annotate", "train_cdpo"],
 )
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, before, tmp_path, undisturbed):
     """Pressed as soon as the stage has a batch or a checkpoint to go on from."""
@@ -82,48 +76,75 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(recipe, stage, made, be
     assert not different(tmp_path / "run", whole)
 
 
-def kill_and_finish(
-    recipe: Recipe, whole: Undisturbed, other: Callable[[], Undisturbed], folder: Path, kills: int, seed: int
-) -> list[str]:
-    """Kills a run at random moments, a third of them while a file is being written; then lets it finish.
+def kill_and_finish(recipe: Recipe, whole: Undisturbed, folder: Path, kills: int, seed: int) -> list[str]:
+    """Kills a run three times in a row, once while a file is being written; then lets it finish; until there were as
+    many kills. Returns what was killed where.
 
-    Every third run starts over stages published with another setting, so that old files are replaced when it is killed.
-    A run that ended before its moment came is no kill, and another is tried. Returns what was killed where.
+    The first kill of a row is in one stage after the other, the next ones in any that isn't done. Every second row
+    begins over stages made with another setting, so that old files are replaced when it is killed.
     """
     chance = random.Random(seed)
-    first = chance.randrange(len(recipe.kills))
+    first = chance.randrange(2 * len(recipe.kills))
     moments: list[str] = []
-    for number in itertools.count():
-        if len(moments) == kills:
-            return moments
+    for row in itertools.count(first):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        replacing = number % 3 == 2
+        replacing, stage = row % 2 == 0, recipe.kills[row // 2 % len(recipe.kills)]
         if replacing:
-            shutil.copytree(other().run, folder / "run")
-            kept = {name for name in different(folder / "run", whole.run) if name.endswith("manifest.json")}
-            assert {f"{stage}/manifest.json" for stage in recipe.kills} <= kept, "every stage has something to replace"
-        stage = recipe.kills[(first + len(moments)) % len(recipe.kills)]
+            copy_outdated(whole.run, folder / "run", set(recipe.stages))
         small_recipe.copy_stages(whole.run, folder / "run", recipe.before(stage))
-        process = start(recipe, folder)
-        in_write, delay = number % 3 == 0, chance.uniform(*moments_of(stage, recipe, whole))
-        for line in process.stdout:
-            if line.startswith(f"{stage}: "):
+        in_write = chance.randrange(3)
+        for number in range(3):
+            where = kill(recipe, stage, folder, whole, chance, number == in_write)
+            if where is None:
                 break
-        where = f"after {delay:.2f} s"
-        if in_write:
-            where = _wait_for_a_write(folder / "run" / ".work", process, chance)
-        else:
-            time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if process.returncode != -signal.SIGKILL or where == "":
-            continue
-        moments.append(f"{stage}, {where}{', over published stages' if replacing else ''}")
-        print(f"kill {len(moments)} (seed {seed}): {moments[-1]}", flush=True)
+            moments.append(f"{stage}, {where}{', over published stages' if replacing else ''}")
+            print(f"kill {len(moments)} (seed {seed}): {moments[-1]}", flush=True)
+            left = [stage for stage in recipe.kills if not is_done(stage, folder / "run", whole.run)]
+            if not left or len(moments) == kills:
+                break
+            stage = chance.choice(left)
         small_recipe.run(folder, *recipe.settings)
-        assert not different(folder / "run", whole.run), moments[-1]
+        assert not different(folder / "run", whole.run), moments
+        if len(moments) == kills:
+            return moments
     raise AssertionError
+
+
+def kill(
+    recipe: Recipe, stage: str, folder: Path, whole: Undisturbed, chance: random.Random, in_write: bool
+) -> str | None:
+    """Kills the run in this stage and says where; None if it ended before the moment came."""
+    process, delay = start(recipe, folder), chance.uniform(*moments_of(stage, recipe, whole))
+    for line in process.stdout:
+        if line.startswith(f"{stage}: "):
+            break
+    where = f"after {delay:.2f} s"
+    if in_write:
+        where = _wait_for_a_write(folder / "run" / ".work", process, chance)
+    else:
+        time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), errors
+    return where if process.returncode else None
+
+
+def copy_outdated(whole: Path, root: Path, stages: Collection[str]) -> None:
+    """These stages as another setting might have made them: each file is another one, and whole."""
+    for stage in stages:
+        made = root / f".{stage}"
+        shutil.copytree(whole / stage, made)
+        for path in made.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes() + b"other")
+        manifest = Manifest.read(whole / stage)
+        artifacts.publish(made, root / stage, replace(manifest, config=manifest.config | {"setting": "another"}))
+
+
+def is_done(stage: str, root: Path, whole: Path) -> bool:
+    manifest = root / stage / MANIFEST
+    return manifest.exists() and manifest.read_bytes() == (whole / stage / MANIFEST).read_bytes()
 
 
 def moments_of(stage: str, recipe: Recipe, whole: Undisturbed) -> tuple[float, float]:
@@ -155,16 +176,15 @@ def _wait_for_a_write(work: Path, process: subprocess.Popen, chance: random.Rand
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 3), (CDPO, 3)], ids=["legend_rm", "cdpo"])
 def test_a_killed_run_finishes_with_the_bytes_of_one_never_killed(recipe, kills, tmp_path, undisturbed):
-    """Of one killed in a write, one at any moment, and one over published stages; beginning with a random stage."""
-    whole, other = undisturbed(*recipe.settings), partial(undisturbed, *recipe.settings, recipe.other)
-    kill_and_finish(recipe, whole, other, tmp_path / "killed", kills, seed=random.randrange(10**6))
+    """Beginning with a random stage, in a new folder or over published stages; once in a write."""
+    kill_and_finish(recipe, undisturbed(*recipe.settings), tmp_path / "killed", kills, seed=random.randrange(10**6))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 40), (CDPO, 30)], ids=["legend_rm", "cdpo"])
+@pytest.mark.parametrize(("recipe", "kills"), [(LEGEND_RM, 60), (CDPO, 48)], ids=["legend_rm", "cdpo"])
 def test_many_kills(recipe, kills, tmp_path, undisturbed):
-    whole, other = undisturbed(*recipe.settings), partial(undisturbed, *recipe.settings, recipe.other)
-    moments = kill_and_finish(recipe, whole, other, tmp_path / "killed", kills, seed=random.randrange(10**6))
+    whole = undisturbed(*recipe.settings)
+    moments = kill_and_finish(recipe, whole, tmp_path / "killed", kills, seed=random.randrange(10**6))
     for stage in recipe.kills:
         assert sum(moment.startswith(f"{stage},") for moment in moments) >= 2
     assert sum("inside a write" in moment for moment in moments) >= 5

@@ -18,8 +18,10 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.models.hybrid_reward import HybridReward
+from alignment.run import run_recipe
 from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
+from alignment.settings.compose import compose_config
 from tests import small_recipe
 from tests.conftest import REPOSITORY
 from tests.small_recipe import different
@@ -55,8 +57,8 @@ def launched(folder: Path, *command: str) -> RunDir:
 
 
 def alone(folder: Path, *overrides: str) -> RunDir:
-    """The same in one process."""
-    small_recipe.run(folder, "+recipe=end_to_end", *END_TO_END, *overrides)
+    """The same in one process, in this one."""
+    run_recipe(compose_config(["+recipe=end_to_end", *END_TO_END, *overrides, f"run.dir={folder}/run"]))
     return RunDir(folder / "run")
 
 

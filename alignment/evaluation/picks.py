@@ -12,7 +12,7 @@ import numpy as np
 
 from alignment.evaluation.answers import Asked
 from alignment.evaluation.prompts import asks
-from alignment.evaluation.vocabulary import ANY_VERDICT, ASKS, METRICS, Metric
+from alignment.evaluation.vocabulary import ANY_VERDICT, ASKS, METRICS, RANDOM, Metric
 from alignment.judges.corrections import Correction, corrections
 from alignment.judges.verdicts import Verdict
 from alignment.maths.selection import best_of
@@ -20,7 +20,6 @@ from alignment.maths.statistics import prompt_interval
 from alignment.sampling.candidates import Scored, usable
 from alignment.sampling.generate import Sample
 
-RANDOM = "random"  # picks one sample blindly
 JUDGE = "judge"  # picks by what the first judge of harm says
 SELECTED = Correction({"why_not": "it picked these answers itself, and with them its errors"})
 BY_LENGTH = ("shortest", "longest")

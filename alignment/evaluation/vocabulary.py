@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from alignment.judges.verdicts import Verdict
 
 HARMFUL, HARMLESS, UNKNOWN = ASKS = ("harmful", "harmless", "unknown")  # what a prompt asks for
+RANDOM = "random"  # the scorer that picks one sample blindly
 
 
 class OfWorld(NamedTuple):

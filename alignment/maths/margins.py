@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from alignment.maths.direction import unit
@@ -127,6 +126,8 @@ def _equal_width(ordered: MarginArray, bins: int) -> list[float]:
 
 def _kmeans(ordered: MarginArray, bins: int) -> list[float]:
     """Half way between the centres of a one-dimensional k-means."""
+    from sklearn.cluster import KMeans  # two seconds to import, and nothing else in a run needs it
+
     centres = KMeans(bins, n_init=10, random_state=0).fit(ordered[:, None]).cluster_centers_[:, 0]
     centres.sort()
     return ((centres[1:] + centres[:-1]) / 2).tolist()

@@ -6,8 +6,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from alignment.evaluation.picks import RANDOM
-from alignment.evaluation.vocabulary import METRICS, WORLD_RATES
+from alignment.evaluation.vocabulary import METRICS, RANDOM, WORLD_RATES
 from alignment.reports.corrected import CORRECTED, figure, is_shown, judged, notes
 from alignment.reports.markdown import escaped, markdown_table
 from alignment.reports.tables import counted, few, percent, with_interval

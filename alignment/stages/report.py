@@ -4,13 +4,14 @@ It reports whatever is there: a run that only annotated has a report of its marg
 the run.
 """
 
+from typing import get_args
+
 from rich.table import Table
 
 from alignment.data.prompt_sets import set_name
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
 from alignment.inputs.job import Job
-from alignment.maths.hybrid import GATES
 from alignment.reports.answer_samples import answer_samples
 from alignment.reports.best_samples import best_of_n_markdown, best_of_n_tables
 from alignment.reports.card import card_markdown, card_tables
@@ -32,7 +33,7 @@ from alignment.reports.tables import as_text, counted
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
 from alignment.stages import trained_with
-from alignment.types import StageFailed
+from alignment.types import Gate, StageFailed
 from alignment.world.identity import generator_hash, model_hash
 
 GRID = ("system", "beta", "learning_rate", "seed", "validation", "chosen")
@@ -70,7 +71,7 @@ def run(job: Job) -> Rows:
     if _usable(job, "cross_validate"):
         report["cross_validation"] = artifacts.read_json(job.run.cross_validation)
         tables += comparison_tables(report["cross_validation"])
-        draw_comparison(report["cross_validation"], GATES, out / "cross_validation.png")
+        draw_comparison(report["cross_validation"], get_args(Gate), out / "cross_validation.png")
     if _usable(job, "fit_guard"):
         report["guard"] = artifacts.read_json(job.run.guard_report)
         tables += guard_tables(report["guard"])

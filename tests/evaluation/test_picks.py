@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from alignment.evaluation.answers import Asked
-from alignment.evaluation.picks import RANDOM, harm_scores, picked_by, rates_of_picks, scores_of_picks
+from alignment.evaluation.picks import harm_scores, picked_by, rates_of_picks, scores_of_picks
+from alignment.evaluation.vocabulary import RANDOM
 from alignment.judges.verdicts import Verdict
 from alignment.sampling.candidates import Scored, length_scores
 from alignment.sampling.generate import Sample

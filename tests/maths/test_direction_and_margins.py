@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -142,6 +142,7 @@ margins_arrays = arrays(np.float64, st.integers(30, 80), elements=st.floats(-50,
 methods = st.sampled_from(["eqfreq", "eqwidth", "kmeans", "quartile", "none"])
 
 
+@settings(deadline=None)  # the first k-means imports scikit-learn
 @given(margins_arrays, methods, st.integers(2, 10))
 def test_a_larger_margin_never_gets_a_smaller_level(margins, method, bins):
     """Invariant 5."""

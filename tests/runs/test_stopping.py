@@ -161,8 +161,8 @@ def test_a_recipe_asked_to_stop_again_and_again_ends_as_if_it_had_not_been(tmp_p
             small_recipe.command(*small_recipe.CDPO, "run.dir=run"), cwd=tmp_path, env=small_recipe.environment(),
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        number = stopping.SIGNALS[stopped % len(stopping.SIGNALS)]
-        if stopped < 3:
+        number = stopping.SIGNALS[min(stopped, len(stopping.SIGNALS) - 1)]
+        if stopped < len(stopping.SIGNALS):
             wait_until_it_listens(process.pid, number)
             time.sleep(0 if stopped == 0 else moments.uniform(0, 8))
             process.send_signal(number)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests import small_recipe
+from alignment.run import run_recipe
+from alignment.settings.compose import compose_config
+
+
+def run(folder: Path, *overrides: str) -> None:
+    """In this process, which saves the imports."""
+    run_recipe(compose_config([*overrides, f"run.dir={folder}/run"]))
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +27,9 @@ def done(tmp_path_factory, shared_data) -> Path:
             safe, unsafe = row["response"]
             pair = {"prompt": row.get("prompt") or row["question"], "chosen": safe, "rejected": unsafe}
             file.write(json.dumps(pair) + "\n")
-    small_recipe.run(
+    run(
         folder, "+recipe=cdpo", "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file",
-        "data.path=pairs.jsonl", "data.heldout=0.2", "sampling.n=4", "sampling.max_new_tokens=24",
+        f"data.path={folder}/pairs.jsonl", "data.heldout=0.2", "sampling.n=4", "sampling.max_new_tokens=24",
         "policy.learning_rate=[1e-4]", "policy.batch_size=4", "policy.max_steps=3", "policy.logging_steps=1",
         "policy.save_steps=3", "evaluation.prompts=10", "build_pairs.unfinished=sentence",
     )  # fmt: skip
@@ -57,7 +63,7 @@ def test_the_report_says_how_good_the_reward_is_and_claims_no_rates(done):
 )
 def test_margins_and_a_reward_model_of_published_pairs(tmp_path, shared_data, model, data, lines):
     """By their names, from local files: every line is accounted for, from the file to the training."""
-    small_recipe.run(
+    run(
         tmp_path, "+recipe=legend_rm", "model=local", f"model.path={shared_data}/models/{model}", f"data={data}",
         f"data.folder={shared_data}", "data.rows=40", "data.heldout=0.01", "annotator.contrast.count=16",
         "annotator.contrast.max_new_tokens=16", "annotator.max_length=256", "reward_model.margins=[legend]",
@@ -77,7 +83,7 @@ def test_margins_and_a_reward_model_of_published_pairs(tmp_path, shared_data, mo
 
 @pytest.mark.slow
 def test_graded_answers_say_how_margins_agree_with_them(tmp_path, shared_data):
-    small_recipe.run(
+    run(
         tmp_path, "+recipe=legend_rm", "stages=[induce,annotate,report]", "model=local",
         f"model.path={shared_data}/models/dialogues-4m", "data=helm_graded", f"data.folder={shared_data}",
         "data.rows=60", "data.heldout=0.02", "annotator.contrast.count=16", "annotator.contrast.max_new_tokens=16",

@@ -200,7 +200,7 @@ def test_bfloat16_under_deepspeed_passes_the_parity_gate(layout, more, undisturb
 
 
 @pytest.mark.slow
-def test_real_text_and_a_real_model(tmp_path, shared_data):
+def test_real_text_and_a_real_model(tmp_path, shared_data, capsys):
     """PKU-SafeRLHF pairs, AdvBench questions, a Llama trained on dialogues: from files to a report."""
     pairs = json.loads((shared_data / "pku_saferlhf/safe_unsafe_pairs.json").read_text())[:80]
     lines = [
@@ -213,13 +213,13 @@ def test_real_text_and_a_real_model(tmp_path, shared_data):
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join([*lines, '{"prompt": "cut off']))
     small = [override for override in small_recipe.SMALL if not override.startswith("data.")]
-    done = small_recipe.run(
-        tmp_path, *small, "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file",
-        f"data.path={file}",
+    given = [
+        "model=local", f"model.path={shared_data}/models/dialogues-4m", "data=file", f"data.path={file}",
         f"annotator.contrast.questions={shared_data}/advbench/harmful_behaviors.csv", "annotator.contrast.count=12",
         "annotator.contrast.max_new_tokens=16", "data.heldout=0.2",
-    )  # fmt: skip
-    assert "81 lines read, 80 used, 1 quarantined" in done.stdout
+    ]  # fmt: skip
+    run_recipe(compose_config([*small, *given, f"run.dir={tmp_path}/run"]))
+    assert "81 lines read, 80 used, 1 quarantined" in capsys.readouterr().out
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["annotation"]["spearman_severity"] is None and report["annotation"]["layer"] in range(1, 9)
     assert report["reward_model"]["none"]["by_set"] == {}, "all pairs are of one set"

@@ -1,6 +1,5 @@
 """One rank with batch 8, two ranks with batch 4, micro-batches and DeepSpeed: the same losses and the same reward."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -26,27 +25,55 @@ def accelerate(name: str) -> list[str]:
     ]  # fmt: skip
 
 
+DEEPSPEED = {
+    "micro": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "references": {"per_device_train_batch_size": 4, "precompute_ref_log_probs": True},
+}
+TRAININGS = {  # what each launcher starts, and what the ranks that it starts train, one after the other
+    "one": (
+        ONE,
+        {
+            "padded": {"per_device_train_batch_size": 8, "packing": "off"},
+            "packed": {"per_device_train_batch_size": 8},
+            "fitted": {"per_device_train_batch_size": 8, "reward": None, "max_steps": 3},
+        },
+    ),
+    "two": (
+        TWO,
+        {
+            "whole": {"per_device_train_batch_size": 4},
+            "micro": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+        },
+    ),
+    "zero2_cpu": (accelerate("zero2_cpu"), DEEPSPEED),
+    "zero3_cpu": (
+        accelerate("zero3_cpu"),
+        {**DEEPSPEED, "fitted": {"per_device_train_batch_size": 4, "reward": None, "max_steps": 3}},
+    ),
+}
+
+
 @pytest.fixture(scope="module")
 def in_ranks(folder, once):  # noqa: F811
-    """Trains in ranks; what each way found is kept, since several tests ask for it."""
+    """in_ranks(launcher, name): what a training found. All of a launcher's are made at once: processes take longer to
+    start than these models to train."""
     reward = once("reward-for-ranks", lambda path: fitted_reward(folder, pairs(52), path / "out").save(path / "reward"))
 
-    def train(launcher: list[str], **settings) -> dict:
-        given = {"reward": str(reward / "reward"), **settings}
-        words = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    def found(launcher: str, name: str) -> dict:
+        command, trainings = TRAININGS[launcher]
+        settings = {name: {"reward": str(reward / "reward"), **given} for name, given in trainings.items()}
 
         def run(work: Path) -> None:
             done = subprocess.run(
-                [*launcher, SCRIPT, str(work / "found.json"), str(folder), *words], cwd=REPOSITORY,
+                [*command, SCRIPT, str(work), str(folder), json.dumps(settings)], cwd=REPOSITORY,
                 capture_output=True, text=True, check=False, timeout=600,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CI": "true"},
             )  # fmt: skip
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-        name = hashlib.sha256(json.dumps([launcher, settings], sort_keys=True).encode()).hexdigest()[:8]
-        return json.loads((once(f"ranks-{name}", run) / "found.json").read_text())
+        return json.loads((once(f"ranks-{launcher}", run) / f"{name}.json").read_text())
 
-    return train
+    return found
 
 
 def same(one: dict, other: dict, tolerance: float) -> None:
@@ -64,24 +91,22 @@ def same(one: dict, other: dict, tolerance: float) -> None:
 def test_ranks_and_micro_batches_make_no_difference(in_ranks):
     """52 pairs in steps of 8: every epoch ends with a step of 4, one rank of which has filler only. Rows are packed. Of
     micro-batches in one process there is a fast test."""
-    one = in_ranks(ONE, per_device_train_batch_size=8, packing="off")
-    same(one, in_ranks(ONE, per_device_train_batch_size=8), 1e-5)
-    same(one, in_ranks(TWO, per_device_train_batch_size=4), 1e-5)
-    same(one, in_ranks(TWO, per_device_train_batch_size=2, gradient_accumulation_steps=2), 1e-5)
+    one = in_ranks("one", "padded")
+    same(one, in_ranks("one", "packed"), 1e-5)
+    same(one, in_ranks("two", "whole"), 1e-5)
+    same(one, in_ranks("two", "micro"), 1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["zero2_cpu", "zero3_cpu"])
 def test_deepspeed_makes_no_difference(in_ranks, launcher):
     """Nor do, under DeepSpeed, micro-batches, or references that are computed before the training."""
-    one = in_ranks(ONE, per_device_train_batch_size=8, packing="off")
-    same(one, in_ranks(accelerate(launcher), per_device_train_batch_size=2, gradient_accumulation_steps=2), 1e-4)
-    same(one, in_ranks(accelerate(launcher), per_device_train_batch_size=4, precompute_ref_log_probs=True), 1e-4)
+    one = in_ranks("one", "padded")
+    same(one, in_ranks(launcher, "micro"), 1e-4)
+    same(one, in_ranks(launcher, "references"), 1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["zero3_cpu"])
-def test_a_reward_fitted_at_start_is_the_same_on_every_rank(in_ranks, launcher):
-    alone = in_ranks(ONE, per_device_train_batch_size=8, reward=None, max_steps=3)
-    ranks = in_ranks(accelerate(launcher), per_device_train_batch_size=4, reward=None, max_steps=3)
+def test_a_reward_fitted_at_start_is_the_same_on_every_rank(in_ranks):
+    alone, ranks = in_ranks("one", "fitted"), in_ranks("zero3_cpu", "fitted")
     assert np.allclose(alone["logs"]["confidence"], ranks["logs"]["confidence"], atol=1e-3)

@@ -1,7 +1,8 @@
-"""Confidence DPO in the ranks that are there: python tests/trainers/train_in_ranks.py OUT POLICY key=value...
+"""Confidence DPO in the ranks that are there: python tests/trainers/train_in_ranks.py FOLDER POLICY SETTINGS
 
-Run by test_cdpo_in_ranks.py under torchrun and accelerate; writes losses, the reward's parameters and an evaluation to
-OUT.
+Run by test_cdpo_in_ranks.py under torchrun and accelerate. SETTINGS are those of several trainings by name, as json:
+one after the other they are trained, as a recipe's are, and FOLDER/<name>.json has losses, the parameters of the
+reward and an evaluation.
 """
 
 import json
@@ -14,11 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import on_cpu
+from alignment.trainers.finishing import release
 from tests.conftest import byte_tokenizer
 from tests.trainers.test_cdpo import CPU, ConfidenceDPOConfig, ConfidenceDPOTrainer, Steps, pairs
 
 
-def main(out: Path, policy: Path, settings: dict) -> None:
+def train(out: Path, policy: Path, settings: dict) -> None:
     torch.manual_seed(0)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     reward, count = settings.pop("reward", None), settings.pop("pairs", 52)
@@ -43,8 +45,9 @@ def main(out: Path, policy: Path, settings: dict) -> None:
         head = torch.cat([value.detach().flatten() for value in trainer.live.reward.parameters()])
         found = {name: [logs.get(name) for logs in steps.logs] for name in steps.logs[0]}
         out.write_text(json.dumps({"logs": found, "head": head.tolist(), "evaluated": evaluated}))
+    release(trainer)
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[3:])
-    main(Path(sys.argv[1]), Path(sys.argv[2]), {key: json.loads(value) for key, value in given.items()})
+    for name, settings in json.loads(sys.argv[3]).items():
+        train(Path(sys.argv[1]) / f"{name}.json", Path(sys.argv[2]), settings)

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignment.evaluation.picks import RANDOM
-from alignment.evaluation.vocabulary import METRICS, WORLD_RATES
+from alignment.evaluation.vocabulary import METRICS, RANDOM, WORLD_RATES
 from alignment.reports.best_samples import JUDGE
 from alignment.reports.pictures.reward_figures import note, picture
 
