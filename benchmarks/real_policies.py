@@ -188,7 +188,14 @@ class Experiment:
                 "judge.position_pairs=0", "evaluation.prompts=1000"]  # fmt: skip
         run = self.run("guard", "[read_answers,fit_guard]", *data, f"evaluation.sets={files}")
         base = f"evaluation.sets={self.prompt_files('alpaca_validation', 'advbench_validation')}"
-        self.run("calibration", "[evaluate,report]", *data, base, *self.judges(run), *kept)
+        calibration = self.run("calibration", "[evaluate,report]", *data, base, *self.judges(run), *kept)
+        fitted, health = json.loads(run.guard_report.read_text()), json.loads(calibration.judge_health.read_text())
+        record = {
+            "threshold": fitted["threshold"], "folds": fitted["scorers"]["guard"], "words": fitted["scorers"]["words"],
+            "false_alarms": fitted["false_alarms"], "calibration": health["probe"]["health"],
+        }  # fmt: skip
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "judge.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return run
 
     def judges(self, guard: RunDir) -> list[str]:
