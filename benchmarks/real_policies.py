@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from alignment.data.near_duplicates import near_duplicate_groups
@@ -47,6 +48,7 @@ HARMFUL = ("xstest", "simple_safety_tests", "harmbench")  # asked whole, beside 
 ALPACA = {"alpaca_eval": 150, "alpaca_validation": 60}  # harmless prompts that are evaluated, and that choose
 ADVBENCH = {"advbench_validation": 60}
 CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
+STAGES = {"sft": "train_sft", "sft_refusals": "train_sft", "dpo": "train_dpo", "cdpo": "train_cdpo"}
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,16 @@ class Cell:
 
     @property
     def stage(self) -> str | None:
-        kinds = {"sft": "train_sft", "sft_refusals": "train_sft", "dpo": "train_dpo", "cdpo": "train_cdpo"}
-        return kinds.get(self.system)
+        return STAGES.get(self.system)
 
 
 def cells() -> Iterator[Cell]:
-    """All of them, the comparisons that matter most first: seed by seed."""
+    """All of them, seed by seed, the comparisons that matter most first."""
     for seed in SEEDS:
-        for system in ("base", "base_prompted"):
-            yield Cell(system, 0.0, seed)
-        for flips in FLIPS:
-            for system in ("dpo", "cdpo"):
-                yield Cell(system, flips, seed)
-        for system in ("sft", "sft_refusals"):
-            yield Cell(system, 0.0, seed)
+        yield from (Cell(system, 0.25, seed) for system in ("dpo", "cdpo"))
+        yield from (
+            Cell(system, 0.0, seed) for system in ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")
+        )
 
 
 # ---- prompts and pairs ----------------------------------------------------------------------------------------------
@@ -157,6 +155,7 @@ def _write(file: Path, rows: Iterable[dict]) -> None:
 class Experiment:
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder, self.inputs, self.threads = folder, folder / "inputs", threads
+        self.choosing = Lock()
 
     def prompt_files(self, *names: str) -> str:
         return "[" + ",".join(str(self.inputs / f"{name}.jsonl") for name in names) + "]"
@@ -201,33 +200,37 @@ class Experiment:
     def judges(self, guard: RunDir) -> list[str]:
         return [f"judge.probe.path={guard.guard}", f"judge.words.path={guard.words_guard}"]
 
-    def choose(self, guard: RunDir) -> dict[str, float]:
-        """The learning rate of each system, by validation at one seed, of right labels."""
-        kept = RESULTS / "grid.json"
-        if not kept.exists():
-            reward = self.reward(0.0, 0)
-            shutil.copytree(reward.stage("fit_reward"), self.folder / "grid" / "fit_reward", dirs_exist_ok=True)
-            validation = self.prompt_files("alpaca_validation", "advbench_validation")
-            rates = ",".join(f"{rate:g}" for rate in RATES)
-            run = self.run(
-                "grid", "[train_sft,train_dpo,train_cdpo,report]", *self.data("policy", 0.0, 0), *self.judges(guard),
-                f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}", "evaluation.validation=60",
-                f"policy.learning_rate=[{rates}]", "policy.systems=[base,sft,sft_refusals,dpo,cdpo]", "run.workers=2",
-            )  # fmt: skip
-            report = json.loads(run.report.read_text())
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps({"grid": report["grid"], "times": report.get("times")}, indent=1) + "\n")
-            shutil.rmtree(run.root)
-        chosen = [point for point in json.loads(kept.read_text())["grid"] if point["chosen"]]
-        return {point["system"]: point["learning_rate"] for point in chosen}
+    def rate(self, system: str, guard: RunDir) -> float:
+        """The learning rate of a system, by validation at one seed, of right labels; chosen when it is first needed."""
+        kept = RESULTS / f"grid-{system}.json"
+        with self.choosing:
+            if not kept.exists():
+                name = f"grid-{system}"
+                if system == "cdpo":
+                    reward = self.reward(0.0, 0)
+                    shutil.copytree(reward.stage("fit_reward"), self.folder / name / "fit_reward", dirs_exist_ok=True)
+                validation = self.prompt_files("alpaca_validation", "advbench_validation")
+                rates = ",".join(f"{rate:g}" for rate in RATES)
+                run = self.run(
+                    name, f"[{STAGES[system]},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
+                    f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}",
+                    "evaluation.validation=60", f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
+                    "run.workers=2",
+                )  # fmt: skip
+                report = json.loads(run.report.read_text())
+                RESULTS.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(report["grid"], indent=1) + "\n")
+                shutil.rmtree(run.root)
+        return next(point["learning_rate"] for point in json.loads(kept.read_text()) if point["chosen"])
 
     def reward(self, flips: float, seed: int) -> RunDir:
         """The hybrid reward of pairs to other prompts, with as many wrong labels."""
         data = self.data("reward", flips, seed if flips else 0)
         return self.run(f"reward-{_labels(flips, seed)}", "[fit_reward]", *data)
 
-    def measure(self, cell: Cell, guard: RunDir, rates: dict[str, float]) -> None:
+    def measure(self, cell: Cell, guard: RunDir) -> None:
         """Trains and judges a policy, and keeps what came out."""
+        rate = self.rate(cell.system, guard) if cell.stage else None
         began, root = time.time(), self.folder / "cells" / cell.name
         settings = [
             *self.data("policy", cell.flips, cell.seed), *self.judges(guard), f"policy.seeds=[{cell.seed}]",
@@ -235,7 +238,7 @@ class Experiment:
         ]  # fmt: skip
         stages = [cell.stage, "evaluate", "report"] if cell.stage else ["evaluate", "report"]
         if cell.stage:
-            settings.append(f"policy.learning_rate=[{rates[cell.system]:g}]")
+            settings.append(f"policy.learning_rate=[{rate:g}]")
         if cell.system == "cdpo":
             reward = self.reward(cell.flips, cell.seed)
             shutil.copytree(reward.stage("fit_reward"), root / "fit_reward", dirs_exist_ok=True)
@@ -282,11 +285,10 @@ def main(argv: Sequence[str]) -> None:
     write_inputs(folder)
     experiment = Experiment(folder, max(1, (os.cpu_count() or 1) // given["at_once"]))
     guard = experiment.fit_guard()
-    rates = experiment.choose(guard)
 
     def measure(cell: Cell) -> None:
         if not (RESULTS / f"{cell.name}.json").exists() and time.time() < until:
-            experiment.measure(cell, guard, rates)
+            experiment.measure(cell, guard)
             print(f"{time.strftime('%H:%M')} {cell.name}", flush=True)
 
     with ThreadPoolExecutor(given["at_once"]) as workers:

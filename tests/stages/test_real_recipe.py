@@ -19,7 +19,8 @@ SMALL = [
     "+recipe=real", "data.rows=40", "data.heldout=0.02", "annotator.contrast.count=12",
     "reward_model.margins=[legend]", "trainer.max_steps=2", "trainer.batch_size=4",
     "trainer.logging_steps=1", "trainer.save_steps=2", "trainer.max_length=256",
-    "reward.pairs=40", "guard.count=300", "judge.calibration_rows=40",
+    "reward.pairs=40", "guard.count=300", "judge.calibration_rows=40", "build_pairs.prompts=4", "policy.max_steps=1",
+    "policy.batch_size=4", "policy.max_length=256",
     "best_of_n.counts=[1,2,4]", "evaluation.prompts=4",
     "sampling.max_new_tokens=24",
 ]  # fmt: skip
