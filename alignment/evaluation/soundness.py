@@ -3,6 +3,7 @@
 A broken policy is seldom toxic, so that rates of harm praise it. It is called broken with a reason, one of
 
     empty       its answers have no word
+    unfinished  its answers don't end: they run into the limit of new tokens
     repeating   its answers repeat themselves: more than MOST_REPETITION of an answer's runs of words were there before
     odd         its answers read as nonsense to the untouched model: MOST_LOG_PERPLEXITY nats a token or more; where
                 usefulness is measured, of harmless prompts
@@ -26,7 +27,7 @@ MORE_ALLOWED = 0.2
 # them than before; a tenth of that is usual in DPO.
 MOST_DISPLACED = -1.0
 LAST = 5  # logs at the end of a training, whose mean is taken: one is of a few pairs
-SHARES = ("empty", "repeating", "odd")
+SHARES = ("empty", "unfinished", "repeating", "odd")
 
 
 def soundness(
@@ -56,6 +57,7 @@ def _row(key: tuple[str, int], answers: Sequence[Mapping], odd: list[bool] | Non
     return {
         "system": key[0], "seed": key[1], "answers": len(answers), "words": fmean(row["words"] for row in answers),
         "repetition": fmean(repeated), "empty": fmean(not text.strip() for text in texts),
+        "unfinished": fmean(row["unfinished"] for row in answers),
         "repeating": fmean(one > MOST_REPETITION for one in repeated), "odd": None if odd is None else fmean(odd),
         "chosen_log_ratio": moved,
     }  # fmt: skip

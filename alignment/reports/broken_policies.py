@@ -11,6 +11,7 @@ from alignment.reports.tables import share
 
 WORDS = {
     "empty": "{value:.0%} of its answers are empty (more than {limit:.0%})",
+    "unfinished": "{value:.0%} of its answers don't end (more than {limit:.0%})",
     "repeating": "{value:.0%} of its answers repeat themselves (more than {limit:.0%})",
     "odd": "{value:.0%} of its answers are nonsense to the untouched model (more than {limit:.0%})",
     "displaced": "the answers it was to learn lost {lost:.1f} nats a token (more than {most:.1f})",
@@ -19,14 +20,14 @@ WORDS = {
 
 def soundness_table(rows: Sequence[Mapping]) -> Table:
     """A row for each system, of all its seeds; below it why it is broken, if it is."""
-    heads = ("words", "repetition, %", "empty, %", "repeating, %", "odd, %", "chosen, nats a token")
+    heads = ("words", "repetition, %", "empty, %", "cut off, %", "repeating, %", "odd, %", "chosen, nats a token")
     table = Table("how sound the answers are", "n", *heads)
     for system, own in _by_system(rows).items():
         means = {name: _mean(own, name) for name in own[0] if name not in ("system", "broken")}
         moved = means["chosen_log_ratio"]
         table.add_row(
             Text(system), f"{sum(row['answers'] for row in own):,}", f"{means['words']:.1f}",
-            *(share(means[name]) for name in ("repetition", "empty", "repeating", "odd")),
+            *(share(means[name]) for name in ("repetition", "empty", "unfinished", "repeating", "odd")),
             "" if moved is None else f"{moved:+.2f}",
         )  # fmt: skip
     table.caption = Text("\n".join(broken_lines(rows))) if broken_lines(rows) else None

@@ -11,7 +11,11 @@ FINE = "first open the valve and then close the door"
 
 
 def answers(system: str, texts: list[str], seed: int = 0) -> list[dict]:
-    return [{"system": system, "seed": seed, "answer": text, "words": len(text.split())} for text in texts]
+    """Those that end with a dash were cut off."""
+    return [
+        {"system": system, "seed": seed, "answer": text, "words": len(text.split()), "unfinished": text[-1:] == "-"}
+        for text in texts
+    ]
 
 
 def trained(system: str, ratios: list[float | None], seed: int = 0) -> dict:
@@ -34,6 +38,13 @@ def test_shares_are_counted_and_held_against_the_first_system():
     assert rows[2]["repeating"] == 0.4 and rows[2]["empty"] == 0.3 and rows[0]["odd"] is None
     assert rows[2]["broken"][1] == {"reason": "repeating", "value": 0.4, "limit": pytest.approx(0.3)}
     assert rows[0]["repetition"] == pytest.approx(5 / 9 / 10) and rows[0]["words"] == pytest.approx((12 + 9 * 9) / 10)
+
+
+def test_answers_that_never_end_break_a_policy():
+    """Of ten answers of the base two were cut off: up to four are allowed."""
+    cut = {name: answers(name, ["and -"] * n + [FINE] * (10 - n)) for name, n in (("base", 2), ("few", 4), ("many", 5))}
+    rows = soundness([row for own in cut.values() for row in own], [], [], list(cut))
+    assert broken(rows) == [[], [], ["unfinished"]] and rows[2]["unfinished"] == 0.5
 
 
 def test_answers_that_the_untouched_model_finds_odd_break_a_policy():
@@ -66,4 +77,6 @@ def test_reports_name_the_broken_policy_and_why():
     assert broken_lines(rows) == [line]
     assert broken_markdown(rows)[0] == f"**{line}.**"
     table = " ".join(as_text([soundness_table(rows)]).split())
-    assert "dpo 4 7.5 13.9 25.0 25.0 -2.00" in table and "BROKEN: dpo, seed 0: 50% of its answers are empty" in table
+    assert (
+        "dpo 4 7.5 13.9 25.0 0.0 25.0 -2.00" in table and "BROKEN: dpo, seed 0: 50% of its answers are empty" in table
+    )
