@@ -24,7 +24,7 @@ from alignment.models.load import load_language_model
 from alignment.models.own_decoding import with_own_decoding
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source
-from alignment.policies.calibration import calibration_pairs, without_prompts_of
+from alignment.policies.pairs_apart import calibration_pairs, without_prompts_of
 from alignment.policies.systems import SYSTEMS, Candidate, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.runs import artifacts

@@ -34,7 +34,7 @@ from alignment.types import Diverged, UserError
 @dataclass(frozen=True)
 class Training:
     """What all candidates of a stage share. settings: conf/policy; confidence: conf/confidence; reward: a folder;
-    calibration: pairs that a calibrated confidence is held against (calibration.py), if there are some."""
+    calibration: pairs that a calibrated confidence is held against (pairs_apart.py), if there are some."""
 
     source: ModelSource
     settings: Mapping[str, Any]

@@ -6,7 +6,7 @@ import pytest
 
 from alignment.data.columns import Loaded
 from alignment.policies import search
-from alignment.policies.calibration import calibration_pairs, without_prompts_of
+from alignment.policies.pairs_apart import calibration_pairs, without_prompts_of
 from alignment.runs import artifacts
 from alignment.runs.ranks import Ranks
 from alignment.settings.compose import compose_config
