@@ -1,6 +1,7 @@
 """A trainer whose live confidence is held against pairs that nothing learns from (recalibration.py)."""
 
 from functools import partial
+from math import inf
 from typing import Any
 
 from transformers import TrainerCallback
@@ -17,8 +18,9 @@ class KeptCalibrated:
     """Mixin for a TRL trainer that has a `confidence` and `states_of(rows, pooling)`."""
 
     def keep_calibrated(self, pairs: Any) -> None:
-        """Chooses the held-out pairs that are read: the first ones that max_length leaves whole."""
-        limit = self.args.max_length or float("inf")
+        """Chooses the held-out pairs that are read: the first ones that fit, whole, into the rows of the training."""
+        window = self.layout.window if self.layout.packed else None  # of models that look back so many tokens
+        limit = min(self.args.max_length or inf, window or inf)
         tokens = self._prepare_dataset(pairs, self.processing_class, self.args, NAME)
         whole = [number for number, row in enumerate(tokens) if pair_of(row).longest <= limit]
         if len(whole) < FEWEST:
