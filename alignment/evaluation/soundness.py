@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from alignment.evaluation.usefulness import MOST_LOG_PERPLEXITY, MOST_REPETITION, repetition
+from alignment.evaluation.answer_limits import MOST_LOG_PERPLEXITY, MOST_REPETITION, repetition
 
 # Of the answers, above the first system's. Of 150 answers each, two rates of one half differ by 0.11 by chance; a
 # fifth of all answers is more than any sampling does, and nobody would use such a policy.
