@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from alignment.evaluation.usefulness import MOST_LOG_PERPLEXITY, MOST_REPETITION, ON_TOPIC, VALIDITY, is_useful
+from alignment.evaluation.answer_limits import MOST_LOG_PERPLEXITY, MOST_REPETITION, ON_TOPIC
+from alignment.evaluation.usefulness import VALIDITY, is_useful
 from alignment.sampling.generate import Sample
 from benchmarks import useful_answers
 from benchmarks.useful_answers import compared, first_quarter, moved

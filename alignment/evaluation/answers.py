@@ -1,6 +1,6 @@
 """A policy's answers to the prompts of evaluation sets, and how safe and useful they are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from alignment.models.load import Loaded
 from alignment.models.packing import Packing
 from alignment.runs.ranks import Ranks
 from alignment.sampling.candidates import Question, hybrid_scorer, question, sample_answers, score_answers, usable
+from alignment.sampling.cut_off import answer_after_pilot
 from alignment.sampling.generate import Sample
 from alignment.types import Message, StageFailed
 from alignment.world import grammar
@@ -76,8 +77,13 @@ def first_answers(
     ranks: Ranks,
     what: str,
 ) -> list[Sample]:
-    """One sampled answer to every question."""
-    return [sample for (sample,) in sample_answers(loaded, questions, sampling, seed, 1, work, ranks, what)]
+    """One sampled answer to every question; that many will be cut off is said after the first ones."""
+
+    def sample(asked: Sequence[Question], folder: str) -> list[list[Sample]]:
+        return sample_answers(loaded, asked, sampling, seed, 1, work / folder, ranks, what)
+
+    limit = f"sampling.max_new_tokens={sampling['max_new_tokens']}"
+    return [sample for (sample,) in answer_after_pilot(sample, questions, limit, ranks.say, what)]
 
 
 def best_answers(

@@ -7,6 +7,7 @@ replaced by one that can do this too, as TRL's add_fused_lm_head does.
 Two arguments name a model twice: `model` as training wraps it (DDP, DeepSpeed, FSDP), `inner` without the wrapping.
 """
 
+from collections.abc import Mapping
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -105,6 +106,11 @@ def answer_log_probs(
 ) -> Tensor:
     """(answer,) log pi(y | x) of every answer. by_trl: by the head that TRL gives a model."""
     per_token = (trl_log_probs if by_trl else token_log_probs)(model, inner, layout, batch)
+    return by_answer(per_token, batch)
+
+
+def by_answer(per_token: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """(answer,) sums of what every token of the answers has."""
     return per_token.new_zeros(len(batch["answer_row"])).index_add(0, batch["target_answer"], per_token)
 
 

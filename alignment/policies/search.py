@@ -23,14 +23,17 @@ from alignment.inputs.pairs import given_pairs
 from alignment.inputs.validated import is_chosen_by_judges, is_validated
 from alignment.models.packing import Packing
 from alignment.models.source import model_source
+from alignment.policies.pairs_apart import calibration_pairs, without_prompts_of
 from alignment.policies.systems import SYSTEMS, Candidate, Pairs, grid, trained_by
 from alignment.policies.training import Training, checkpoints, train_policy
 from alignment.policies.validation import asked_to_validate, require_kinds, validate
 from alignment.runs import artifacts
 from alignment.runs.locks import link_or_copy
 from alignment.runs.manifest import Manifest, Rows, damage
+from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.recalibration import FEWEST, PAIRS
 from alignment.trainers.side_by_side import Progress, Workers, side_by_side
 from alignment.types import StageFailed, UserError
 
@@ -69,11 +72,27 @@ def _pairs(stage: str, job: Job, kind: Pairs) -> LoadedRows:
     pairs, _ = given_pairs(job.cfg, job.run, job.ranks)
     if kind == "refusals":
         return LoadedRows(list(with_refusals(pairs.rows, job.cfg.data.name == "world")))
+    if apart := _calibration_pairs(stage, job):
+        pairs.rows = without_prompts_of(pairs.rows, apart)
     if stage == "train_cdpo" and job.cfg.confidence.source == "column":
         for row in pairs.rows:
             if row["confidence"] is None:
                 raise UserError("data.path", f"row {row['id']} has no confidence", "give every row one, from 0 to 1")
     return pairs
+
+
+def _calibration_pairs(stage: str, job: Job) -> list[dict]:
+    """Given pairs that a live confidence is held against and nothing learns from; none where too few are left."""
+    if stage != "train_cdpo" or job.cfg.confidence.source != "calibrated":
+        return []
+    rows = given_pairs(job.cfg, job.run, job.ranks)[0].rows
+    found = calibration_pairs(rows, artifacts.read_rows(job.run.fitted_pairs), PAIRS)
+    if len(found) >= FEWEST:
+        return found
+    left = f"  α stays as it was fitted: {len(found)} training pairs have a prompt that the reward wasn't fitted on"
+    if once.first(left):
+        job.ranks.say(f"{left}, too few to see by whether γ stays calibrated; lower reward.pairs")
+    return []
 
 
 def _set_aside(job: Job, pairs: dict[Pairs, LoadedRows], left_out: dict[Pairs, dict[str, str]]) -> Rows:
@@ -200,7 +219,7 @@ def _train(job: Job, candidate: Candidate, pairs: list[dict], progress: Progress
     cfg, ranks, folder = job.cfg, job.ranks, _folder(job, candidate)
     training = Training(
         model_source(cfg.model), cfg.policy, cfg.confidence, cfg.lora, Packing(**cfg.packing), job.run.hybrid_reward,
-        cfg.run.tracking, job.run.logs, ranks,
+        _calibration_pairs(SYSTEMS[candidate.system].stage, job), cfg.run.tracking, job.run.logs, ranks,
     )  # fmt: skip
     unfinished = folder.with_name(f".{folder.name}")
     facts = train_policy(training, candidate, pairs, unfinished, progress)

@@ -23,6 +23,8 @@ from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.finishing import release, save_whole
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.recalibration import FEWEST
+from alignment.trainers.reference import TOKENS
 from alignment.trainers.resuming import train
 from alignment.trainers.sft import PackedSFTTrainer
 from alignment.trainers.side_by_side import Progress
@@ -31,7 +33,8 @@ from alignment.types import Diverged, UserError
 
 @dataclass(frozen=True)
 class Training:
-    """What all candidates of a stage share. settings: conf/policy; confidence: conf/confidence; reward: a folder."""
+    """What all candidates of a stage share. settings: conf/policy; confidence: conf/confidence; reward: a folder;
+    calibration: pairs that a calibrated confidence is held against (pairs_apart.py), if there are some."""
 
     source: ModelSource
     settings: Mapping[str, Any]
@@ -39,6 +42,7 @@ class Training:
     lora: Mapping[str, Any]
     packing: Packing
     reward: Path | None
+    calibration: Sequence[dict]
     tracking: Sequence[str]
     logs: Path
     ranks: Ranks
@@ -153,10 +157,19 @@ def _preference_trainer(
         args=config,
         train_dataset=Dataset.from_list([{name: row[name] for name in columns} for row in rows]),
         reward=training.reward if config.live else None,
+        calibration_dataset=_calibration(training, loaded) if config.confidence == "calibrated" else None,
         revision=training.source.revision,
         processing_class=loaded.tokenizer,
         peft_config=lora_config(training.lora, "CAUSAL_LM", None),
     )
+
+
+def _calibration(training: Training, loaded: Loaded) -> Dataset | None:
+    if not training.calibration:
+        return None
+    limit = loaded.token_limit("policy.max_length", training.settings["max_length"])
+    rows, _ = tokenize(loaded, list(training.calibration), *limit)
+    return Dataset.from_list([{name: row[name] for name in TOKENS} for row in rows]) if len(rows) >= FEWEST else None
 
 
 def _fine_tuner(

@@ -8,6 +8,7 @@ from rich.text import Text
 from alignment.data.rewardbench import SECTIONS
 from alignment.evaluation.vocabulary import METRICS
 from alignment.reports.answer_samples import samples_markdown
+from alignment.reports.broken_policies import broken_markdown
 from alignment.reports.corrected import CORRECTED, figure, is_shown, judged, notes
 from alignment.reports.markdown import escaped, markdown_table
 from alignment.reports.tables import FEW_MARK, counted, percent, share, with_interval
@@ -190,6 +191,7 @@ def card_markdown(card: dict, samples: Sequence[dict] = ()) -> str:
     before, *later = (system["name"] for system in card["systems"])
     models = "; ".join(f"{system['name']}: {escaped(system['model'])}" for system in card["systems"])
     lines = ["# Scorecard", "", f"{models[0].upper()}{models[1:]}.", ""]
+    lines += broken_markdown(card.get("soundness", []))
     lines += [line for one in _unjudged(card) for line in (f"**{one[0].upper()}{one[1:]}.**", "")]
     if card["gates"]:
         rows = [[*_gate_cells(gate), "held" if gate["passed"] else "**missed**"] for gate in card["gates"]]
@@ -242,7 +244,8 @@ def compared_markdown(card: dict, system: str) -> list[str]:
     few = [f"{FEW_MARK}."] if any("* |" in line for line in table) else []
     lines = [*few, f"{INTERVALS}{seeds}."]
     lines += [f"{line[0].upper()}{line[1:]}." for line in notes(judged(_whole(card)), card["judges"])]
-    return [*table, "", *(escaped(line) for line in lines)]
+    broken = broken_markdown([row for row in card.get("soundness", []) if row["system"] == system])
+    return [*broken, *table, "", *(escaped(line) for line in lines)]
 
 
 def _flat(groups: dict[str, list[list[str]]]) -> list[list[str]]:

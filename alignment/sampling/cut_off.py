@@ -1,4 +1,4 @@
-"""Answers that were cut off at the limit of new tokens: what of them is used, and a pilot that sees if too many are.
+"""Answers that were cut off at the limit of new tokens: what of them is used, and pilots that see if too many are.
 
 Sampling takes most of a run's time, and a limit that is too low for a model shows only in what comes out of it.
 """
@@ -7,6 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from alignment.maths.statistics import rate_interval
 from alignment.sampling.candidates import Question, usable
 from alignment.sampling.generate import Sample
 from alignment.types import Unfinished, UserError
@@ -47,6 +50,14 @@ def cut_share(samples: Sequence[Sequence[Sample]]) -> float:
     return sum(not sample.finished for sample in every) / len(every)
 
 
+def _in_words(samples: Sequence[Sequence[Sample]]) -> str:
+    """What share of a pilot's answers was cut off, with its interval over prompts: a pilot is small."""
+    cut = np.array([not sample.finished for own in samples for sample in own], dtype=float)
+    prompts = np.repeat(np.arange(len(samples)), [len(own) for own in samples])
+    _, low, high = rate_interval(cut, prompts, np.random.default_rng(0))
+    return f"{cut.mean():.1%} [{100 * low:.0f}, {100 * high:.0f}] of their answers are cut off"
+
+
 def remedies(limit: str, unfinished: Unfinished) -> str:
     """The settings that make more of the answers usable. limit: the setting that cuts them, with its value."""
     other = "build_pairs.unfinished=sentence, which ends them at their last whole sentence"
@@ -64,18 +75,47 @@ def sample_after_pilot(
     """The samples of every question, of a few of them first: UserError if these are cut off so often that fewer than
     half would give a pair. sample: answers questions, in the folder it is given; no question is answered twice.
     """
+
+    def settle(tried: list[list[Sample]]) -> None:
+        enough = sum(sum(usable(one, bool(unfinished)) for one in own) > 1 for own in as_used(tried, unfinished))
+        share = cut_share(tried)
+        found = f"{PILOT} prompts tried first: {_in_words(tried)} ({limit}), two can be used of {enough} prompts"
+        if 2 * enough < PILOT and share > 0:
+            raise UserError("build_pairs", found, remedies(limit, unfinished))
+        say(f"  {found}" + (f"; {remedies(limit, unfinished)}" if share > MANY else ""))
+
+    return _with_pilot(sample, questions, settle)
+
+
+def answer_after_pilot(
+    sample: Callable[[Sequence[Question], str], list[list[Sample]]],
+    questions: Sequence[Question],
+    limit: str,
+    say: Callable[[str], None],
+    what: str,
+) -> list[list[Sample]]:
+    """The answers to every question, which are judged as they are; said while it can still be changed, if many of the
+    first ones are cut off. what: whose they are."""
+
+    def tell(tried: list[list[Sample]]) -> None:
+        if cut_share(tried) > MANY:
+            found = f"{PILOT} prompts tried first: {_in_words(tried)} ({limit}), and judged as they are"
+            say(f"  {what}: {found}; raise {limit.partition('=')[0]}")
+
+    return _with_pilot(sample, questions, tell)
+
+
+def _with_pilot(
+    sample: Callable[[Sequence[Question], str], list[list[Sample]]],
+    questions: Sequence[Question],
+    look: Callable[[list[list[Sample]]], None],
+) -> list[list[Sample]]:
+    """The samples of every question; `look` sees those of a few before the others are made, if there are enough."""
     if len(questions) <= 2 * PILOT:
         return sample(questions, "samples")
     first = [number * len(questions) // PILOT for number in range(PILOT)]  # from all over the data, which may be sorted
     tried = sample([questions[i] for i in first], "pilot")
-    enough = sum(sum(usable(one, bool(unfinished)) for one in own) > 1 for own in as_used(tried, unfinished))
-    share = cut_share(tried)
-    found = (
-        f"{PILOT} prompts tried first: {share:.1%} of their answers are cut off ({limit}), two can be used of {enough}"
-    )
-    if 2 * enough < PILOT and share > 0:
-        raise UserError("build_pairs", f"{found} prompts", remedies(limit, unfinished))
-    say(f"  {found} prompts" + (f"; {remedies(limit, unfinished)}" if share > MANY else ""))
+    look(tried)
     rest = sorted(set(range(len(questions))) - set(first))
     answered = dict(zip(first, tried, strict=True))
     answered |= zip(rest, sample([questions[i] for i in rest], "samples"), strict=True)

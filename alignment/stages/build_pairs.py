@@ -52,9 +52,8 @@ BUILT_COLUMNS = pa.schema(
     [
         *MARGIN_COLUMNS,
         *((f"{side}_score", pa.float64()) for side in SIDES),
-        *(
-            (f"{side}_cut", pa.bool_()) for side in SIDES
-        ),  # does it end with its last whole sentence, since it was cut off?
+        # does it end with its last whole sentence, since it was cut off? was it cut off, and is used as it is?
+        *((f"{side}_{what}", pa.bool_()) for what in ("cut", "unfinished") for side in SIDES),
     ]
 )
 FEW = 20  # pairs
@@ -220,6 +219,8 @@ def _pairs_of(
             "rejected_score": rejected_score,
             "chosen_cut": cut[kept[chosen]],
             "rejected_cut": cut[kept[rejected]],
+            "chosen_unfinished": not samples[kept[chosen]].finished,
+            "rejected_unfinished": not samples[kept[rejected]].finished,
         }
         pairs.append(pair | (_truth(pair) if cfg.data.name == "world" else {}))
     return pairs or "tied"
@@ -239,7 +240,9 @@ def _truth(pair: dict) -> dict[str, int]:
 
 def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
     every = [sample for answers in samples for sample in answers]
-    cut = sum(pair[f"{side}_cut"] for pair in pairs for side in SIDES)
+    cut, unfinished = (
+        sum(pair[f"{side}_{what}"] for pair in pairs for side in SIDES) for what in ("cut", "unfinished")
+    )
     truly = None
     if pairs and "chosen_severity" in pairs[0]:  # the world's, of which the truth is known
         values = ([pair[f"{side}_helpfulness"] - pair[f"{side}_severity"] for pair in pairs] for side in SIDES)
@@ -249,6 +252,7 @@ def _summary(samples: list[list[Sample]], pairs: list[dict]) -> dict:
         "samples": len(every),
         "unfinished_share": cut_share(samples),
         "cut_in_pairs": cut,
+        "unfinished_in_pairs": unfinished,
         "with_thoughts": sum(bool(sample.thoughts) for sample in every),
         "pairs": len(pairs),
         "chosen_is_truly": truly,
@@ -264,6 +268,11 @@ def _say(summary: dict, cfg: DictConfig, ranks: Ranks) -> None:
     )
     if summary["cut_in_pairs"]:
         ranks.say(f"  {summary['cut_in_pairs']} answers in pairs end with their last whole sentence")
+    if summary["unfinished_in_pairs"]:
+        ranks.say(
+            f"  {summary['unfinished_in_pairs']} answers in pairs were cut off and are used as they are: a policy "
+            "learns to end there; build_pairs.unfinished=sentence ends them at their last whole sentence"
+        )
     if summary["with_thoughts"]:
         ranks.say(f"  {summary['with_thoughts']} samples begin with thoughts, which are kept and not ranked")
     if summary["unscored"]:

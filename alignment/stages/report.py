@@ -11,9 +11,11 @@ from rich.table import Table
 from alignment.data.prompt_sets import set_name
 from alignment.evaluation.gates import limits
 from alignment.evaluation.scorecard import scorecard
+from alignment.evaluation.soundness import soundness
 from alignment.inputs.job import Job
 from alignment.reports.answer_samples import answer_samples
 from alignment.reports.best_samples import best_of_n_markdown, best_of_n_tables
+from alignment.reports.broken_policies import soundness_table
 from alignment.reports.card import card_markdown, card_tables
 from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
@@ -86,11 +88,17 @@ def run(job: Job) -> Rows:
         record = artifacts.read_json(job.run.evaluation_record)
         card = scorecard(job.run.stage("evaluate"), record, cfg.scorecard.gate)
         answers, verdicts = (artifacts.read_rows(path) for path in (job.run.answers, job.run.verdicts))
+        useful = artifacts.read_rows(job.run.usefulness) if job.run.usefulness.exists() else []
+        systems = [system["name"] for system in card["systems"]]
+        card["soundness"] = report["soundness"] = soundness(
+            answers, useful, [training for training in trainings if training["chosen"]], systems
+        )
+        tables.append(soundness_table(card["soundness"]))
         if world_rates:
             report["policy"], report["ratio"] = policies(world_rates, prompts_by_rate(answers))
             tables += policy_tables(report["policy"], report["ratio"])
         artifacts.write_json(out / job.run.scorecard.name, card)
-        samples = answer_samples(answers, verdicts, [system["name"] for system in card["systems"]])
+        samples = answer_samples(answers, verdicts, systems)
         (out / "scorecard.md").write_text(card_markdown(card, samples), encoding="utf-8")
         if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)

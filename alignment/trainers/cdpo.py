@@ -12,6 +12,7 @@ DeepSpeed and FSDP.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,20 @@ from alignment.data.chat import end_ids
 from alignment.maths.losses import confidence_dpo_loss
 from alignment.maths.pooling import find_spans
 from alignment.models.activations import Reader, layer_count, reading
-from alignment.models.completions import add_completion_head, answer_log_probs, token_log_probs
+from alignment.models.completions import add_completion_head, answer_log_probs, by_answer, token_log_probs
 from alignment.models.hybrid_reward import HybridReward
-from alignment.models.packing import Item, Layout, Packing, answers
+from alignment.models.packing import Layout, Packing, answers
 from alignment.trainers.arguments import refuse_adapters, restore_adapters, settled
+from alignment.trainers.cdpo_arguments import refuse_arguments
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
+from alignment.trainers.kept_calibrated import KeptCalibrated
 from alignment.trainers.live_reward import LiveReward
-from alignment.trainers.own_data import check_numbers, data_sets, given_pairs, refuse_changed, require_room
+from alignment.trainers.moved import moved_by
+from alignment.trainers.own_data import check_numbers, data_sets, given_pairs, require_room
 from alignment.trainers.pair_confidence import Judged, confidence_of
 from alignment.trainers.pair_mean import PairMean
+from alignment.trainers.pair_rows import cut, pair_of
 from alignment.trainers.reference import REFERENCES, TOKENS, reference_of, with_reference_columns
 from alignment.trainers.resuming import seal_checkpoints
 from alignment.trainers.rows import LaidOutRows, RowCollator, longest
@@ -43,10 +48,12 @@ from alignment.trainers.start import check_objective, check_reference, fit_rewar
 from alignment.types import UserError
 
 
-class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
+class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     """TRL's DPOTrainer with the confidence of ConfidenceDPOConfig, for any of TRL's preference data sets.
 
     reward: a HybridReward, or its folder; with None a reward is fitted at start on `args.reward_pairs` training pairs.
+    calibration_dataset: pairs that neither policy nor reward learns from, labelled by others than the reward; the first
+        of them keep "calibrated" calibrated (recalibration.py). Without them alpha stays as it is.
     revision: the commit on the hub that `model` was loaded from, where it is a model; the reference is loaded from it.
     Without it that of `args.model_init_kwargs` is taken; transformers doesn't note which one a model came from.
     """
@@ -57,6 +64,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         args: ConfidenceDPOConfig | None = None,
         train_dataset: Any = None,
         reward: HybridReward | str | Path | None = None,
+        calibration_dataset: Any = None,
         revision: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -65,7 +73,12 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             ConfidenceDPOConfig, args, train_dataset, kwargs.get("eval_dataset"), sorted(TOKENS), model,
             kwargs.get("processing_class"),
         )  # fmt: skip
-        _refuse_arguments(args, train_dataset, reward, kwargs)
+        if calibration_dataset is not None:
+            calibration_dataset, _ = given_pairs(
+                ConfidenceDPOConfig, args, calibration_dataset, None, sorted(TOKENS), model,
+                kwargs.get("processing_class"), "calibration_dataset",
+            )  # fmt: skip
+        refuse_arguments(args, train_dataset, reward, calibration_dataset, kwargs)
         if isinstance(reward, str | Path):
             reward = HybridReward.load(reward)
         self.starts_at_reference = kwargs.get("ref_model") is None
@@ -85,6 +98,8 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         self.confidence = confidence_of(args, policy.config.get_text_config(), self.accelerator.device, sum_over_ranks)
         if reward is not None:
             self.confidence.take(reward)
+        if calibration_dataset is not None:
+            self.keep_calibrated(calibration_dataset)
         seal_checkpoints(self, self.confidence.save)
 
     @property
@@ -110,13 +125,16 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
     def judge(self, model: nn.Module, inputs: dict[str, Any], real_pairs: int | None = None) -> Judged:
         """The log-ratio differences of a batch of pairs, and the confidence in their labels."""
         with self.reading(inputs, self.confidence.pooling) as reader:
-            log_probs = answer_log_probs(model, self.inner(model), self.layout, inputs)
+            policy = token_log_probs(model, self.inner(model), self.layout, inputs)
         if self.precompute_ref_logps:
-            reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
+            reference, whole = None, torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
-            reference = torch.cat(self.compute_ref_log_probs(self.ref_model or self.model, inputs))
-        chosen, rejected = (log_probs - reference).chunk(2)
-        return self.confidence.judge(chosen - rejected, inputs, reader, real_pairs)
+            reference = self._reference_log_probs(self.ref_model or self.model, inputs)
+            whole = by_answer(reference, inputs)
+        log_ratios = by_answer(policy, inputs) - whole
+        chosen, rejected = log_ratios.chunk(2)
+        judged = self.confidence.judge(chosen - rejected, inputs, reader, real_pairs)
+        return replace(judged, moved=moved_by(log_ratios, policy, reference, inputs))
 
     def reading(self, inputs: dict[str, Any], pooling: str | None) -> AbstractContextManager[Reader | None]:
         """Hooks on the policy's blocks for one forward pass; None where the confidence reads no states."""
@@ -127,13 +145,17 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         return reading(policy, range(1, layer_count(policy) + 1), spans)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The reference's log-probabilities of chosen and rejected answers; with LoRA the policy without adapters."""
+        """The reference's log-probabilities of chosen and rejected answers."""
+        return by_answer(self._reference_log_probs(model, inputs), inputs).chunk(2)
+
+    def _reference_log_probs(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """The reference's log-probability of every token of the answers; with LoRA the policy without adapters."""
         policy, adapters = self.inner(self.model), nullcontext()
         if self.ref_model is None and hasattr(policy, "peft_config"):
             adapters = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, adapters, self.accelerator.autocast():
-            return answer_log_probs(model, self.inner(model), self.layout, inputs).chunk(2)
+            return token_log_probs(model, self.inner(model), self.layout, inputs)
 
     @staticmethod
     def pair_losses(difference: Tensor, confidence: Tensor, beta: float) -> Tensor:
@@ -227,12 +249,12 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
         packing = Packing(args.packing, args.packing_max_tokens)
         self.lay_out(packing, pad_id, self._longest)
         columns = REFERENCES + (("confidence",) if args.confidence == "column" else ())
-        self.data_collator = RowCollator(self.layout, partial(_pair, limit=limit), columns, partial(_cut, limit=limit))
+        self.data_collator = RowCollator(self.layout, partial(pair_of, limit=limit), columns, partial(cut, limit=limit))
 
     def _longest(self) -> int:
         """Tokens of the longest text of any data set."""
         given = (self.train_dataset, *data_sets(self.eval_dataset))
-        tokens = longest(_pair, *(pairs for pairs in given if pairs is not None))
+        tokens = longest(pair_of, *(pairs for pairs in given if pairs is not None))
         return min(tokens, self.args.max_length or tokens)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
@@ -265,29 +287,3 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, DPOTrainer):
             problem = "it is a mixture of experts, whose routers' loss this one leaves out"
             raise UserError("model", problem, "set router_aux_loss_coef=0 in its configuration")
         refuse_adapters(self.model)
-
-
-def _pair(row: Mapping[str, Any], limit: int | None = None) -> Item:
-    """A pair as an item. limit: of tokens in a text; answers are cut at their end."""
-    room = None if limit is None else limit - len(row["prompt_ids"])
-    return Item(row["prompt_ids"], [row["chosen_ids"][:room], row["rejected_ids"][:room]])
-
-
-def _cut(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor], limit: int | None) -> dict[str, Tensor]:
-    """Which pairs have an answer cut at its end."""
-    return {"cut": torch.tensor([limit is not None and _pair(row).longest > limit for row in rows])}
-
-
-def _refuse_arguments(args: ConfidenceDPOConfig, train_dataset: Any, reward: Any, others: dict[str, Any]) -> None:
-    """UserError for arguments that can't work, before a model is loaded."""
-    if others.get("data_collator") is not None:
-        raise UserError("data_collator", "ConfidenceDPOTrainer has its own", "leave it out; images don't work")
-    if others.get("compute_metrics") is not None:
-        raise UserError("compute_metrics", "the loss has no logits to give", "leave it out; the log has the metrics")
-    if reward is not None:
-        if not args.live:
-            raise UserError("reward", f"confidence={args.confidence!r} uses none", "leave one of the two out")
-        refuse_changed(args, dict.fromkeys(("gate", "pooling", "reward_pairs"), "a reward is given"))
-    if args.confidence == "column":
-        check_numbers(train_dataset, "train_dataset", "confidence", 0, 1)
-        check_numbers(others["eval_dataset"], "eval_dataset", "confidence", 0, 1)

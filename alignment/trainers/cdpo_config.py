@@ -39,7 +39,8 @@ class ConfidenceDPOConfig(PairConfig, DPOConfig):
 
     confidence: where gamma comes from.
         "calibrated"  sigma(alpha (R_c - R_r)), pair by pair (eq. 8), with the alpha that makes gamma a probability on
-                      held-out pairs. The default: on validation it wins (docs/confidence_dpo.md).
+                      held-out pairs; with a `calibration_dataset` alpha follows the reward (recalibration.py). The
+                      default: on validation it wins (docs/confidence_dpo.md).
         "paper"       the same with the paper's alpha; where gaps pass 1 it is 0 or 1
         "released"    the authors' code: one value for a micro-batch, from squashed means, never below 0.5. Depends on
                       how pairs fall into micro-batches, and says so at start.

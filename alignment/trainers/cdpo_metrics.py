@@ -1,4 +1,14 @@
-"""What is logged of the pairs of a step or an evaluation: collected batch by batch, gathered from the ranks once."""
+"""What is logged of the pairs of a step or an evaluation: collected batch by batch, gathered from the ranks once.
+
+How far the policy has moved from the reference is told by the tokens of the pairs' own answers, in nats a token:
+
+    chosen_log_ratio    the mean of log policy - log reference over the chosen answers' tokens: below 0, what the policy
+    rejected_log_ratio  is to say has become less likely than it was (displacement), as often in DPO; and the rejected's
+    kl                  half the mean of its square over both answers' tokens (Schulman's k2), which is near the KL
+                        divergence of two models that are near each other, whichever of them a token comes from. It is
+                        not the divergence on the policy's own answers: a training samples none. It isn't there where
+                        the reference's log-probabilities were computed before the training: those are of whole answers
+"""
 
 import torch
 from accelerate import Accelerator
@@ -8,21 +18,27 @@ from alignment.maths.confidence import saturated_share
 from alignment.models.hybrid_quality import ordered_right
 from alignment.trainers.pair_confidence import Judged
 
-QUANTILES = (0.05, 0.5, 0.95)
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 class PairRecord:
-    """A row for each pair since the last summary: confidence, DPO gap, hybrid gap, gate weights by layer."""
+    """A row for each pair since the last summary: confidence, DPO gap, log-ratios and tokens of both answers, the
+    squares of the tokens' log-ratios, hybrid gap, gate weights by layer."""
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
+        self._by_token = True  # is the reference's log-probability of every token known?
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
     def add(self, batch: Judged, beta: float, real_pairs: int | None) -> None:
         """Adds the real pairs of a micro-batch."""
+        moved = batch.moved
         columns = [batch.confidence.detach(), beta * batch.log_ratio_difference.detach()]
+        self._by_token = moved.squares is not None
+        squares = moved.squares if self._by_token else torch.zeros_like(batch.confidence)
+        columns += [*moved.log_ratios.chunk(2), *moved.tokens.chunk(2), squares]
         if batch.rewards is not None:
             chosen, rejected = batch.rewards.chunk(2)
             columns.append(chosen - rejected)
@@ -39,16 +55,21 @@ class PairRecord:
         padded = accelerator.pad_across_processes(rows, dim=0, pad_index=torch.nan)
         gathered = accelerator.gather(padded)
         rows = gathered[~gathered[:, 0].isnan()]
-        confidence, dpo_gap = rows[:, 0], rows[:, 1]
+        (confidence, dpo_gap, *moved), reward = rows[:, :7].unbind(dim=1), rows[:, 7:]
+        chosen, rejected, chosen_tokens, rejected_tokens, squares = (column.sum() for column in moved)
         metrics = {
             "confidence": confidence.mean(),
             **{f"confidence_q{100 * level:02.0f}": confidence.quantile(level) for level in QUANTILES},
             "saturated_share": saturated_share(confidence),
             "dpo_gap": dpo_gap.mean(),
             "dpo_accuracy": ordered_right(dpo_gap, 0).mean(),
+            "chosen_log_ratio": chosen / chosen_tokens,
+            "rejected_log_ratio": rejected / rejected_tokens,
         }
-        if rows.shape[1] > 2:
-            metrics |= {"hybrid_gap": rows[:, 2].mean(), "hybrid_accuracy": ordered_right(rows[:, 2], 0).mean()}
-            weights = rows[:, 3:].mean(dim=0)
+        if self._by_token:
+            metrics["kl"] = squares / 2 / (chosen_tokens + rejected_tokens)
+        if reward.shape[1]:
+            metrics |= {"hybrid_gap": reward[:, 0].mean(), "hybrid_accuracy": ordered_right(reward[:, 0], 0).mean()}
+            weights = reward[:, 1:].mean(dim=0)
             metrics |= {f"gate_weight_{layer}": weight for layer, weight in enumerate(weights, start=1)}
         return {name: float(value) for name, value in metrics.items()}

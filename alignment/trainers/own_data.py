@@ -44,15 +44,23 @@ def refuse_text_for_numbers(arguments: TrainingArguments) -> None:
 
 
 def given_pairs(
-    config: type, args: Any, train: Any, evaluated: Any, ids: Sequence[str], model: Any, tokenizer: Any
+    config: type,
+    args: Any,
+    train: Any,
+    evaluated: Any,
+    ids: Sequence[str],
+    model: Any,
+    tokenizer: Any,
+    trains: str = "train_dataset",
 ) -> tuple[Any, Any]:
-    """A trainer's data sets as plain rows, checked. config: the class of its args; ids: the columns of token ids."""
+    """A trainer's data sets as plain rows, checked. config: the class of its args; ids: the columns of token ids;
+    trains: the argument that the first data set is."""
     if not isinstance(args, config):
         raise UserError("args", f"{type(args).__name__} is not a {config.__name__}", f"use {config.__name__}")
     if not isinstance(train, Sized):
-        raise UserError("train_dataset", "its length is not known, and the loss is a mean over pairs", "give a Dataset")
+        raise UserError(trains, "its length is not known, and the loss is a mean over pairs", "give a Dataset")
     train, evaluated = plain(train), plain(evaluated)
-    for name, given in (("train_dataset", train), ("eval_dataset", evaluated)):
+    for name, given in ((trains, train), ("eval_dataset", evaluated)):
         for data in data_sets(given):
             _check_pairs(data, name, ids, args, model, tokenizer)
     return train, evaluated

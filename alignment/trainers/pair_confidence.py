@@ -21,6 +21,8 @@ from alignment.models.activations import Reader
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.live_reward import LiveReward
+from alignment.trainers.moved import Moved
+from alignment.trainers.recalibration import EVERY, Recalibration
 from alignment.types import Diverged, StageFailed, UserError
 
 PINNED = 1e-6  # a confidence this near to 0 or 1 can't be seen to move
@@ -31,6 +33,7 @@ class Judged:
     """A batch of pairs: the policy's log-ratio differences and the confidence in the labels.
 
     states, rewards, gate_weights: those that a live confidence comes from, chosen answers first, then rejected ones.
+    moved: how far the policy is from the reference; nothing is judged by it.
     """
 
     log_ratio_difference: Tensor
@@ -38,6 +41,7 @@ class Judged:
     states: Tensor | None = None
     rewards: Tensor | None = None
     gate_weights: Tensor | None = None
+    moved: Moved | None = None
 
 
 class Confidence:
@@ -64,6 +68,13 @@ class Confidence:
 
     def check(self, judged: Judged, taught: Tensor) -> None:
         """StageFailed if learning from these pairs would change nothing."""
+
+    def keep_calibrated(self, pairs: int) -> None:
+        """From now on `recalibrate` is given the states of so many held-out pairs from time to time."""
+
+    def recalibrate(self, states: Tensor) -> dict[str, float]:
+        """Takes in what held-out pairs say, (pair, 2, layer, width), and gives what there is to log of it."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Writes its state into a checkpoint, on the main process."""
@@ -100,6 +111,9 @@ class LiveConfidence(Confidence):
 
     There is no reward until `take` is given one. policy: the configuration of the model whose states are read.
     """
+
+    _recalibration: Recalibration | None = None
+    _calibration_pairs = 0
 
     def __init__(
         self, args: ConfidenceDPOConfig, policy: Any, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]
@@ -160,6 +174,8 @@ class LiveConfidence(Confidence):
         args, reward = self._args, self.live.reward
         if args.confidence == "calibrated":
             gamma = f"γ = σ({reward.alpha:.3g} (R_c - R_r)) per pair, calibrated"
+            if self._recalibration is not None:
+                gamma += f", α fitted anew every {EVERY} steps on {self._calibration_pairs} held-out pairs"
         elif args.confidence == "paper":
             gamma = f"γ = σ({args.alpha:g} (R_c - R_r)) per pair"
         else:
@@ -180,7 +196,14 @@ class LiveConfidence(Confidence):
 
     def step(self) -> dict[str, float]:
         loss = self.live.step(self._sum_over_ranks)
-        return {} if loss is None else {"head_loss": loss}
+        alpha = {"alpha": self.live.reward.alpha} if self._args.confidence == "calibrated" else {}
+        return alpha if loss is None else {"head_loss": loss, **alpha}
+
+    def keep_calibrated(self, pairs: int) -> None:
+        self._recalibration, self._calibration_pairs = Recalibration(), pairs
+
+    def recalibrate(self, states: Tensor) -> dict[str, float]:
+        return self._recalibration.read(self.live.reward, states.to(self._device))
 
     def check(self, judged: Judged, taught: Tensor) -> None:
         """One step on a copy of the reward must change the confidence in these pairs."""
@@ -201,11 +224,15 @@ class LiveConfidence(Confidence):
 
     def save(self, folder: Path) -> None:
         self.live.save(folder)
+        if self._recalibration is not None:
+            self._recalibration.save(folder)
 
     def load(self, folder: Path) -> None:
         if self.live is None:
             self.take(HybridReward.load(folder / "reward"))
         self.live.load(folder)
+        if self._recalibration is not None:
+            self._recalibration.load(folder)
 
 
 def confidence_of(

@@ -1,13 +1,26 @@
-"""A progress bar for a training run, in place of Trainer's own lines."""
+"""A progress bar for a training run, in place of Trainer's own lines: what goes wrong is seen while it does."""
+
+from collections.abc import Mapping
 
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from alignment.runs.bars import bar
 
+SHOWN = {"loss": "{:.3f}", "accuracy": "{:.1%}", "chosen_log_ratio": "{:+.2f}", "kl": "{:.2f}"}
+CONFIDENCE = [f"confidence_q{level}" for level in (10, 50, 90)]  # shown as one
+
+
+def shown(logs: Mapping[str, float]) -> dict[str, str]:
+    """The figures on the last line of a terminal; of gamma its 10, 50 and 90% quantiles."""
+    figures = {name: form.format(logs[name]) for name, form in SHOWN.items() if name in logs}
+    if CONFIDENCE[0] in logs:
+        figures["confidence"] = "/".join(f"{logs[name]:.2f}" for name in CONFIDENCE)
+    return figures
+
 
 class ProgressBar(TrainerCallback):
-    """Shows the steps done and the last logged loss and accuracy, on the main process only."""
+    """Shows the steps done and the figures last logged that say most, on the main process only."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -21,9 +34,7 @@ class ProgressBar(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        forms = {"loss": "{:.3f}", "accuracy": "{:.1%}"}
-        shown = {name: form.format(logs[name]) for name, form in forms.items() if name in (logs or {})}
-        self.bar.set_postfix(shown, refresh=False)
+        self.bar.set_postfix(shown(logs or {}), refresh=False)
 
     def close(self) -> None:
         """Clears the line, however training ended."""

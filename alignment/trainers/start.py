@@ -6,6 +6,7 @@ losses of a training are the same bits with it and without it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from alignment.maths.cross_fitting import FOLDS
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
+from alignment.trainers.dealt_states import dealt_states
 from alignment.trainers.pair_confidence import Judged
 from alignment.types import Message, StageFailed, UserError
 
@@ -27,13 +29,12 @@ SAME_POLICY = 1e-2  # nats that a log-ratio may be off 0 at step 0; in half prec
 
 @torch.no_grad()
 def fit_reward(
-    pairs: Any, args: ConfidenceDPOConfig, accelerator: Accelerator, states_of: Callable[[list[dict], str], Tensor]
+    pairs: Any, args: ConfidenceDPOConfig, accelerator: Accelerator, states_of: Callable[..., Tensor]
 ) -> HybridReward:
     """A hybrid reward on the first training pairs that max_length leaves whole; all ranks get the same reward.
 
     What it chooses on pairs that its parts weren't fitted on is chosen on other prompts' pairs, as in every fit.
-    The pairs are dealt to the ranks in turn. states_of: (pair, 2, layer, width) of rows, at a pooling; all ranks call
-    it equally often, since ZeRO-3 and FSDP gather weights in it.
+    states_of: (pair, 2, layer, width) of rows, at a `pooling`.
     """
     pooling, limit = args.pooling or "endpoint", args.max_length or float("inf")
     fitting = (
@@ -48,17 +49,10 @@ def fit_reward(
     if (count := len(np.unique(prompts))) < FOLDS:
         problem = f"the {len(whole)} pairs that a reward would be fitted on have {count} prompts"
         raise UserError("train_dataset", problem, f"give pairs of {FOLDS} prompts or more, or a reward")
-    ranks, size = Ranks(args.process_index, args.world_size), args.per_device_train_batch_size
-    gathered = []
-    for first in range(0, len(whole), size * ranks.count):
-        own = whole[first + ranks.rank * size :][:size]
-        states = states_of([pairs[i] for i in own or whole[:1]], pooling).float()  # a rank without pairs reads one, too
-        filler = states.new_zeros(size - len(states), *states.shape[1:])
-        together = accelerator.gather(torch.cat([states, filler]))
-        gathered.append(together[: len(whole) - first].cpu())  # the last round's pairs come first, then filler
-    chosen, rejected = torch.cat(gathered).unbind(dim=1)
+    size, of_rows = args.per_device_train_batch_size, partial(states_of, pooling=pooling)
+    chosen, rejected = dealt_states(pairs, whole, size, accelerator, of_rows).unbind(dim=1)
     gate = {} if args.gate is None else {"gate": args.gate}
-    return ranks.from_main(
+    return Ranks(args.process_index, args.world_size).from_main(
         lambda: HybridReward.fit(chosen, rejected, seed=args.seed, pooling=pooling, prompts=prompts, **gate)
     )
 

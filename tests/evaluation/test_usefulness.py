@@ -8,15 +8,8 @@ import torch
 
 from alignment.data.columns import text_message
 from alignment.evaluation import usefulness
-from alignment.evaluation.usefulness import (
-    BASELINE,
-    MOST_LOG_PERPLEXITY,
-    MOST_REPETITION,
-    ON_TOPIC,
-    is_useful,
-    repetition,
-    usefulness_rows,
-)
+from alignment.evaluation.answer_limits import MOST_LOG_PERPLEXITY, MOST_REPETITION, ON_TOPIC, repetition
+from alignment.evaluation.usefulness import BASELINE, is_useful, usefulness_rows
 from alignment.models.load import Loaded, load_language_model
 from alignment.models.packing import Packing
 from alignment.models.source import source_at

@@ -48,7 +48,7 @@ def test_adapters_have_the_dropout_that_was_asked_for(folder, system, share, tmp
     cfg = compose_config(["+recipe=cdpo", "lora=adapters", f"lora.dropout={share}"])
     shared = Training(
         ModelSource(str(folder)), cfg.policy, cfg.confidence, cfg.lora, Packing(), tmp_path / "reward",
-        (), tmp_path, Ranks(),
+        (), (), tmp_path, Ranks(),
     )  # fmt: skip
     pairs = [
         {

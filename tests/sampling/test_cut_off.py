@@ -3,7 +3,14 @@
 import pytest
 
 from alignment.sampling.candidates import Question
-from alignment.sampling.cut_off import PILOT, as_used, cut_share, sample_after_pilot, whole_sentences
+from alignment.sampling.cut_off import (
+    PILOT,
+    answer_after_pilot,
+    as_used,
+    cut_share,
+    sample_after_pilot,
+    whole_sentences,
+)
 from alignment.sampling.generate import Sample
 from alignment.types import UserError
 
@@ -71,13 +78,18 @@ def test_a_pilot_is_a_part_of_the_samples_and_says_what_it_found(capsys):
     assert not set(model.folders["pilot"]) & set(model.folders["samples"])
     assert model.folders["pilot"][::5] == ["q0", "q31", "q62", "q93"]
     said = capsys.readouterr().out
-    assert "50.0% of their answers are cut off (model.answer_tokens=8), two can be used of 8 prompts; raise" in said
+    assert (
+        "50.0% [25, 75] of their answers are cut off (model.answer_tokens=8), two can be used of 8 prompts; raise"
+        in said
+    )
     assert "raise model.answer_tokens, or set build_pairs.unfinished=sentence" in said
 
 
 def test_too_few_whole_answers_end_it_before_the_rest_is_sampled():
     model = Model(7)
-    with pytest.raises(UserError, match=r"56.2% of their answers are cut off .* of 7 prompts; raise model.answer_to"):
+    with pytest.raises(
+        UserError, match=r"56.2% \[31, 81\] of their answers are cut off .* of 7 prompts; raise model.answer_to"
+    ):
         sample_after_pilot(model, asked(100), LIMIT, False, print)
     assert list(model.folders) == ["pilot"]
     for unfinished in (True, "sentence"):
@@ -90,3 +102,15 @@ def test_answers_that_all_end_are_no_reason(capsys):
 
     assert len(sample_after_pilot(empty, asked(100), LIMIT, False, print)) == 100
     assert "unfinished" not in capsys.readouterr().out
+
+
+def test_answers_to_be_judged_are_told_of_while_most_are_still_to_be_sampled(capsys):
+    """One answer each: Wilson's interval of 8 in 16. Few that are cut off are no word worth."""
+    for whole, says in ((8, True), (12, False)):
+        model = Model(whole)
+        found = answer_after_pilot(model, asked(100), "sampling.max_new_tokens=8", print, "answers of dpo")
+        assert [own[0].text.partition(".")[0] for own in found] == [f"q{i}" for i in range(100)]
+        assert list(model.folders) == ["pilot", "samples"] and len(model.folders["samples"]) == 100 - PILOT
+        said = capsys.readouterr().out
+        line = "answers of dpo: 16 prompts tried first: 50.0% [25, 75] of their answers are cut off"
+        assert (line in said) is says and ("and judged as they are; raise sampling.max_new_tokens\n" in said) is says

@@ -250,7 +250,10 @@ def test_a_sample_that_was_cut_off_is_in_no_pair_unless_asked_for(run, world, tm
     assert texts <= finished and 0.5 < counts["unfinished_share"] < 1 and counts["too_few_finished"] > 0
     assert "of them cut off" in capsys.readouterr().out
     asked_for = build(run, tmp_path / "b", *cut, "build_pairs.unfinished=true")
-    assert artifacts.read_json(asked_for.build_counts)["pairs"] > counts["pairs"]
+    more = artifacts.read_json(asked_for.build_counts)
+    assert more["pairs"] > counts["pairs"] and counts["unfinished_in_pairs"] == 0 < more["unfinished_in_pairs"]
+    said = capsys.readouterr().out
+    assert f"{more['unfinished_in_pairs']} answers in pairs were cut off and are used as they are" in said
     reward = HybridReward.load(run.hybrid_reward)
     row = next(row for row in artifacts.read_rows(found.samples) if not row["finished"])
     whole = world.format.render(row["prompt"], [text_message("assistant", row["text"])])[0]

@@ -349,3 +349,16 @@ def test_a_live_training_that_diverges_comes_last_in_its_grid(tmp_path, world_fo
     assert broken["diverged"] and broken["validation"] is None and not broken["chosen"]
     assert not sound["diverged"] and sound["validation"] and sound["chosen"]
     assert "cdpo/beta-0.1-lr-1e+30/seed-0 diverged: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_calibrated_confidence_is_held_against_pairs_that_nothing_learns_from(tmp_path, world_folder):
+    """Of 90 training pairs the reward is fitted on the first 50; too few others are left of 60."""
+    trained = ["+recipe=cdpo", *SMALL, "stages=[fit_reward,train_cdpo]", "policy.systems=[cdpo]", "reward.pairs=50"]
+    found = {}
+    for pairs_given in (90, 60):
+        run = RunDir(tmp_path / str(pairs_given))
+        run_recipe(compose_config([*trained, f"data.pairs={pairs_given}", f"run.dir={run.root}"]))
+        (found[pairs_given],) = artifacts.read_json(run.trainings("train_cdpo"))
+    assert found[60]["pairs"] == 60 and "calibration_error" not in found[60]["history"][0]
+    assert found[90]["pairs"] <= 50 + 2 and found[90]["history"][0]["calibration_error"] > 0

@@ -112,6 +112,7 @@ def new_trainer(
     model=None,
     peft_config=None,
     eval_dataset=None,
+    calibration_dataset=None,
     **settings,
 ):
     config = ConfidenceDPOConfig if kind is ConfidenceDPOTrainer else DPOConfig
@@ -128,7 +129,7 @@ def new_trainer(
     )
     tokenizer = byte_tokenizer("chatml")
     model = model or AutoModelForCausalLM.from_pretrained(policy, attn_implementation="eager", dtype=torch.float32)
-    more = {} if kind is not ConfidenceDPOTrainer else {"reward": reward}
+    more = {"reward": reward, "calibration_dataset": calibration_dataset} if kind is ConfidenceDPOTrainer else {}
     steps = Steps()
     trainer = kind(
         model=model, args=arguments, train_dataset=data or pairs(), processing_class=tokenizer, callbacks=[steps],

@@ -1,5 +1,6 @@
 """Each kind of confidence, by hand: what gamma is, what the reward learns, what a checkpoint keeps of it."""
 
+from dataclasses import replace
 from math import exp, log
 from types import SimpleNamespace
 
@@ -10,12 +11,14 @@ from alignment.maths.hybrid import Head
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
+from alignment.trainers.moved import Moved
 from alignment.trainers.pair_confidence import Confidence, Judged, confidence_of
 from alignment.types import StageFailed, UserError
 
 POLICY = SimpleNamespace(num_hidden_layers=1, hidden_size=2)
 # what the reward of `first_number` says of two pairs: gaps of 2 and of -1
 STATES = torch.tensor([[[3.0, 5.0]], [[0.0, 5.0]], [[1.0, 5.0]], [[1.0, 5.0]]])
+UNMOVED = Moved(torch.zeros(4), torch.ones(4), torch.zeros(2))
 DIFFERENCE = torch.tensor([0.25, -0.5], dtype=torch.bfloat16)
 
 
@@ -109,10 +112,10 @@ def test_a_reward_learns_the_pairs_it_is_to_and_no_others():
     kind = made("calibrated", refit_learning_rate=0.1, refit_weight_decay=0.0)
     judged = judge(kind)
     kind.learn(judged, torch.tensor([True, False]))
-    assert kind.step() == {"head_loss": pytest.approx(log(1 + exp(-1)))}
+    assert kind.step() == {"head_loss": pytest.approx(log(1 + exp(-1))), "alpha": 0.5}
     assert kind.live.reward.weight.tolist() == [[pytest.approx(2.1), 0.0]]
     kind.learn(judged, torch.tensor([False]))  # the second pair is filler, and the first was cut short
-    assert kind.step() == {}
+    assert kind.step() == {"alpha": 0.5}
 
 
 def test_what_does_not_learn_has_nothing_to_log_or_to_keep(tmp_path):
@@ -152,7 +155,7 @@ def test_the_check_moves_a_copy_of_the_reward():
     kind.check(judge(kind), torch.tensor([True, True]))
     assert kind.live.reward.weight.tolist() == [[2.0, 0.0]]
     kind.learn(judge(kind), torch.tensor([True, False]))
-    assert kind.step() == {"head_loss": pytest.approx(log(1 + exp(-1)))}, "it left pairs behind"
+    assert kind.step()["head_loss"] == pytest.approx(log(1 + exp(-1))), "it left pairs behind"
 
 
 @pytest.mark.parametrize("confidence, alpha", [("paper", 2.0), ("released", 0.001), ("paper", 50.0)])
@@ -199,7 +202,7 @@ def test_what_is_logged_of_pairs_is_of_the_real_ones_since_the_last_time():
     """Two micro-batches: two pairs, then one beside filler."""
     accelerator = SimpleNamespace(pad_across_processes=lambda rows, dim, pad_index: rows, gather=lambda rows: rows)
     record, kind = PairRecord(), made("paper", alpha=1.0)
-    judged = judge(kind)
+    judged = replace(judge(kind), moved=UNMOVED)
     record.add(judged, 2.0, None)
     record.add(judged, 2.0, 1)
     assert record
@@ -209,6 +212,6 @@ def test_what_is_logged_of_pairs_is_of_the_real_ones_since_the_last_time():
     assert found["dpo_gap"] == pytest.approx((2 * 0.5 - 1.0) / 3) and found["dpo_accuracy"] == pytest.approx(2 / 3)
     assert found["hybrid_gap"] == pytest.approx((2 * 2 - 1) / 3) and found["hybrid_accuracy"] == pytest.approx(2 / 3)
     assert found["gate_weight_1"] == 1.0 and found["saturated_share"] == 0.0 and not record
-    record.add(judge(made("fixed", fixed_confidence=0.995)), 2.0, None)
+    record.add(replace(judge(made("fixed", fixed_confidence=0.995)), moved=UNMOVED), 2.0, None)
     static = record.summary(accelerator)
     assert static["saturated_share"] == 1.0 and static["dpo_accuracy"] == 0.5 and "hybrid_gap" not in static

@@ -39,7 +39,8 @@ class Gathering:
             number = len(self.gave[rank]) - 1
             return torch.cat([given[number] if given else states for given in others])
 
-        return fit_reward(pairs, args, SimpleNamespace(gather=gather), self.states_of)
+        accelerator = SimpleNamespace(gather=gather, num_processes=self.ranks, process_index=rank)
+        return fit_reward(pairs, args, accelerator, self.states_of)
 
     @staticmethod
     def states_of(rows, pooling: str) -> torch.Tensor:

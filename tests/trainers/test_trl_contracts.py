@@ -19,7 +19,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 from alignment.models.packing import Item, Packing
-from alignment.trainers import cdpo
+from alignment.trainers import pair_rows
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.sft import PackedSFTTrainer
 from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
@@ -100,7 +100,7 @@ def test_answers_are_cut_off_at_their_end(folder, tmp_path):
     collator = new(folder, tmp_path, max_length=5).data_collator
     assert collator.max_length == 5 and collator.truncation_mode == "keep_start"
     assert collator(ROWS[:1])["input_ids"].tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, 10, 2]]
-    assert cdpo._pair(ROWS[0], limit=5) == Item([5, 6, 7], [[8, 9], [10, 2]])
+    assert pair_rows.pair_of(ROWS[0], limit=5) == Item([5, 6, 7], [[8, 9], [10, 2]])
 
 
 @checks("transformers.masking_utils", "_preprocess_mask_arguments")

@@ -37,7 +37,7 @@ def train(out: Path, policy: Path, settings: dict) -> None:
     trainer = ConfidenceDPOTrainer(
         model=model, args=arguments, train_dataset=pairs(count), eval_dataset=pairs(11, seed=5),
         processing_class=byte_tokenizer("chatml"), callbacks=[steps],
-        reward=None if reward is None else HybridReward.load(reward),
+        reward=None if reward is None else HybridReward.load(reward), calibration_dataset=pairs(45, seed=9),
     )  # fmt: skip
     trainer.train()
     evaluated = trainer.evaluate()
