@@ -230,7 +230,7 @@ STAGES: dict[str, Stage] = {
     ),
     "judge": Stage(
         "a verdict on every answer of a file",
-        config=("seed", "judge"),
+        config=("seed", "judge", "packing"),
         reads=("fit_guard",),
         inputs=("judges", "answers", "labels"),
         only=_judged_by,

@@ -15,6 +15,7 @@ from alignment.inputs.job import Job
 from alignment.judges.probe import load_probe
 from alignment.judges.seen_prompts import require_unseen, require_untrained, unseen_rows
 from alignment.models.guard import Guard
+from alignment.models.packing import Item
 from alignment.models.source import folder_fingerprint, source_at
 from alignment.plan import Step
 from alignment.reports.fitted_guard import guard_tables
@@ -113,6 +114,10 @@ def test_it_loads_in_three_lines_and_judges_as_it_was_fitted(fitted: RunDir, lab
     verdicts = judge([row["prompt"] for row in some], [row["response"] for row in some])
     assert np.allclose([verdict.score for verdict in verdicts], harm, atol=1e-4)
     assert [verdict.toxic for verdict in verdicts] == (harm >= guard.threshold).tolist()
+    padded = load_probe(str(fitted.guard), "world", "float32", 512, None, packing={"name": "off"})
+    assert padded._reader.layout([Item([1], [[2]]), Item([1], [[3]])]).packed is False
+    again = padded([row["prompt"] for row in some], [row["response"] for row in some])
+    assert np.allclose([verdict.score for verdict in again], harm, atol=1e-4)
     truth = np.array([row["label"] == "unsafe" for row in some])
     assert harm[truth].mean() > harm[~truth].mean() + 0.3
     assert judge.record["fit"] == "benchmark" and judge.record["threshold"] == guard.threshold
@@ -255,6 +260,17 @@ def test_answers_that_are_too_long_are_cut_and_counted(tmp_path: Path, labelled)
 def test_settings_that_mean_nothing_are_refused(override: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         compose_config([*SMALL, override])
+
+
+def test_the_judge_packs_as_its_run_does() -> None:
+    """In every recipe; of others than probe a recipe that only judges says that it has nothing to pack."""
+    files = ["judge.input=a.jsonl", "judge.output=b.jsonl"]
+    judge = compose_config(["+recipe=judge", "judge=probe", "judge.probe.path=guard", "packing=off", *files]).judge
+    assert judge.probe.packing == {"name": "off"}
+    best = compose_config(["+recipe=real", "packing.max_tokens=99"]).judge
+    assert best.probe.packing == {"name": "auto", "max_tokens": 99}
+    with pytest.raises(UserError, match="packing: it would have no effect: of judges, probe alone packs what it reads"):
+        compose_config(["+recipe=judge", "packing=off", *files])
 
 
 def test_of_a_judge_that_is_made_first_nothing_is_asked_before(tmp_path, monkeypatch, labelled) -> None:
