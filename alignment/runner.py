@@ -18,11 +18,11 @@ from alignment.evaluation.gates import missed
 from alignment.evaluation.judging import asked_judges, calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
-from alignment.inputs.run_prompts import run_prompts
 from alignment.judges.seen_prompts import fitted_judges, require_unseen, require_untrained
 from alignment.launching import lost
 from alignment.models.source import model_source
 from alignment.plan import Step, keep_settings, reads_pairs
+from alignment.policies.run_prompts import run_prompts
 from alignment.policies.trained import trained_models
 from alignment.runs import artifacts, results
 from alignment.runs.manifest import FRESH, files_in, git_commit

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignment.data.near_duplicates import near, signatures
-from alignment.data.same_prompts import opening
+from alignment.data.near_duplicates import any_turn_near, near, signatures
 from alignment.judges.choice import JUDGES
 from alignment.models.source import source_at
 from alignment.types import UserError
@@ -55,7 +54,7 @@ def unseen_rows(name: str, settings: Mapping[str, Any], rows: Sequence[dict]) ->
     know. UserError if it knows them all."""
     if name not in fitted_judges([name]):
         return list(rows)
-    known = near(signatures([opening(row["prompt"])["content"] for row in rows]), _of_guard(name, settings["path"])[1])
+    known = any_turn_near([row["prompt"] for row in rows], _of_guard(name, settings["path"])[1])
     if known.all():
         problem = f"{settings['path']} was fitted on answers to all of its prompts, or to nearly the same"
         raise UserError("judge.calibration", problem, "give other labelled answers")

@@ -145,6 +145,7 @@ STAGES: dict[str, Stage] = {
     "read_answers": Stage(
         "the states of labelled answers, read once",
         config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        world=EVALUATED,  # what its policies are asked, and chosen by, is left out
         reads=("induce",),
         inputs=("model", "data", "asked", "labelled answers"),
         model=Infers(None, "guard.batch_tokens"),

@@ -32,6 +32,7 @@ from alignment.types import UserError
 from tests.conftest import REPOSITORY
 
 SMALL = ["+recipe=guard", "model=world", "data=world", "data.pairs=30", "data.heldout=10", "guard.harmless=[]",
+         "evaluation.prompts=2", "evaluation.validation=2", "data.evaluation=10",
          "guard.false_alarms=null", "guard.fit=benchmark", "guard.topic=0"]  # fmt: skip
 STAGES = {"read_answers": read_answers, "fit_guard": fit_guard}
 
@@ -54,8 +55,12 @@ def write(path: Path, rows: list[dict]) -> str:
 
 @pytest.fixture(scope="module")
 def labelled(world_folder) -> list[dict]:
+    return labelled_by_the_world(140)
+
+
+def labelled_by_the_world(pairs: int) -> list[dict]:
     """The world's own answers, which it knows to be harmful or not."""
-    rows = world_pairs(140, 10, drawing(compose_config(SMALL).data))[0].rows
+    rows = world_pairs(pairs, 10, drawing(compose_config(SMALL).data))[0].rows
     return [
         {
             "prompt": row["prompt"],
@@ -152,7 +157,8 @@ def test_another_model_is_refused(fitted: RunDir, world_folder) -> None:
         Guard.load(fitted.guard).judge(model, tokenizer, asked)
 
 
-def test_what_a_policy_sees_is_left_out_of_its_judge(tmp_path: Path, labelled) -> None:
+def test_what_a_policy_sees_is_left_out_of_its_judge(tmp_path: Path) -> None:
+    labelled = labelled_by_the_world(240)
     given = world_pairs(30, 10, drawing(compose_config(SMALL).data))[0].rows
     known = {row["prompt"][0]["content"] for row in given}
     answers = write(tmp_path / "answers.jsonl", labelled)
