@@ -8,7 +8,9 @@ from omegaconf import DictConfig
 
 from alignment.inputs.fingerprints import FINGERPRINTS
 
-Estimate = Literal["read_states", "induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
+Estimate = Literal[
+    "read_states", "induce", "annotate", "fit_reward", "read_answers", "build_pairs", "evaluate", "best_of_n"
+]
 
 
 @dataclass(frozen=True)

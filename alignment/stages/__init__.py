@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         world=EVALUATED,  # what its policies are asked, and chosen by, is left out
         reads=("induce",),
         inputs=("model", "data", "asked", "labelled answers"),
-        model=Infers(None, "guard.batch_tokens"),
+        model=Infers("read_answers", "guard.batch_tokens"),
         only=lambda cfg: {"induce"} if cfg.annotator.contrast.labelled and "induce" in cfg.stages else set(),
     ),
     "fit_guard": Stage(
