@@ -4,7 +4,6 @@ from omegaconf import DictConfig
 
 from alignment.data.prompt_sets import prompt_set
 from alignment.data.same_prompts import user_turns
-from alignment.evaluation.answers import evaluation_prompts, validation_prompts
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.runs.artifacts import read_rows
 from alignment.runs.ranks import Ranks
@@ -28,6 +27,8 @@ def run_prompts(cfg: DictConfig, run: RunDir, ranks: Ranks) -> list[str]:
 
 
 def _of_world(cfg: DictConfig) -> list[list[Message]]:
+    from alignment.evaluation.answers import evaluation_prompts, validation_prompts  # here: with torch, a second
+
     count, seed = cfg.evaluation.prompts, cfg.data.seed
     asked = evaluation_prompts(count, seed=seed) + validation_prompts(cfg.evaluation.validation, count, seed=seed)
     return [prompt.messages for prompt in asked]
