@@ -18,12 +18,13 @@ from alignment.evaluation.gates import missed
 from alignment.evaluation.judging import asked_judges, calibrated, is_judged
 from alignment.inputs import pairs
 from alignment.inputs.job import Job
-from alignment.inputs.run_prompts import run_prompts
 from alignment.inputs.validated import is_chosen_by_judges
-from alignment.judges.seen_prompts import fitted_judges, require_unseen
+from alignment.judges.seen_prompts import fitted_judges, require_unseen, require_untrained
 from alignment.launching import lost
-from alignment.models.source import model_source, source_at
+from alignment.models.source import model_source
 from alignment.plan import Step, keep_settings, reads_pairs
+from alignment.policies.run_prompts import run_prompts
+from alignment.policies.trained import trained_models
 from alignment.runs import artifacts, results
 from alignment.runs.manifest import FRESH, files_in, git_commit
 from alignment.runs.once import once
@@ -51,6 +52,8 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
             else:
                 why = "" if step.why == FRESH else f" ({step.why})"
                 ranks.say(f"{step.stage}: {STAGES[step.stage].does}{why}")
+                if step.stage == "evaluate" and (names := fitted_judges(asked_judges(cfg))):
+                    _require_untrained(cfg, run, names, set(), ranks)  # its policies may be of this very call
                 _run_or_name_the_lost(cfg, run, step, ranks, held)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
@@ -67,17 +70,27 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
 
 def _require_unseen(cfg: DictConfig, run: RunDir, steps: list[Step], ranks: Ranks) -> None:
     """Refuses judges that were fitted on what they are to judge; a guard that this run makes is fitted without it."""
-    judging = ("evaluate", "best_of_n", *(trained_with("policy") if is_chosen_by_judges(cfg) else ()))
-    if not any(step.stage in judging and not step.cached for step in steps):
-        return
-    own = own_guards(cfg) if any(step.stage == "fit_guard" and not step.cached for step in steps) else []
-    names = [name for name in fitted_judges(asked_judges(cfg)) if name not in own]
+    unmade = {step.stage for step in steps if not step.cached}
+    judging = {"evaluate", "best_of_n", *(trained_with("policy") if is_chosen_by_judges(cfg) else ())}
+    names = fitted_judges(asked_judges(cfg)) if unmade & judging else []
     if not names:
         return
-    after = cfg.scorecard.after
-    trained = {} if after is None else {"scorecard.after": source_at(after, "scorecard.after").fingerprint}
-    prompts = run_prompts(cfg, run, ranks)
-    ranks.from_main(lambda: require_unseen(cfg.judge, names, prompts, trained))
+    _require_untrained(cfg, run, names, unmade, ranks)
+    own = own_guards(cfg) if "fit_guard" in unmade else []
+    if names := [name for name in names if name not in own]:
+        prompts = run_prompts(cfg, run, ranks)
+        ranks.from_main(lambda: require_unseen(cfg.judge, names, prompts))
+
+
+def _require_untrained(cfg: DictConfig, run: RunDir, names: list[str], unmade: set[str], ranks: Ranks) -> None:
+    """Refuses judges that read the activations of a trained model that they judge. unmade: stages yet to run."""
+    own = own_guards(cfg) if "fit_guard" in unmade else []
+
+    def check() -> None:
+        fitted_on = dict.fromkeys(own, model_source(cfg.model).fingerprint)
+        require_untrained(cfg.judge, names, trained_models(cfg, run, unmade), fitted_on)
+
+    ranks.from_main(check)
 
 
 def _say_idle_gpus(steps: list[Step], ranks: Ranks) -> None:

@@ -8,6 +8,7 @@ from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "docs/guard.md").read_text()
 ROWS = json.loads((REPOSITORY / "benchmarks/results/guard_topic.json").read_text())["rows"]
+ALARMS = json.loads((REPOSITORY / "benchmarks/results/guard_false_alarms.json").read_text())
 
 
 def said(summary: dict) -> str:
@@ -33,3 +34,10 @@ def test_the_table_of_what_it_learned_from_is_that_of_the_benchmark(row: dict) -
     cells = [said(row[name]["auroc"]) for name in ("beavertails", "do_not_answer", "helm", "xstest_unsafe")]
     cells += [said(row["false_alarms"][name]) for name in ("own_xstest", "own_alpaca")]
     assert f"| {row['learned']} | {row['topic']:g} | {' | '.join(cells)} |" in TEXT
+
+
+@pytest.mark.parametrize("name", ALARMS["called_harmful"])
+def test_what_a_saved_guard_calls_harmful_is_what_was_measured(name: str) -> None:
+    found = ALARMS["called_harmful"][name]
+    assert f"| {found['answers']} | {said(found)} |" in TEXT
+    assert f"threshold, {ALARMS['guard']['threshold']:.2f}" in TEXT

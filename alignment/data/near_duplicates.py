@@ -2,8 +2,8 @@
 
 Folds that are to say how a judge does on new prompts have to keep such prompts together, for one differs from the other
 in a word or a name. Two things are here: groups of all prompts that are at hand, exact; and signatures, by which a
-saved judge tells whether a prompt is nearly one it was fitted on, without holding the text of any. Of a conversation,
-what it opens with counts (same_prompts.opening).
+saved judge tells whether a prompt is nearly one it was fitted on, without holding the text of any. Of a conversation
+every turn of the user counts for that, and in groups what it opens with (same_prompts.opening).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from jaxtyping import Bool, Int, UInt64
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from alignment.data.same_prompts import normal_text, text_hash
+from alignment.data.same_prompts import normal_text, text_hash, user_turns
+from alignment.types import Message
 
 # Of Safe-RLHF mini's and PKU's prompts, pairs above it are one request about another person, place or thing, or in
 # other words; below it they are often no more than "what is the best way to ..." (docs/data.md).
@@ -98,6 +99,20 @@ def near(
         part = bands[start : min(start + _AT_ONCE, len(signatures))]
         found[start : start + _AT_ONCE] = (part @ by_band).max(axis=1).toarray().ravel() >= SHARED
     return found
+
+
+def turn_signatures(prompts: Sequence[Sequence[Message]]) -> UInt64[np.ndarray, "turn band"]:
+    """The signatures of all that the user says in these conversations, each once."""
+    return signatures(list(dict.fromkeys(turn for prompt in prompts for turn in user_turns(prompt))))
+
+
+def any_turn_near(
+    prompts: Sequence[Sequence[Message]], others: UInt64[np.ndarray, "other band"]
+) -> Bool[np.ndarray, " prompt"]:
+    """Is any turn of the user in a conversation nearly one of the others?"""
+    turns = list(dict.fromkeys(turn for prompt in prompts for turn in user_turns(prompt)))
+    found = dict(zip(turns, near(signatures(turns), others).tolist(), strict=True))
+    return np.array([any(found[turn] for turn in user_turns(prompt)) for prompt in prompts], dtype=bool)
 
 
 @lru_cache(maxsize=2**17)

@@ -45,6 +45,12 @@ def opening(prompt: Sequence[Message]) -> Message:
     return next((message for message in prompt if message["role"] == "user"), prompt[0])
 
 
+def user_turns(prompt: Sequence[Message]) -> list[str]:
+    """What the user says, turn by turn; of a conversation without a user what it opens with."""
+    turns = [message["content"] for message in prompt if message["role"] == "user"]
+    return turns or [opening(prompt)["content"]]
+
+
 def turn_hashes(prompt: Sequence[Message]) -> set[int]:
     """The hashes of the user's turns and of the whole conversation: what a training prompt asks."""
     turns = {text_hash(normal_text(message["content"])) for message in prompt if message["role"] == "user"}

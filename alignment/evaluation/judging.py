@@ -14,7 +14,7 @@ import pyarrow as pa
 from alignment.data.columns import Loaded
 from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.batched import judge_all
-from alignment.judges.choice import JUDGES, chosen, load_judge, version
+from alignment.judges.choice import JUDGES, WITH_THRESHOLD, chosen, load_judge, version
 from alignment.judges.corrections import OWN, is_of
 from alignment.judges.verdicts import Judge, Verdict
 from alignment.models.source import known_as, model_source, source_at
@@ -101,6 +101,8 @@ def _health(
     prompts, responses = ([row[column] for row in rows] for column in ("prompt", "response"))
     verdicts, _ = judge_all(judge, prompts, responses, work, ranks)
     report = {"set": settings["calibration"], **health(verdicts, rows, seed)}
+    if JUDGES[name].kind in WITH_THRESHOLD:
+        report["threshold"] = judge.record["threshold"]
     if JUDGES[name].fitted_on == settings["calibration"]:
         for kind in KINDS.keys() & report.keys():
             report[kind]["errors"]["why_not"] = "it was fitted on these labels, and errs less there than elsewhere"

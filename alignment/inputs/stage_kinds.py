@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 from alignment.inputs.fingerprints import FINGERPRINTS
 from alignment.inputs.validated import is_chosen_by_judges
 
-Estimate = Literal["read_states", "induce", "annotate", "fit_reward", "build_pairs", "evaluate", "best_of_n"]
+Estimate = Literal[
+    "read_states", "induce", "annotate", "fit_reward", "read_answers", "build_pairs", "evaluate", "best_of_n"
+]
 
 
 @dataclass(frozen=True)

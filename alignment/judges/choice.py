@@ -26,6 +26,7 @@ class Known:
     published: tuple[Published, ...] = ()
 
 
+WITH_THRESHOLD = ("guard", "classifier", "probe")  # kinds that can be given one; None: what they say decides
 _HARM, _REFUSAL = frozenset({"toxic"}), frozenset({"refusal"})
 JUDGES = {
     "oracle": Known("oracle", _HARM | _REFUSAL | {"helpfulness"}),

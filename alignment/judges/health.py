@@ -17,6 +17,7 @@ from alignment.maths.agreement import (
     f1,
     length_bias,
 )
+from alignment.maths.answer_probabilities import balanced_threshold
 from alignment.maths.paired import paired_difference
 from alignment.maths.statistics import bootstrap, rate_interval
 from alignment.types import StageFailed, UserError
@@ -30,7 +31,8 @@ def health(verdicts: Sequence[Verdict], rows: Sequence[dict], seed: int = 0) -> 
 
     Each of the two, if both labels and verdicts are about it, has: agreement in all, by class, and between class 0 and
     all others (binary); F1 and false positive rate, where every class but 0 is positive; how well scores rank, where
-    there are scores; and length bias. UserError if the labels are about neither harm nor refusal as the judge sees it.
+    there are scores, and from which of them on a verdict of harm would be balanced; and length bias. UserError if the
+    labels are about neither harm nor refusal as the judge sees it.
     """
     unparsed = [verdict.unparsed for verdict in verdicts]
     figures: dict[str, Any] = {"rows": len(rows), "unparsed": sum(unparsed) / len(unparsed) if unparsed else 0.0}
@@ -51,6 +53,14 @@ def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], ge
     all_true = np.array([_label(row, kind) for row in rows])
     lengths = np.array([float(len(row["response"])) for row in rows])
     scores = [_score(verdict, kind) for verdict in verdicts]
+    own = np.array([row.get(OWN, False) for row in rows])
+    harm = np.array([np.nan if score is None else score for score in scores], dtype=float)
+    ranked = ~np.isnan(harm) & ~own if kind == "toxic" else np.zeros(len(rows), dtype=bool)
+
+    def balanced(drawn: np.ndarray) -> dict[str, float | None]:
+        used = drawn[ranked[drawn]]
+        both = len(np.unique(all_true[used])) == 2
+        return {"threshold": balanced_threshold(harm[used], all_true[used] > 0) if both else None}
 
     def statistics(drawn: np.ndarray) -> dict[str, float | None]:
         judged, true = all_judged[drawn], all_true[drawn]
@@ -66,6 +76,18 @@ def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], ge
     def share(hits: np.ndarray, of: np.ndarray) -> dict | None:
         return _share(hits[of], prompts[of], generator)
 
+    def at_balance() -> dict | None:
+        """From where on both kinds' F1 would be balanced on these rows, and what would be called right there."""
+        found = _bootstrapped(balanced, prompts, generator)["threshold"]
+        if found is None:
+            return None
+        said = harm >= found["mean"]
+        return {
+            "threshold": {**found, "n": int(ranked.sum())},
+            "sensitivity": share(said, ranked & (all_true > 0)),
+            "specificity": share(~said, ranked & (all_true == 0)),
+        }
+
     every = np.ones(len(rows), dtype=bool)
     return {
         "rows": len(rows),
@@ -75,7 +97,8 @@ def _figures_on(kind: str, verdicts: Sequence[Verdict], rows: Sequence[dict], ge
         **_bootstrapped(statistics, prompts, generator),
         "by_class": {name: share(right, all_true == i) for i, name in enumerate(CLASSES[kind])},
         **_ranking(scores, all_true > 0),
-        "errors": judge_errors(all_judged, all_true, prompts, np.array([row.get(OWN, False) for row in rows])),
+        "errors": judge_errors(all_judged, all_true, prompts, own),
+        "balanced": at_balance(),
     }
 
 

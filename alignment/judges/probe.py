@@ -1,7 +1,7 @@
 """A guard on a model's activations (models/guard.py) as a judge of harm: it reads, this says safe or unsafe."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,18 @@ class ProbeJudge:
     name = "probe"
 
     def __init__(
-        self, guard: Guard, loaded: Loaded, batch_tokens: int, threshold: float | None, file_hash: str
+        self,
+        guard: Guard,
+        loaded: Loaded,
+        batch_tokens: int,
+        threshold: float | None,
+        file_hash: str,
+        packing: Packing,
     ) -> None:
         """threshold: unsafe from this probability on; None: from the guard's own."""
         self._guard, self._batch_tokens = guard, batch_tokens
         self._threshold = guard.threshold if threshold is None else threshold
-        self._reader = StateReader(loaded, guard.layers, Packing("auto"))
+        self._reader = StateReader(loaded, guard.layers, packing)
         guard.require_model(self._reader)
         self.counts: Counter[str] = Counter()
         self.record: dict[str, Any] = {
@@ -67,9 +73,10 @@ def load_probe(
     threshold: float | None,
     gguf_file: str | None = None,
     chat_template: str | None = None,
+    packing: Mapping[str, Any] | None = None,
 ) -> ProbeJudge:
-    """model: the model that the guard reads, null: under the name that its run had for it; the last two say which file
-    of its folder it is, and how its conversations are written."""
+    """model: the model that the guard reads, null: under the name that its run had for it; gguf_file and chat_template
+    say which file of its folder it is, and how its conversations are written. packing: conf/packing."""
     guard = Guard.load(path)
     name = model or guard.meaning.loaded_as
     if name is None:
@@ -80,4 +87,4 @@ def load_probe(
     except UserError as error:
         raise UserError(f"{KEY}.model", error.problem, f"give the model it was fitted on: {KEY}.model=...") from error
     loaded = load_backbone(replace(source, dtype=dtype, chat_template=chat_template), device())
-    return ProbeJudge(guard, loaded, batch_tokens, threshold, guard_hash(Path(path)))
+    return ProbeJudge(guard, loaded, batch_tokens, threshold, guard_hash(Path(path)), Packing(**(packing or {})))

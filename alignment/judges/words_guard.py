@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
-from alignment.data.near_duplicates import signatures
-from alignment.data.same_prompts import normal_text, opening
+from alignment.data.near_duplicates import signatures, turn_signatures
+from alignment.data.same_prompts import normal_text
 from alignment.runs.artifacts import write_json
 from alignment.types import Message, UserError
 
@@ -171,8 +171,7 @@ def fit_words(
     weights, first = fitted.coef_[0], len(vocabularies[0][0])
     parts = (weights[:first].copy(), PROMPT_SHARE * weights[first:])
     answer, prompt = (Vocabulary(*known, own) for known, own in zip(vocabularies, parts, strict=True))
-    seen = signatures(list(dict.fromkeys(opening(prompt)["content"] for prompt in prompts)))
-    return WordsGuard(answer, prompt, float(fitted.intercept_[0]), seen=seen)
+    return WordsGuard(answer, prompt, float(fitted.intercept_[0]), seen=turn_signatures(prompts))
 
 
 def _vocabulary(name: str, known: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Vocabulary:

@@ -4,25 +4,23 @@ Models are built on the meta device and data are sampled: no weights are loaded 
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from alignment.evaluation.pair_scores import SCORED_TOKENS
 from alignment.memory import meta_model, parts, planned_texts
 from alignment.memory.machine import Machine
-from alignment.memory.parts import Kept, Memory, Setting, Shape
+from alignment.memory.model_memory import ModelMemory
+from alignment.memory.parts import Memory, Setting, Shape
 from alignment.memory.planned_states import PlannedStates, induced_states, left_to_read, planned_states
 from alignment.memory.planned_texts import Texts
 from alignment.memory.trained_models import trainings
+from alignment.models.answer_states import PLACES
 from alignment.models.fit_heads import fitting_bytes
 from alignment.models.load import context_of
-from alignment.models.packing import Item, Layout, Packing
-from alignment.models.source import model_source
+from alignment.models.packing import Item
 from alignment.policies.systems import SYSTEMS, evaluated, trained_by
 from alignment.runs.ranks import batch_shape
 from alignment.runs.run_files import RunDir
@@ -47,17 +45,15 @@ class Estimate:
     once: int = 0
 
 
-class Estimator:
+class Estimator(ModelMemory):
     """Estimates stages under any settings of one run; texts and models that they share are read and built once."""
 
     def __init__(self, cfg: DictConfig, run: RunDir, machine: Machine) -> None:
-        self.machine = machine
-        self._config = meta_model.configuration(model_source(cfg.model))
+        super().__init__(cfg, machine)
         self._train, self._heldout = planned_texts.pairs(cfg)
         self._transferred = planned_texts.transferred(cfg, context_of(self._config))
         stages_read = {read for stage in cfg.stages for read in STAGES[stage].reads_with(cfg)}
         self._built = planned_texts.built(cfg, run, self._train) if "build_pairs" in stages_read else None
-        self._made_once: dict[str, Any] = {}
 
     def states(self, cfg: DictConfig) -> PlannedStates | None:
         """What read_states keeps; None in a run without it."""
@@ -141,7 +137,7 @@ class Estimator:
 
     def _read_states(self, stage: str, cfg: DictConfig) -> Estimate:
         texts, tokens, states = self._train, cfg.reward.batch_tokens, self.states(cfg)
-        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        memory = self._read(cfg, "backbone", texts, tokens, states=1)
         total = 0 if states is None else round(states.share * states.answers * texts.mean / 2)
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
@@ -157,7 +153,7 @@ class Estimator:
     def _annotate(self, stage: str, cfg: DictConfig) -> Estimate:
         texts, tokens = self._train, cfg.annotator.batch_tokens
         total = (texts.count + self._heldout.count) * texts.mean
-        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        memory = self._read(cfg, "backbone", texts, tokens, states=1)
         total = left_to_read(self.states(cfg), stage, total)
         held = induced_states(cfg, self._config.get_text_config())
         name = "host" if self.machine.gpu else "hidden"
@@ -169,7 +165,7 @@ class Estimator:
         folds, tokens = stage == "cross_validate", cfg.reward.batch_tokens
         texts, world = self._train if folds else self._train.first(cfg.reward.pairs), cfg.data.name == "world"
         count = texts.count + self._heldout.count + (3 * cfg.data.evaluation if world and not folds else 0)
-        memory = self._read(cfg, "backbone", texts, tokens, states=True)
+        memory = self._read(cfg, "backbone", texts, tokens, states=1)
         text_config = self._config.get_text_config()
         states = (1 + folds) * count * 2 * 4 * text_config.num_hidden_layers * text_config.hidden_size
         shape = text_config.num_hidden_layers, text_config.hidden_size
@@ -180,6 +176,16 @@ class Estimator:
         else:
             memory = replace(memory, hidden=memory.hidden + states + host + products)
         total = left_to_read(self.states(cfg), stage, count * texts.mean)
+        return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
+
+    def _read_answers(self, stage: str, cfg: DictConfig) -> Estimate:
+        """The states of all layers at each place; and, of the prompts that are learned from, the same at their end."""
+        texts, prompts = self._once(
+            "labelled answers", lambda: planned_texts.labelled_answers(cfg, context_of(self._config))
+        )
+        tokens = cfg.guard.batch_tokens
+        memory = self._read(cfg, "backbone", texts, tokens, states=len(PLACES))
+        total = round(texts.count * texts.mean + prompts.count * prompts.mean)
         return self._inference(stage, cfg, "backbone", memory, texts, tokens, total)
 
     def _build_pairs(self, stage: str, cfg: DictConfig) -> Estimate:
@@ -215,7 +221,7 @@ class Estimator:
         single = self._train.answered(1, new_tokens, prompts * count)  # scored in rows of one answer each
         for scorer in scorers & {"hybrid", "reward_model"}:
             kind, scorer_dtype = ("language", dtype) if scorer == "hybrid" else ("reward", torch.float32)
-            memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=scorer == "hybrid"))
+            memory.append(self._read(cfg, kind, single, tokens, scorer_dtype, states=int(scorer == "hybrid")))
         total = round(times * prompts * texts.mean)
         return self._inference(stage, cfg, "language", parts.in_turn(memory), texts, tokens, total)
 
@@ -224,77 +230,3 @@ class Estimator:
     ) -> Estimate:
         shape = replace(meta_model.shape(self._model(kind, torch.float32, None)), trainable=0)
         return Estimate(stage, self.machine.layout(cfg, stage), shape, memory, texts, min(tokens, total), total)
-
-    def _read(
-        self, cfg: DictConfig, kind: str, texts: Texts, tokens: int, dtype: torch.dtype | None = None, *,
-        states: bool = False,
-    ) -> Memory:  # fmt: skip
-        """Memory to read a planned batch: for the answers' states in all layers, or for rewards."""
-        dtype = dtype or self.dtype(cfg)
-        model = self._model(kind, dtype, None)
-        layout = self._layout(cfg, model, texts.items)
-        items = planned_texts.planned(texts.items, min(tokens, round(texts.count * texts.mean)), layout.size)
-        shape = meta_model.shape(model)
-        answers = sum(len(item.answers) for item in items)
-        hidden = answers * shape.layers * shape.width * (dtype.itemsize + 4) if states else 0
-        return self._inferred(model, layout, items, dtype, hidden=hidden)
-
-    def _sample(
-        self, cfg: DictConfig, texts: Texts, answers: int, new_tokens: int, tokens: int, *, greedy: bool,
-        dtype: torch.dtype | None = None,
-    ) -> Memory:  # fmt: skip
-        """Memory to sample a batch: prompts are computed, each once, then answers token by token with their cache."""
-        dtype = dtype or self.dtype(cfg)
-        model, text_config = self._model("language", dtype, None), self._config.get_text_config()
-        prompt_lengths = [len(item.prompt) for item in texts.items]
-        length = max(prompt_lengths) + new_tokens
-        mean_length = round(sum(prompt_lengths) / len(prompt_lengths)) + new_tokens
-        rows, mean_rows = (max(1, min(texts.count * answers, tokens // size)) for size in (length, mean_length))
-        prompts = [Item(item.prompt[:-1] or [0], [[0]]) for item in texts.items]
-        layout = replace(self._layout(cfg, model, prompts), packed=False)
-        items = planned_texts.planned(prompts, math.ceil(rows / answers) * max(prompt_lengths), layout.size)
-        heads = getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads
-        width = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
-        return self._inferred(
-            model, layout, items, dtype,
-            cache=parts.cache_bytes(rows, length, text_config.num_hidden_layers, heads, width, dtype.itemsize),
-            logits=parts.sampling_bytes(mean_rows, text_config.vocab_size, dtype.itemsize, greedy),
-        )  # fmt: skip
-
-    def _inferred(
-        self, model: nn.Module, layout: Layout, items: Sequence[Item], dtype: torch.dtype, **others: int
-    ) -> Memory:
-        """Memory to compute these items without a backward pass; others: what parts.inference counts besides."""
-        weights = meta_model.shape(model).parameters * dtype.itemsize
-        kept = self._kept(model, layout, items, autocast=False)
-        return parts.inference(weights, kept, self.machine.gpu, host=weights if self.machine.gpu else 0, **others)
-
-    # ---- models and what they keep ----------------------------------------------------------------------------------
-
-    def dtype(self, cfg: DictConfig) -> torch.dtype:
-        """The type of the weights in inference."""
-        return self.stored_dtype if cfg.model.dtype == "auto" else getattr(torch, cfg.model.dtype)
-
-    @property
-    def stored_dtype(self) -> torch.dtype:
-        """The type of the weights as they lie on disk."""
-        dtype = getattr(self._config, "dtype", None) or torch.float32
-        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
-
-    def _model(self, kind: str, dtype: torch.dtype, lora: Any, upper_blocks: int | None = None) -> nn.Module:
-        how = (kind, dtype, lora, upper_blocks)
-        return self._once(str(how), lambda: meta_model.build(self._config, *how))
-
-    def _layout(self, cfg: DictConfig, model: nn.Module, items: Sequence[Item]) -> Layout:
-        longest = max(item.longest for item in items)
-        return meta_model.layout(model, Packing(**cfg.packing), self.machine.gpu, longest)
-
-    def _kept(self, model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool) -> Kept:
-        lengths = [(len(item.prompt), *map(len, item.answers)) for item in items]
-        key = f"{id(model)} {layout} {lengths} {autocast}"
-        return self._once(key, lambda: meta_model.kept(model, layout, items, autocast))
-
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self._made_once:
-            self._made_once[key] = make()
-        return self._made_once[key]

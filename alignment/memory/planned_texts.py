@@ -14,10 +14,12 @@ from omegaconf import DictConfig
 from transformers import AutoTokenizer
 
 from alignment.data import contrast as contrast_data
-from alignment.data.chat import ChatFormat, chat_format
-from alignment.data.columns import pair, readable
+from alignment.data.chat import ChatFormat, Rendered, chat_format
+from alignment.data.columns import pair, readable, text_message
 from alignment.data.files import read_file
+from alignment.data.guard_answers import guard_answers
 from alignment.data.preference_pairs import Source
+from alignment.data.same_prompts import prompt_text
 from alignment.data.world_pairs import drawing, world_pairs
 from alignment.inputs.pairs import heldout_source, sources
 from alignment.models.packing import Item
@@ -124,6 +126,29 @@ def questions(cfg: DictConfig, train: Texts) -> Texts:
     read = readable(rows[:SAMPLE], lambda row: format.prompt_ids(row["prompt"]))
     items = [Item(ids, [[0] * contrast.max_new_tokens]) for _, ids in read]
     return Texts(items, len(rows)) if items else unread
+
+
+def labelled_answers(cfg: DictConfig, context: int | None) -> tuple[Texts, Texts]:
+    """The labelled answers that a guard is fitted on, guard.count of them at most, and tried on, each behind its
+    prompt; and the prompts alone of those that it is fitted on. Those that its fit leaves out are counted, too.
+
+    context: the most tokens that the model reads.
+    """
+    guard, folder, format = cfg.guard, cfg.judge.folder, _format(cfg)
+    limit = min(guard.max_length, context or guard.max_length)
+    fitted = guard_answers([*guard.answers, *guard.harmless], folder, both=False).rows
+    tried = [row for name in guard.transfer for row in guard_answers([name], folder, both=False).rows]
+    count, rows = min(guard.count, len(fitted)), [*fitted, *tried]
+    prompts = min(count, len({prompt_text(row["prompt"]) for row in fitted}))
+    drawn = [] if format is None else random.Random(0).sample(rows, min(SAMPLE, len(rows)))
+
+    def answer(row: dict) -> list[Rendered]:
+        return format.render(row["prompt"], [text_message("assistant", row["response"])], limit)
+
+    items = [item for _, texts in readable(drawn, answer) if all((item := Item.of(texts)).answers)]
+    known, items = bool(items), items or [Item([0] * (limit - 1), [[0]])]
+    alone = [Item(item.prompt[:-1], [item.prompt[-1:]]) for item in items if item.prompt]
+    return Texts(items, count + len(tried), known), Texts(alone, prompts, known)
 
 
 def largest(items: Sequence[Item], size: int, draws: int, cost: Callable[[Item], int]) -> list[Item]:

@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from alignment.data.cells import BadRow
-from alignment.data.near_duplicates import near, signatures
+from alignment.data.near_duplicates import any_turn_near
 from alignment.maths.answer_probabilities import Calibration
 from alignment.maths.answer_ridge import AnswerRidge
 from alignment.runs.artifacts import atomic_file, write_json
@@ -129,9 +129,9 @@ class Guard:
             problem = f"the model's states of a known conversation differ (cosine {float(alike.min()):.2f})"
         raise UserError("guard", problem, f"give the model it was fitted on: {self.meaning.model}")
 
-    def has_seen(self, prompts: Sequence[str]) -> np.ndarray:
-        """Of each prompt: was the guard fitted on an answer to it, or to nearly the same one?"""
-        return near(signatures(prompts), self.seen)
+    def has_seen(self, prompts: Sequence[Sequence[Message]]) -> np.ndarray:
+        """Of each prompt: was the guard fitted on an answer to it or to one of its turns, or to nearly the same one?"""
+        return any_turn_near(prompts, self.seen)
 
     # ---- files ------------------------------------------------------------------------------------------------------
 

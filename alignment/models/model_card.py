@@ -8,6 +8,7 @@ from typing import Any
 from alignment.types import Margins
 
 CARD = "README.md"  # in the model's folder
+TAG = "repalign"  # the last one of every card
 MARGINS: dict[Margins, str] = {
     "none": "",
     "legend": "Legend's",
@@ -49,7 +50,7 @@ class Origin:
         base = json.dumps(self.base, ensure_ascii=False)
         return (
             f"---\nlibrary_name: transformers\npipeline_tag: {task}\nbase_model: {base}\n{datasets}"
-            f"tags: [{', '.join(tags)}, repalign]\n---\n"
+            f"tags: [{', '.join(tags)}, {TAG}]\n---\n"
         )
 
     def lines(self) -> str:
@@ -58,6 +59,11 @@ class Origin:
             f"- Base model: `{self.base}` ({self.base_version}); its licence applies.\n- Pairs: {self.pairs}.\n"
             f"- Trained on {self.made} by {self.recipe}."
         )
+
+
+def tells_of_training(card: str) -> bool:
+    """Is it the card of a model that a run trained?"""
+    return f", {TAG}]\n---\n" in card
 
 
 def _learned(margins: Margins, summary: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ def source_at(path: str, key: str = "model.path", gguf_file: str | None = None) 
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(key, f"{path} holds no config.json", "give a folder that save_pretrained wrote")
-        return ModelSource(str(folder), fingerprint=_fingerprint_folder(folder))
+        return ModelSource(str(folder), fingerprint=folder_fingerprint(folder))
     if folder.exists() or path.startswith(("/", ".", "~")) or path.count("/") > 1:
         raise UserError(key, f"{path} is not a folder", "give a folder that save_pretrained wrote, or a hub name")
     commit = _hub_commit(path, key)
@@ -176,7 +176,7 @@ def _missing_weights(folder: Path) -> str | None:
     return None if names else "no weights"
 
 
-def _fingerprint_folder(folder: Path) -> str:
+def folder_fingerprint(folder: Path) -> str:
     """Of all that a model may be read from: its card is written anew by evaluations, and hidden files are a tool's."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):

@@ -79,5 +79,10 @@ def evaluated(cfg: Mapping[str, Any]) -> list[str]:
     return sorted(cfg["policy"]["systems"], key=lambda name: name != "base")
 
 
+def is_prompted(system: str) -> bool:
+    """Whether a system that is evaluated answers under the safety system prompt; before and after don't."""
+    return system in SYSTEMS and SYSTEMS[system].prompted
+
+
 def trained_by(stage: str, systems: list[str]) -> list[str]:
     return [name for name in systems if SYSTEMS[name].stage == stage]

@@ -76,4 +76,16 @@ def known(health: Mapping[str, Any], kind: str, of: str) -> str:
     shares = [f"{part} {figure({'value': errors[part]['mean'], 'interval': errors[part]['ci95']})}" for part in parts]
     counts = " and ".join(counted(errors[part]["n"]) for part in parts)
     own = f", without {errors['left_out']} of judged models" if errors["left_out"] else ""
-    return f"{of}, %: {', '.join(shares)} on {health['set']} (n = {counts}{own})"
+    return f"{of}, %: {', '.join(shares)} on {health['set']} (n = {counts}{own}){_other_threshold(health, kind)}"
+
+
+def _other_threshold(health: Mapping[str, Any], kind: str) -> str:
+    """Which threshold would be balanced on those answers, of a judge that can be given one."""
+    if "threshold" not in health or kind != "toxic" or health[kind]["balanced"] is None:
+        return ""
+    at, used = health[kind]["balanced"]["threshold"], threshold_used(health["threshold"])
+    return f"; its threshold: {used}, and {with_interval(at['mean'], at['ci95'], 'z.2f')} would be balanced on them"
+
+
+def threshold_used(threshold: float | None) -> str:
+    return "its own word" if threshold is None else f"{threshold:.2f}"

@@ -6,7 +6,7 @@ from rich.text import Text
 from alignment.evaluation.vocabulary import KINDS
 from alignment.judges.choice import JUDGES
 from alignment.judges.verdicts import REFUSAL_WORDS, WORDS
-from alignment.reports.corrected import CORRECTED, ORACLE, Judged, figure, is_shown, notes
+from alignment.reports.corrected import CORRECTED, ORACLE, Judged, figure, is_shown, notes, threshold_used
 from alignment.reports.tables import counted, few, percent, share, with_interval
 
 READABLE = 76  # how wide a table is at least, so that lines below it aren't cut into many
@@ -85,6 +85,8 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
         for key, label in (("sensitivity", "found where it is"), ("specificity", "none found where none is")):
             cells = ["-" if part is None else _figure(part[key], rate=True) for part in errors]
             table.add_row(f"{word}: {label} ({key}), %{_n(errors, key)}", *cells)
+        if kind == "toxic":
+            _add_balanced(table, checked)
         by_class = [part and part["by_class"] for part in of_kind]
         for label in REFUSAL_WORDS.values() if kind == "refusal" else ():
             if not any(part and part[label] for part in by_class):
@@ -108,6 +110,20 @@ def _health(calibration: dict, checked: dict[str, dict]) -> Table:
             figures = f"F1 {published.f1:.3f}{with_rate}; {published.source}"
             table.add_row(f"published for {name} on {published.data}: {figures}")
     return table
+
+
+def _add_balanced(table: Table, checked: dict[str, dict]) -> None:
+    """From which score of harm on both kinds would be balanced on these labels, of judges that can be told so."""
+    known = [health["toxic"]["balanced"] if "threshold" in health else None for health in checked.values()]
+    if not any(known):
+        return
+    used = [balanced and threshold_used(of["threshold"]) for balanced, of in zip(known, checked.values(), strict=True)]
+    table.add_row("harm: the threshold that was used", *(one or "-" for one in used))
+    n = next(counted(one["threshold"]["n"]) for one in known if one)
+    cells = [_figure(balanced and balanced["threshold"]) for balanced in known]
+    table.add_row(f"harm: judge.<name>.threshold that balances both kinds here (n = {n})", *cells)
+    for key, label in (("sensitivity", "found there"), ("specificity", "passed there")):
+        table.add_row(f"  {label}, %", *(_figure(balanced and balanced[key], rate=True) for balanced in known))
 
 
 def _rate_notes(judges: dict) -> list[str]:

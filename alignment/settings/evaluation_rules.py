@@ -102,5 +102,10 @@ IDLE = (
         ["judge", "evaluation.sets", "evaluation.folder"],
         "the best of the world's samples are asked its own prompts, and judged by its oracle",
     ),
+    (
+        lambda cfg: cfg.recipe == "judge" and "probe" not in chosen(cfg.judge),
+        ["packing", "packing.max_tokens"],
+        "of judges, probe alone packs what it reads",
+    ),
     (_oracle_unasked, ["judge"], "the oracle knows the world's prompts alone, and none is asked"),
 )

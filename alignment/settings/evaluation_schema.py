@@ -93,6 +93,7 @@ class ProbeJudge:
     model: str | None
     gguf_file: str | None
     chat_template: str | None
+    packing: Any
     dtype: str = one_of(Dtype)
     batch_tokens: int = at_least(1)
     threshold: float | None = between(0, 1)

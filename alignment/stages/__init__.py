@@ -153,9 +153,10 @@ STAGES: dict[str, Stage] = {
     "read_answers": Stage(
         "the states of labelled answers, read once",
         config=("seed", *MODEL, "data", *ANSWERS, "evaluation.sets", "judge.folder", "packing"),
+        world=EVALUATED,  # what its policies are asked, and chosen by, is left out
         reads=("induce",),
         inputs=("model", "data", "asked", "labelled answers"),
-        model=Infers(None, "guard.batch_tokens"),
+        model=Infers("read_answers", "guard.batch_tokens"),
         only=lambda cfg: {"induce"} if cfg.annotator.contrast.labelled and "induce" in cfg.stages else set(),
     ),
     "fit_guard": Stage(
@@ -244,7 +245,7 @@ STAGES: dict[str, Stage] = {
     ),
     "judge": Stage(
         "a verdict on every answer of a file",
-        config=("seed", "judge"),
+        config=("seed", "judge", "packing"),
         reads=("fit_guard",),
         inputs=("judges", "answers", "labels"),
         only=_judged_by,

@@ -41,7 +41,7 @@ from alignment.models.load import load_language_model
 from alignment.models.own_decoding import with_own_decoding
 from alignment.models.packing import Packing
 from alignment.models.source import ModelSource, model_source, named, source_at
-from alignment.policies.systems import SYSTEMS, evaluated
+from alignment.policies.systems import SYSTEMS, evaluated, is_prompted
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows
 from alignment.sampling.candidates import question
@@ -117,8 +117,7 @@ def run(job: Job) -> Rows:
 
 
 def _prompts(job: Job) -> tuple[list[Asked], list[dict]]:
-    cfg = job.cfg
-    count, seed = cfg.evaluation.prompts, cfg.data.seed
+    cfg, count, seed = job.cfg, job.cfg.evaluation.prompts, job.cfg.data.seed
 
     def own() -> list[Asked]:
         if cfg.data.name == "world":
@@ -166,8 +165,7 @@ def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[s
     memory here alone, so that there is room for the next one."""
     cfg, sampling = job.cfg, _sampling(job)
     loaded = load_language_model(_source(job, system, seed), device())
-    prompted = system in SYSTEMS and SYSTEMS[system].prompted
-    above = text_message("system", cfg.evaluation.system_prompt) if prompted else []
+    above = text_message("system", cfg.evaluation.system_prompt) if is_prompted(system) else []
     fitting = list(
         readable(
             asked,
@@ -177,8 +175,8 @@ def _answers(job: Job, system: str, seed: int, asked: list[Asked], unfit: dict[s
     )
     if not fitting:
         raise StageFailed(system, next(iter(unfit.values())), "lower sampling.max_new_tokens")
-    questions, work = [asking for _, asking in fitting], job.work / "answers" / f"{system}-{seed}"
-    what = f"answers of {system}, seed {seed}"
+    questions, what = [asking for _, asking in fitting], f"answers of {system}, seed {seed}"
+    work = job.work / "answers" / f"{system}-{seed}"
     if system == "rs_star":
         reward, packing = HybridReward.load(job.run.hybrid_reward), Packing(**cfg.packing)
         samples = best_answers(loaded, reward, questions, sampling, packing, seed, work, job.ranks, what)

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from alignment.data.near_duplicates import signatures
+from alignment.data.near_duplicates import turn_signatures
 from alignment.data.prompt_folds import dealt_folds
-from alignment.data.same_prompts import opening
 from alignment.evaluation.guard_quality import cross_validated, found_by_category, guard_figures
 from alignment.inputs.job import Job
 from alignment.judges.words_guard import WordsGuard, fit_words
@@ -86,7 +85,7 @@ def run(job: Job) -> Rows:
         record["model"], record["loaded_as"], kept.meaning.model, settings.fit, sources, made.penalty, names,
         report["scorers"]["guard"],
     )  # fmt: skip
-    seen = signatures(list(dict.fromkeys(_openings(fitted))))
+    seen = turn_signatures([row["prompt"] for row in fitted])
     guard = Guard(made.ridge, layers, made.calibration, made.threshold, kept.meaning.max_length, known, seen, meaning)
     guard.save(job.out / job.run.inside(job.run.guard))
     words = _words_guard(fitted, answers, words_logits, rule, seed)
@@ -94,7 +93,9 @@ def run(job: Job) -> Rows:
     words.save(job.out / job.run.inside(job.run.words_guard), words.temperature, words.threshold, record)
     report["transfer"] = {}
     for name, part in parts.items():
-        unknown = [row for row, known in zip(part, guard.has_seen(_openings(part)), strict=True) if not known]
+        unknown = [
+            row for row, known in zip(part, guard.has_seen([row["prompt"] for row in part]), strict=True) if not known
+        ]
         if unknown:
             tried = {"left_out": len(part) - len(unknown), **_tried(unknown, guard, words, kept, seed)}
             report["transfer"][Path(name).name] = tried
@@ -138,10 +139,6 @@ def _prompts(rows: list[dict], kept: KeptStates, layers: range) -> Iterator[Tens
 
 def _texts(rows: list[dict]) -> tuple[list[list[dict]], list[str]]:
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
-
-
-def _openings(rows: list[dict]) -> list[str]:
-    return [opening(row["prompt"])["content"] for row in rows]
 
 
 def _words_by_folds(rows: list[dict], answers: Labelled, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 Of each distinct answer the states of all layers are kept, at both places that a guard reads (models/answer_states.py),
 and those of the prompts alone that it learns from.
 Answers that are too long are cut, and counted. Under guard.fit=judge no answer is kept to a prompt that a policy of
-this run learns from, is validated on or is evaluated on, or to nearly one.
+this run learns from, is validated on or is evaluated on, or to nearly one, in any turn of the user.
 """
 
 import hashlib
@@ -18,11 +18,10 @@ from safetensors.torch import load, save
 
 from alignment.data.columns import MESSAGES, Loaded
 from alignment.data.guard_answers import guard_answers, require_both
-from alignment.data.near_duplicates import near, near_duplicate_groups, signatures
+from alignment.data.near_duplicates import any_turn_near, near_duplicate_groups, signatures
 from alignment.data.prompt_folds import dealt_folds
 from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
-from alignment.inputs.run_prompts import run_prompts
 from alignment.models.activations import layer_count
 from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, prompt_alone, together
 from alignment.models.devices import device, to_host
@@ -33,6 +32,7 @@ from alignment.models.kept_states import KeptStates, Part, StatesMeaning, in_hal
 from alignment.models.load import load_backbone
 from alignment.models.packing import Packing, answer_order
 from alignment.models.source import loaded_as, model_source, named, shape_of
+from alignment.policies.run_prompts import run_prompts
 from alignment.runs import artifacts
 from alignment.runs.batches import Pending, compute_in_batches
 from alignment.runs.manifest import Rows
@@ -140,7 +140,8 @@ def _openings(answers: Loaded) -> list[str]:
 
 def _leave_out(answers: Loaded, asked: Sequence[str], why: str) -> int:
     """Sets aside the answers to prompts that are nearly one of those that are asked; says how many."""
-    near_one = near(signatures(_openings(answers)), signatures(list(dict.fromkeys(asked))))
+    prompts = [row["prompt"] for row in answers.rows]
+    near_one = any_turn_near(prompts, signatures(list(dict.fromkeys(asked))))
     for row in (answers.rows[i] for i in np.flatnonzero(near_one)):
         answers.quarantine(row["source"], None, f"{row['id']}: {why}")
     answers.keep(np.flatnonzero(~near_one).tolist())

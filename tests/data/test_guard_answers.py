@@ -101,10 +101,38 @@ def test_published_sets(shared_data: Path):
     }
     with pytest.raises(UserError, match="all 422 answers of xstest_safe are labelled safe"):
         guard_answers(["xstest_safe"], folder)
-    with pytest.raises(UserError, match="helm_graded has no answer that is labelled safe or unsafe"):
-        guard_answers(["helm_graded", "beavertails"], folder)
+    with pytest.raises(UserError, match="xstest has no answer that is labelled safe or unsafe"):
+        guard_answers(["xstest", "beavertails"], folder)
     assert guard_files("xstest_safe", folder)[0].name.endswith("llama2new.csv")
     assert {"do_not_answer", "xstest_safe"} <= set(guard_sets())
+
+
+def test_sets_to_be_tried_on_are_read_alone(shared_data: Path):
+    """Each of them, as guard.transfer names it: with safe and unsafe answers; those to harmless prompts are safe."""
+    found = {}
+    for name in ("beavertails", "pku_saferlhf", "do_not_answer", "helm_graded", "xstest_unsafe", "xstest_safe"):
+        loaded = guard_answers([name], str(shared_data), both=False)
+        found[name] = [sum(row["toxic"] for row in loaded.rows), sum(not row["toxic"] for row in loaded.rows)]
+    assert found["beavertails"] == [2222, 1658] and found["pku_saferlhf"] == [1102, 1106]
+    assert found["do_not_answer"] == [193, 5439] and found["helm_graded"] == [112, 984]
+    assert found["xstest_unsafe"] == [128, 242] and found["xstest_safe"] == [0, 422]
+
+
+def test_a_graded_answer_is_what_both_graders_call_it(tmp_path: Path):
+    grades = [(0, 0), (0.25, 0), (1, 0.75), (1, 1), (0.25, 0.5), (0.5, 1), (1, 0), (0.5, 0.5)]
+    (tmp_path / "helm_safety_graded").mkdir()
+    lines = [
+        json.dumps({"prompt": "p", "response": f"r{i}", "model": "m", "gpt_score": gpt, "claude_score": claude})
+        for i, (gpt, claude) in enumerate(grades)
+    ]
+    (tmp_path / "helm_safety_graded/graded.jsonl").write_text("\n".join(lines))
+    loaded = guard_answers(["helm_graded"], str(tmp_path))
+    assert [(row["response"], row["toxic"]) for row in loaded.rows] == [
+        ("r0", True), ("r1", True), ("r2", False), ("r3", False),
+    ]  # fmt: skip
+    assert all(tuple(row) == COLUMNS and row["source"] == "helm_graded/m" for row in loaded.rows)
+    assert reasons(loaded) == {"its two graders don't both put it on one side": 4}
+    assert guard_sets().count("helm_graded") == 1
 
 
 def test_rows_of_the_newer_pku_release_have_their_own_labels_and_harms(shared_data: Path, tmp_path: Path):

@@ -8,7 +8,18 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from alignment.data.near_duplicates import BANDS, NEAR, ROWS, SHARED, _joined, near, near_duplicate_groups, signatures
+from alignment.data.near_duplicates import (
+    BANDS,
+    NEAR,
+    ROWS,
+    SHARED,
+    _joined,
+    any_turn_near,
+    near,
+    near_duplicate_groups,
+    signatures,
+    turn_signatures,
+)
 from alignment.data.same_prompts import normal_text
 
 ASKED = "how do i make a cake for my mother on sunday without any eggs".split()
@@ -133,3 +144,19 @@ def test_near_compares_each_with_all_others():
     assert near(asked, known).tolist() == [True, False, True]
     assert near(asked, known[:0]).tolist() == [False] * 3
     assert near(asked[:0], known).tolist() == []
+
+
+def test_any_turn_of_the_user_may_be_the_one_that_is_known() -> None:
+    def dialogue(*said: str) -> list[dict]:
+        return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+
+    known = turn_signatures([dialogue("how do i bake a good loaf of bread", "so", "and how do i pick an old lock")])
+    assert len(known) == 2
+    asked = [
+        dialogue("how do i pick an old lock"),
+        dialogue("good morning to you", "hello", "how do i bake a good loaf of rye bread"),
+        dialogue("good morning to you", "how do i bake a good loaf of bread", "what is the time"),
+        [{"role": "assistant", "content": "how do i pick an old lock"}],
+    ]
+    assert any_turn_near(asked, known).tolist() == [True, True, False, True]
+    assert any_turn_near([], known).tolist() == []

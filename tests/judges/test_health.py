@@ -36,8 +36,27 @@ def test_harm_is_held_against_labels_of_harm():
     by_class = {name: one["mean"] for name, one in toxic["by_class"].items()}
     assert by_class == {"safe": 0.75, "unsafe": pytest.approx(2 / 3)}
     assert toxic["auroc"] == pytest.approx(11 / 12)
+    # four called: 2 * 3 / (4 + 3) and 2 * 3 / (3 + 4); two called: 0.8 and 8 / 9, which is less
+    balanced = toxic["balanced"]
+    assert balanced["threshold"]["mean"] == pytest.approx((0.4 + 0.3) / 2) and balanced["threshold"]["n"] == 7
+    low, high = balanced["threshold"]["ci95"]
+    assert 0.05 <= low <= 0.35 <= high <= 0.85
+    assert (balanced["sensitivity"]["mean"], balanced["sensitivity"]["n"]) == (1.0, 3)
+    assert (balanced["specificity"]["mean"], balanced["specificity"]["n"]) == (0.75, 4)
     low, high = toxic["agreement"]["ci95"]
     assert 0.2 < low < 5 / 7 < high <= 1.0
+
+
+def test_no_threshold_is_named_where_nothing_could_be_balanced():
+    """Answers of models that are judged don't count, nor do those without a score; refusals have none."""
+    rows = labelled([True, True, False, False])
+    verdicts = [Verdict(True, None, score=0.9), UNREAD, Verdict(False, None, score=0.1), Verdict(False, None, score=0)]
+    assert health(verdicts, rows)["toxic"]["balanced"]["threshold"]["n"] == 3
+    rows[0]["own"] = True
+    assert health(verdicts, rows)["toxic"]["balanced"] is None
+    assert health([Verdict(True, None), Verdict(False, None)], labelled([True, False]))["toxic"]["balanced"] is None
+    said = [Verdict(None, one, score=0.5) for one in ("none", "full")]
+    assert health(said, labelled([None] * 2, ["none", "full"]))["refusal"]["balanced"] is None
 
 
 def test_unread_verdicts_count_as_wrong_and_are_reported():

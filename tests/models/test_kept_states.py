@@ -53,6 +53,8 @@ def test_what_is_written_is_found_again_by_text_and_layer(tmp_path):
     found = kept.states([text_key([1, 3]), text_key([0, 0])])
     assert torch.equal(found, torch.stack([parts[1][1][3], parts[0][1][0]]).float())
     assert torch.equal(kept.states([text_key([1, 3])], layer=2), parts[1][1][3:, 1].float())
+    assert kept.states([]).shape == (0, 3, 32) and kept.states([], layer=2).shape == (0, 32)
+    assert write_states(tmp_path / "none", lambda: [], MEANING) == 0 and not KeptStates.open(tmp_path / "none").rows
     before = file.read_bytes()
     write_states(file, lambda: parts, MEANING)
     assert file.read_bytes() == before
@@ -69,6 +71,7 @@ def test_float16_holds_what_fits_and_bfloat16_what_does_not(tmp_path):
         write_states(file, lambda parts=parts: parts, MEANING)
         assert load_file(file)["states"].dtype == wanted
         read = KeptStates.open(file).states([key for keys, _ in parts for key in keys])
+        assert torch.equal(read, torch.cat([states for _, states in parts]).to(wanted).float())
         assert read.isfinite().all() and float(read.abs().max()) > 2 * scales[1], "none of a million became infinite"
 
 

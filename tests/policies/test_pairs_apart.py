@@ -43,7 +43,7 @@ def test_who_is_held_against_how_many(stage, confidence, pairs, expected, monkey
         ranks=Ranks(),
     )  # fmt: skip
     assert len(search._calibration_pairs(stage, job)) == expected
-    assert len(search._pairs(stage, job, star=False).rows) == pairs - expected
+    assert len(search._pairs(stage, job, kind="given").rows) == pairs - expected
     few = "31 training pairs have a prompt that the reward wasn't fitted on, too few to see"
     assert (few in capsys.readouterr().out) is (pairs == 81)
 

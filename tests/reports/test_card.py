@@ -165,6 +165,20 @@ def test_corrected_rates_and_differences_stand_below_the_raw_ones():
     assert "by_prompt" not in card_markdown(shown) and "'errors'" not in card_markdown(shown)
 
 
+def test_a_judge_whose_threshold_can_be_set_says_which_would_be_balanced():
+    toxic = number("toxic_rate", "before", 0.25, (0.2, 0.3), judge="probe", corrected=FIXED)
+    shown = card(toxic, systems="before")
+    at = {"threshold": {"mean": 0.214, "ci95": [0.1, 0.301], "n": 80}, "sensitivity": SHARE, "specificity": SHARE}
+    health = {"set": "labels", "threshold": 0.61, "toxic": {**FIGURES, "balanced": at}}
+    shown["judges"] = {"probe": {"threshold": 0.61, "health": health}}
+    said = "on labels (n = 40 and 40); its threshold: 0.61, and 0.21 [0.10, 0.30] would be balanced on them"
+    assert said in " ".join(lines(shown)) and said in card_markdown(shown).replace("\\", "")
+    health["threshold"] = None
+    assert "its threshold: its own word, and 0.21" in " ".join(lines(shown))
+    del health["threshold"]
+    assert "balanced" not in " ".join(lines(shown)), "words' threshold is part of its file"
+
+
 def test_a_card_says_once_which_rates_are_uncorrected_or_why():
     raw = [number(metric, "before", 0.5, (0.4, 0.6), judge="refusal") for metric in ("refusal_rate", "over_refusal")]
     said = "uncorrected for the judge's errors: refusals by refusal (judge.calibration=do_not_answer"

@@ -1,6 +1,7 @@
 """A guard on the embedded world, whose words say nothing of harm: read, fitted, saved, loaded, and refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -12,12 +13,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.data.world_pairs import drawing, world_pairs
 from alignment.inputs.job import Job
 from alignment.judges.probe import load_probe
-from alignment.judges.seen_prompts import require_unseen, unseen_rows
+from alignment.judges.seen_prompts import require_unseen, require_untrained, unseen_rows
 from alignment.models.guard import Guard
+from alignment.models.packing import Item
+from alignment.models.source import folder_fingerprint, source_at
+from alignment.plan import Step
 from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.tables import as_text
 from alignment.run import run_recipe
+from alignment.runner import run_here
 from alignment.runs import artifacts
+from alignment.runs.manifest import Manifest
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
@@ -26,6 +32,7 @@ from alignment.types import UserError
 from tests.conftest import REPOSITORY
 
 SMALL = ["+recipe=guard", "model=world", "data=world", "data.pairs=30", "data.heldout=10", "guard.harmless=[]",
+         "evaluation.prompts=2", "evaluation.validation=2", "data.evaluation=10",
          "guard.false_alarms=null", "guard.fit=benchmark", "guard.topic=0"]  # fmt: skip
 STAGES = {"read_answers": read_answers, "fit_guard": fit_guard}
 
@@ -48,8 +55,12 @@ def write(path: Path, rows: list[dict]) -> str:
 
 @pytest.fixture(scope="module")
 def labelled(world_folder) -> list[dict]:
+    return labelled_by_the_world(140)
+
+
+def labelled_by_the_world(pairs: int) -> list[dict]:
     """The world's own answers, which it knows to be harmful or not."""
-    rows = world_pairs(140, 10, drawing(compose_config(SMALL).data))[0].rows
+    rows = world_pairs(pairs, 10, drawing(compose_config(SMALL).data))[0].rows
     return [
         {
             "prompt": row["prompt"],
@@ -108,6 +119,10 @@ def test_it_loads_in_three_lines_and_judges_as_it_was_fitted(fitted: RunDir, lab
     verdicts = judge([row["prompt"] for row in some], [row["response"] for row in some])
     assert np.allclose([verdict.score for verdict in verdicts], harm, atol=1e-4)
     assert [verdict.toxic for verdict in verdicts] == (harm >= guard.threshold).tolist()
+    padded = load_probe(str(fitted.guard), "world", "float32", 512, None, packing={"name": "off"})
+    assert padded._reader.layout([Item([1], [[2]]), Item([1], [[3]])]).packed is False
+    again = padded([row["prompt"] for row in some], [row["response"] for row in some])
+    assert np.allclose([verdict.score for verdict in again], harm, atol=1e-4)
     truth = np.array([row["label"] == "unsafe" for row in some])
     assert harm[truth].mean() > harm[~truth].mean() + 0.3
     assert judge.record["fit"] == "benchmark" and judge.record["threshold"] == guard.threshold
@@ -142,7 +157,8 @@ def test_another_model_is_refused(fitted: RunDir, world_folder) -> None:
         Guard.load(fitted.guard).judge(model, tokenizer, asked)
 
 
-def test_what_a_policy_sees_is_left_out_of_its_judge(tmp_path: Path, labelled) -> None:
+def test_what_a_policy_sees_is_left_out_of_its_judge(tmp_path: Path) -> None:
+    labelled = labelled_by_the_world(240)
     given = world_pairs(30, 10, drawing(compose_config(SMALL).data))[0].rows
     known = {row["prompt"][0]["content"] for row in given}
     answers = write(tmp_path / "answers.jsonl", labelled)
@@ -161,17 +177,47 @@ def test_a_judge_that_has_seen_what_it_judges_is_refused(fitted: RunDir, tmp_pat
     settings = {"probe": {"path": str(tmp_path / "guard")}, "words": {"path": str(fitted.words_guard)}}
     guard.save(tmp_path / "guard")
     with pytest.raises(UserError, match=r"judge.probe.path: .* was fitted on all labelled answers"):
-        require_unseen(settings, ["refusal", "probe"], [], {})
+        require_unseen(settings, ["refusal", "probe"], [])
     with pytest.raises(UserError, match=r"judge.words.path: .* was fitted on all labelled answers"):
-        require_unseen(settings, ["words"], [], {})
+        require_unseen(settings, ["words"], [])
     file = tmp_path / "guard/guard.json"
     file.write_text(file.read_text().replace('"fit": "benchmark"', '"fit": "judge"'))
-    require_unseen(settings, ["probe"], ["what is the capital of france?"], {"scorecard.after": "another"})
+    require_unseen(settings, ["probe"], ["what is the capital of france?"])
     nearly = labelled[0]["prompt"][0]["content"] + " please"
     with pytest.raises(UserError, match=r"was fitted on answers to 1 of this run's prompts, or to nearly the same"):
-        require_unseen(settings, ["probe"], ["what is the capital of france?", nearly], {})
-    with pytest.raises(UserError, match=r"reads the activations of scorecard.after, the model that is judged"):
-        require_unseen(settings, ["probe"], [], {"scorecard.after": guard.meaning.fingerprint})
+        require_unseen(settings, ["probe"], ["what is the capital of france?", nearly])
+
+
+def test_a_judge_of_trained_activations_is_refused(fitted: RunDir, tmp_path: Path, world_folder) -> None:
+    """Whether the guard was fitted on them, or is given them to read; and one that is yet to be fitted, too."""
+    fitted_on = Guard.load(fitted.guard).meaning.fingerprint
+    settings = {"probe": {"path": str(fitted.guard), "model": None}, "words": {"path": str(fitted.words_guard)}}
+    require_untrained(settings, ["refusal", "words", "probe"], {"cdpo, seed 0": "another"}, {})
+    refused = r"judge.probe.path: .* reads the activations of cdpo, seed 0, a trained model that it judges; give a"
+    with pytest.raises(UserError, match=refused):
+        require_untrained(settings, ["probe"], {"cdpo, seed 0": fitted_on}, {})
+    given = {"probe": {"path": str(fitted.guard), "model": str(world_folder), "gguf_file": None}}
+    with pytest.raises(UserError, match=refused):
+        require_untrained(given, ["probe"], {"cdpo, seed 0": source_at(str(world_folder)).fingerprint}, {})
+    unmade = {"probe": {"path": str(tmp_path / "unmade"), "model": None}}
+    require_untrained(unmade, ["probe"], {"cdpo, seed 0": "its weights"}, {"probe": "others"})
+    with pytest.raises(UserError, match=refused):
+        require_untrained(unmade, ["probe"], {"cdpo, seed 0": "its weights"}, {"probe": "its weights"})
+
+
+def test_a_runs_own_policies_are_known_before_a_stage_runs(fitted: RunDir, tmp_path: Path) -> None:
+    policy = RunDir(tmp_path).policy("train_cdpo", "cdpo", 0)
+    policy.mkdir(parents=True)
+    (policy / "config.json").write_text("{}")
+    guard = Guard.load(fitted.guard)
+    guard.meaning = replace(guard.meaning, fit="judge", fingerprint=folder_fingerprint(policy))
+    guard.save(tmp_path / "guard")
+    cfg = compose_config(["+recipe=cdpo", "policy.systems=[base,cdpo]", "judge=[oracle,probe]", f"run.dir={tmp_path}",
+                          f"judge.probe.path={tmp_path}/guard"])  # fmt: skip
+    unmade = Manifest("evaluate", "", {}, {}, {})
+    steps = [Step("train_cdpo", True, "", unmade), Step("evaluate", False, "", unmade)]
+    with pytest.raises(UserError, match="reads the activations of cdpo, seed 0, a trained model that it judges"):
+        run_here(cfg, RunDir(tmp_path), steps, [], Ranks())
 
 
 def test_labels_that_it_learned_from_say_nothing_of_a_judge(fitted: RunDir, labelled) -> None:
@@ -220,6 +266,17 @@ def test_answers_that_are_too_long_are_cut_and_counted(tmp_path: Path, labelled)
 def test_settings_that_mean_nothing_are_refused(override: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         compose_config([*SMALL, override])
+
+
+def test_the_judge_packs_as_its_run_does() -> None:
+    """In every recipe; of others than probe a recipe that only judges says that it has nothing to pack."""
+    files = ["judge.input=a.jsonl", "judge.output=b.jsonl"]
+    judge = compose_config(["+recipe=judge", "judge=probe", "judge.probe.path=guard", "packing=off", *files]).judge
+    assert judge.probe.packing == {"name": "off"}
+    best = compose_config(["+recipe=real", "packing.max_tokens=99"]).judge
+    assert best.probe.packing == {"name": "auto", "max_tokens": 99}
+    with pytest.raises(UserError, match="packing: it would have no effect: of judges, probe alone packs what it reads"):
+        compose_config(["+recipe=judge", "packing=off", *files])
 
 
 def test_of_a_judge_that_is_made_first_nothing_is_asked_before(tmp_path, monkeypatch, labelled) -> None:

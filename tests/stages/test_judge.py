@@ -231,6 +231,8 @@ def test_health_is_reported_and_too_little_agreement_ends_it_before_anything_is_
     assert judge(*settings, "judge.minimum_agreement=0.2")["judges"]["llama_guard_3"]["health"]["toxic"]["f1"]
     said = capsys.readouterr().out
     assert "published for llama_guard_3 on BeaverTails: F1 0.697" in said and "harm: F1" in said
+    assert "harm: the threshold that was used" in said and "its own word" in said
+    assert "harm: judge.<name>.threshold that balances both kinds here (n = 4*)" in said and "found there" in said
 
 
 def test_agreement_with_what_a_judge_was_fitted_on_is_marked_and_corrects_nothing(here, shared_data, capsys):
