@@ -64,9 +64,7 @@ def test_judges_choose_the_point_and_say_why(settings, tmp_path):
         points = [point for point in grid if point["system"] == system]
         assert sum(point["chosen"] for point in points) == 1
     table = run.tables.read_text()
-    assert (
-        "on 10* validation prompts each of" in table and "chooses.jsonl, %" in table and "useful answers, by" in table
-    )
+    assert all(part in table for part in ("on 10* validation", "chooses.jsonl, %", "useful answers, by", "chosen"))
     assert search.preference({**base, "toxic_rate": 0.1, "useful_rate": 0.3}, base) == (True, pytest.approx(-0.2))
     assert search.preference({**base, "toxic_rate": 0.1, "useful_rate": 0.45}, base) == (False, 0.1)
 
