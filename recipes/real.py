@@ -1,4 +1,4 @@
-"""Margins, rewards and the best of eight answers with a real language model, in the ranks that are there.
+"""Margins, rewards, the best of eight answers and a policy with a real language model, in the ranks that are there.
 
     accelerate launch recipes/real.py data.rows=200
 

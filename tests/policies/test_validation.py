@@ -19,7 +19,13 @@ from alignment.world.grammar import evaluation_prompts
 from alignment.world.preferences import Drawing, training_pairs
 from tests.conftest import REPOSITORY
 
-SMALL = ["sampling.max_new_tokens=12", "policy.max_steps=1", "policy.batch_size=4", "policy.logging_steps=1"]
+SMALL = [
+    "run.workers=1",
+    "sampling.max_new_tokens=12",
+    "policy.max_steps=1",
+    "policy.batch_size=4",
+    "policy.logging_steps=1",
+]
 
 
 def write(path: Path, rows: list[dict]) -> Path:
