@@ -89,7 +89,7 @@ def test_the_grid_is_the_same_for_every_method_and_only_the_best_point_gets_all_
     for system in (name for name in COMPARED if SYSTEMS[name].stage):
         made = [one for one in report["grid"] if one["system"] == system]
         points = {(one["beta"], one["learning_rate"]) for one in made}
-        assert points == ({(None, 1e-3)} if system == "sft" else {(0.1, 1e-3), (0.3, 1e-3)})
+        assert points == ({(None, 1e-3)} if SYSTEMS[system].stage == "train_sft" else {(0.1, 1e-3), (0.3, 1e-3)})
         chosen = [one for one in made if one["chosen"]]
         assert len({(one["beta"], one["learning_rate"]) for one in chosen}) == 1
         assert [one["seed"] for one in chosen] == [0, 1]
