@@ -77,14 +77,18 @@ def test_stages_in_their_own_ranks_make_the_same(undisturbed, tmp_path, world_fo
 
 @pytest.mark.slow
 def test_asked_to_stop_the_ranks_do_and_the_same_command_goes_on(undisturbed, tmp_path):
-    """In a folder with an accent and a space in its name."""
+    """In a folder with an accent and a space in its name. On a busy machine they may be done before they are asked."""
     whole = undisturbed(*small_recipe.CDPO, "launch=ddp", *TWO).run
     tmp_path = tmp_path / "josé mit raum"
-    small_recipe.copy_stages(whole, tmp_path / "run", BEFORE_TRAINING)
-    launcher = start(tmp_path, "launch=ddp", *TWO, UNTIL_TRAINED)
-    until_training(tmp_path)
-    launcher.send_signal(signal.SIGUSR1)
-    _, error = launcher.communicate(timeout=120)
+    for _ in range(3):
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        small_recipe.copy_stages(whole, tmp_path / "run", BEFORE_TRAINING)
+        launcher = start(tmp_path, "launch=ddp", *TWO, UNTIL_TRAINED)
+        until_training(tmp_path)
+        launcher.send_signal(signal.SIGUSR1)
+        _, error = launcher.communicate(timeout=120)
+        if launcher.returncode != 0:
+            break
     assert launcher.returncode == 75, error
     assert error.count("repalign: asked to stop") == 2 and "the same command goes on in run" in error
     assert not (tmp_path / "run/train_cdpo").exists(), "what is not finished is not published"

@@ -9,7 +9,7 @@ from alignment.policies.systems import SYSTEMS, grid, trained_by
 
 def test_every_system_of_table_1_is_there_and_trained_where_it_belongs():
     assert list(SYSTEMS) == [
-        "base", "base_prompted", "sft", "sft_refusals", "dpo", "cdpo",
+        "base", "base_prompted", "sft", "sft_refusals", "dpo", "fixed_70", "fixed_80", "fixed_90", "cdpo",
         "rs_star", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star",
         "cdpo_star",
     ]  # fmt: skip
@@ -17,8 +17,9 @@ def test_every_system_of_table_1_is_there_and_trained_where_it_belongs():
     assert trained_by("train_sft", names) == ["sft", "sft_refusals"]
     assert [name for name in names if SYSTEMS[name].prompted] == ["base_prompted"]
     assert trained_by("train_cdpo", names) == ["cdpo", "cdpo_star"]
-    assert trained_by("train_dpo", names) == ["dpo", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star"]
-    assert [SYSTEMS[name].confidence for name in trained_by("train_dpo", names)] == [1.0, 1.0, 0.7, 0.8, 0.9]
+    fixed = ["dpo", "fixed_70", "fixed_80", "fixed_90"]
+    assert trained_by("train_dpo", names) == [*fixed, *(f"{name}_star" for name in fixed)]
+    assert [SYSTEMS[name].confidence for name in trained_by("train_dpo", names)] == 2 * [1.0, 0.7, 0.8, 0.9]
     assert all(SYSTEMS[name].star == name.endswith("_star") for name in names)
 
 

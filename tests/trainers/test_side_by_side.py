@@ -17,39 +17,7 @@ from alignment.runs.ranks import Ranks
 from alignment.trainers.side_by_side import Workers, side_by_side
 from alignment.types import StageFailed, Stopped, UserError
 from tests.conftest import REPOSITORY
-
-
-def _note(folder: Path, number: int, progress) -> None:
-    (folder / str(number)).write_text(f"{os.getpid()} {torch.get_num_threads()}")
-    time.sleep(0.3)
-
-
-def _refuse(folder: Path, number: int, progress) -> None:
-    _note(folder, number, progress)
-    if number == 1:
-        raise UserError("the thing", "is wrong", "mend it")
-
-
-def _crash(folder: Path, number: int, progress) -> None:
-    raise ZeroDivisionError("by hand")
-
-
-def _be_killed(folder: Path, number: int, progress) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _until_asked(folder: Path, number: int, progress) -> None:
-    """As a training: asked to stop it saves, and says so."""
-    (folder / str(number)).touch()
-    while not stopping.asked():
-        time.sleep(0.05)
-    raise Stopped(f"training {number}, at step 3 of 9")
-
-
-def _never_ends(folder: Path, number: int, progress) -> None:
-    (folder / f"{number}.new").write_text(str(os.getpid()))
-    (folder / f"{number}.new").rename(folder / str(number))
-    time.sleep(600)
+from tests.trainers.work_beside import be_killed, crash, note, refuse, until_asked
 
 
 def _wait_for(folder: Path, count: int) -> None:
@@ -60,7 +28,7 @@ def _wait_for(folder: Path, count: int) -> None:
 
 
 def test_each_task_is_done_once_in_processes_of_few_threads(tmp_path):
-    side_by_side(partial(_note, tmp_path), 5, Workers(2, 1), "tasks", "train_rm")
+    side_by_side(partial(note, tmp_path), 5, Workers(2, 1), "tasks", "train_rm")
     notes = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
     assert notes.keys() == {"0", "1", "2", "3", "4"}
     assert {threads for _, threads in notes.values()} == {"1"}
@@ -70,22 +38,22 @@ def test_each_task_is_done_once_in_processes_of_few_threads(tmp_path):
 
 def test_a_mistake_is_told_as_it_was_and_no_further_task_is_begun(tmp_path):
     with pytest.raises(UserError, match="the thing: is wrong; mend it"):
-        side_by_side(partial(_refuse, tmp_path), 40, Workers(2, 1), "tasks", "train_rm")
+        side_by_side(partial(refuse, tmp_path), 40, Workers(2, 1), "tasks", "train_rm")
     assert len(list(tmp_path.iterdir())) < 10
 
 
 @pytest.mark.slow
 def test_a_crash_keeps_its_traceback_and_a_kill_is_named(tmp_path):
     with pytest.raises(RuntimeError, match="ZeroDivisionError: by hand"):
-        side_by_side(partial(_crash, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
+        side_by_side(partial(crash, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
     with pytest.raises(StageFailed, match="train_rm: one of its processes was killed"):
-        side_by_side(partial(_be_killed, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
+        side_by_side(partial(be_killed, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
 
 
 def test_a_request_to_stop_reaches_every_worker(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "asked", lambda: len(list(tmp_path.iterdir())) == 2)
     with pytest.raises(Stopped, match=r"training \d, at step 3 of 9"):
-        side_by_side(partial(_until_asked, tmp_path), 9, Workers(2, 1), "tasks", "train_rm")
+        side_by_side(partial(until_asked, tmp_path), 9, Workers(2, 1), "tasks", "train_rm")
     assert len(list(tmp_path.iterdir())) == 2, "none was begun after it"
 
 
@@ -94,10 +62,10 @@ def test_a_request_to_stop_reaches_every_worker(tmp_path, monkeypatch):
 def test_workers_die_with_the_process_that_started_them(tmp_path, how):
     code = (
         "import sys, signal, os; from pathlib import Path; from functools import partial; "
-        "from tests.trainers.test_side_by_side import _never_ends; "
+        "from tests.trainers.work_beside import never_ends; "
         "from alignment.trainers.side_by_side import Workers, side_by_side; "
         "signal.signal(signal.SIGINT, lambda *_: os._exit(130)); "
-        "side_by_side(partial(_never_ends, Path(sys.argv[1])), 2, Workers(2, 1), 'tasks', 'train_rm')"
+        "side_by_side(partial(never_ends, Path(sys.argv[1])), 2, Workers(2, 1), 'tasks', 'train_rm')"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, start_new_session=True)
     _wait_for(tmp_path, 2)
