@@ -36,7 +36,7 @@ def test_without_pairs_one_line_says_how_to_give_some(tmp_path):
 
 @pytest.fixture(scope="module")
 def report(once, shared_data) -> dict:
-    """Of one run for all workers. The package is fetched from the index that pip has; only outside CI may there be none."""
+    """Of one run for all workers. pip fetches the package from its own index; only outside CI may there be none."""
     folders = [f"{group}.folder={shared_data}" for group in ("data", "evaluation", "judge")]
 
     def make(folder: Path) -> None:
