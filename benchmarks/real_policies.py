@@ -69,9 +69,9 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """All of them, seed by seed, the comparisons that matter most first."""
+    """All of them: the primary comparison first, then the others seed by seed."""
+    yield from (Cell(system, 0.25, seed) for seed in SEEDS for system in ("dpo", "cdpo"))
     for seed in SEEDS:
-        yield from (Cell(system, 0.25, seed) for system in ("dpo", "cdpo"))
         yield from (
             Cell(system, 0.0, seed) for system in ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")
         )
