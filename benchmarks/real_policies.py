@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from alignment.data.near_duplicates import near_duplicate_groups
@@ -27,6 +27,7 @@ from alignment.data.prompt_sets import prompt_set
 from alignment.data.same_prompts import opening, text_hash
 from alignment.evaluation.prompts import prompts_of
 from alignment.inputs.pairs import given_pairs
+from alignment.policies.systems import SYSTEMS
 from alignment.runs.artifacts import read_rows
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
@@ -48,7 +49,9 @@ HARMFUL = ("xstest", "simple_safety_tests", "harmbench")  # asked whole, beside 
 ALPACA = {"alpaca_eval": 150, "alpaca_validation": 60}  # harmless prompts that are evaluated, and that choose
 ADVBENCH = {"advbench_validation": 60}
 CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
-STAGES = {"sft": "train_sft", "sft_refusals": "train_sft", "dpo": "train_dpo", "cdpo": "train_cdpo"}
+GIVEN = ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")  # systems of given pairs, of right labels
+STARRED, STARRED_SEEDS = ("dpo_star", "cdpo_star", "fixed_90_star", "rs_star"), (0, 1, 2)  # of the policy's own samples
+SAMPLED = ["build_pairs.prompts=130", "build_pairs.unfinished=sentence", "sampling.n=8", "sampling.temperature=0.7"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,14 @@ class Cell:
 
     @property
     def stage(self) -> str | None:
-        return STAGES.get(self.system)
+        return SYSTEMS[self.system].stage
 
 
 def cells() -> Iterator[Cell]:
-    """All of them: the primary comparison first, then the others seed by seed."""
+    """All of them: the primary comparison first, then the others seed by seed, those of own samples last."""
     yield from (Cell(system, 0.25, seed) for seed in SEEDS for system in ("dpo", "cdpo"))
-    for seed in SEEDS:
-        yield from (
-            Cell(system, 0.0, seed) for system in ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")
-        )
+    yield from (Cell(system, 0.0, seed) for seed in SEEDS for system in GIVEN)
+    yield from (Cell(system, 0.0, seed) for system in STARRED for seed in STARRED_SEEDS)
 
 
 # ---- prompts and pairs ----------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ def _write(file: Path, rows: Iterable[dict]) -> None:
 class Experiment:
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder, self.inputs, self.threads = folder, folder / "inputs", threads
-        self.choosing = Lock()
+        self.choosing = RLock()  # two policies at once may want the same rate, or the same reward
 
     def prompt_files(self, *names: str) -> str:
         return "[" + ",".join(str(self.inputs / f"{name}.jsonl") for name in names) + "]"
@@ -206,13 +207,11 @@ class Experiment:
         with self.choosing:
             if not kept.exists():
                 name = f"grid-{system}"
-                if system == "cdpo":
-                    reward = self.reward(0.0, 0)
-                    shutil.copytree(reward.stage("fit_reward"), self.folder / name / "fit_reward", dirs_exist_ok=True)
+                self.take_over(Cell(system, 0.0, 0), self.folder / name)
                 validation = self.prompt_files("alpaca_validation", "advbench_validation")
                 rates = ",".join(f"{rate:g}" for rate in RATES)
                 run = self.run(
-                    name, f"[{STAGES[system]},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
+                    name, f"[{SYSTEMS[system].stage},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
                     f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}",
                     "evaluation.validation=60", f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
                     "run.workers=2",
@@ -226,7 +225,23 @@ class Experiment:
     def reward(self, flips: float, seed: int) -> RunDir:
         """The hybrid reward of pairs to other prompts, with as many wrong labels."""
         data = self.data("reward", flips, seed if flips else 0)
-        return self.run(f"reward-{_labels(flips, seed)}", "[fit_reward]", *data)
+        with self.choosing:
+            return self.run(f"reward-{_labels(flips, seed)}", "[fit_reward]", *data)
+
+    def samples(self, seed: int) -> RunDir:
+        """Ranked pairs of the base model's own answers to the policy's prompts; the seed draws the answers."""
+        name, reward = f"samples-seed-{seed}", self.reward(0.0, 0)
+        _copy_stage("fit_reward", reward, self.folder / name)
+        data = [*self.data("policy", 0.0, 0), f"evaluation.sets={self.asked}"]
+        return self.run(name, "[build_pairs]", *data, *SAMPLED, f"seed={seed}")
+
+    def take_over(self, cell: Cell, to: Path) -> None:
+        """Puts in a run's folder what its stages read of other runs."""
+        system = SYSTEMS[cell.system]
+        if system.confidence == "live" or cell.system == "rs_star":
+            _copy_stage("fit_reward", self.reward(cell.flips, cell.seed), to)
+        if system.star and system.stage:
+            _copy_stage("build_pairs", self.samples(cell.seed), to)
 
     def measure(self, cell: Cell, guard: RunDir) -> None:
         """Trains and judges a policy, and keeps what came out."""
@@ -239,9 +254,9 @@ class Experiment:
         stages = [cell.stage, "evaluate", "report"] if cell.stage else ["evaluate", "report"]
         if cell.stage:
             settings.append(f"policy.learning_rate=[{rate:g}]")
-        if cell.system == "cdpo":
-            reward = self.reward(cell.flips, cell.seed)
-            shutil.copytree(reward.stage("fit_reward"), root / "fit_reward", dirs_exist_ok=True)
+        if cell.system == "rs_star":
+            settings += [setting for setting in SAMPLED if setting.startswith("sampling.")]
+        self.take_over(cell, root)
         run = self.run(f"cells/{cell.name}", f"[{','.join(stages)}]", *settings)
         record = {"cell": vars(cell), "seconds": round(time.time() - began), **measured(run, cell)}
         RESULTS.mkdir(parents=True, exist_ok=True)
@@ -249,6 +264,10 @@ class Experiment:
         unfinished.write_text(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
         unfinished.rename(RESULTS / f"{cell.name}.json")
         shutil.rmtree(run.root)
+
+
+def _copy_stage(stage: str, run: RunDir, to: Path) -> None:
+    shutil.copytree(run.stage(stage), to / stage, dirs_exist_ok=True)
 
 
 def measured(run: RunDir, cell: Cell) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks import real_policies
-from benchmarks.real_policies import FLIPS, SEEDS, SHARES, Cell, _part, cells, flipped
+from benchmarks.real_policies import FLIPS, SEEDS, SHARES, STARRED, STARRED_SEEDS, Cell, _part, cells, flipped
 from benchmarks.real_policies_table import aligned, corrected, differences, guard_errors, interval, read, table
 
 
 def test_every_policy_of_the_protocol_is_there_once():
     names = [cell.name for cell in cells()]
-    assert len(names) == len(set(names)) == len(SEEDS) * (2 + 2 * len(FLIPS) + 2)
+    given = len(SEEDS) * (2 + 2 * len(FLIPS) + 2)
+    assert len(names) == len(set(names)) == given + len(STARRED) * len(STARRED_SEEDS)
     assert Cell("cdpo", 0.25, 3).name == "cdpo-flips-25-seed-3" and Cell("base", 0.0, 0).stage is None
 
 
