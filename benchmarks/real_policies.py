@@ -50,7 +50,7 @@ ALPACA = {"alpaca_eval": 150, "alpaca_validation": 60}  # harmless prompts that 
 ADVBENCH = {"advbench_validation": 60}
 CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
 GIVEN = ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")  # systems of given pairs, of right labels
-STARRED, STARRED_SEEDS = ("dpo_star", "cdpo_star", "fixed_90_star", "rs_star"), (0, 1, 2)  # of the policy's own samples
+STARRED, STARRED_SEEDS = ("cdpo_star", "dpo_star", "fixed_90_star", "rs_star"), (0, 1, 2)  # of the policy's own samples
 SAMPLED = ["build_pairs.prompts=130", "build_pairs.unfinished=sentence", "sampling.n=8", "sampling.temperature=0.7"]
 
 

@@ -24,6 +24,7 @@ Values = Float[np.ndarray, "seed prompt"]  # 1, 0, or NaN where nobody can say
 HARMFUL, UNKNOWN, HARMLESS = "harmful", "unknown", "harmless"
 GUARD, WORDS, REFUSAL = "probe", "words", "refusal"
 TOXIC, REFUSED = 0, 1  # places in a verdict
+COMPARED = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"), ("cdpo_star", "fixed_90_star"), ("cdpo_star", "rs_star"))
 
 
 def main() -> None:
@@ -124,12 +125,13 @@ def table(cells: Mapping[Key, Mapping[int, dict]]) -> list[str]:
 
 
 def differences(cells: Mapping[Key, Mapping[int, dict]]) -> list[str]:
-    """Each system against the base model, and cDPO against DPO, in points."""
+    """cDPO against DPO and against a fixed confidence, and each system against the base model, in points."""
     heads = ["difference", "wrong labels", "seeds", *(f"{name}, points" for name in FIGURES)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     wanted = [((system, flips), ("base", 0.0)) for system, flips in sorted(cells, key=lambda key: (key[1], key[0]))]
     wanted = [pair for pair in wanted if pair[0] != pair[1]]
-    wanted = [(("cdpo", flips), ("dpo", flips)) for flips in sorted({flips for _, flips in cells})] + wanted
+    shares = sorted({flips for _, flips in cells})
+    wanted = [((ours, flips), (theirs, flips)) for ours, theirs in COMPARED for flips in shares] + wanted
     for ours, theirs in wanted:
         seeds = sorted(set(cells.get(ours, {})) & set(cells.get(theirs, {})))
         if seeds:
