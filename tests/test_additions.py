@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 Insertions = list[tuple[str, str]]  # before which text, what
@@ -16,7 +18,8 @@ Copy = tuple[str, str, str]  # of which file, with which word replaced, by what
 def add(folder: Path, files: dict[str, Insertions | Copy | str]) -> set[str]:
     """A copy of the package with these files edited, copied from others, or written; and which they are."""
     for name in ("alignment", "conf", "launch", "recipes"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # with what is compiled: only what is edited is compiled again
+        shutil.copytree(REPOSITORY / name, folder / name)
     for name, how in files.items():
         assert isinstance(how, list) == (folder / name).exists()
         if isinstance(how, list):
@@ -75,6 +78,7 @@ policy:
 """
 
 
+@pytest.mark.slow
 def test_a_configuration_key(tmp_path):
     touched = add(
         tmp_path,
@@ -394,6 +398,7 @@ with pytest.raises(UserError, match="nothing here measures refusal_rate .*; add 
     run(tmp_path, "-c", code)
 
 
+@pytest.mark.slow
 def test_a_gate_on_a_new_metric(tmp_path):
     column = [
         ('        ("words", pa.int64()), ("reward",', '        ("empty", pa.bool_()),\n'),

@@ -12,6 +12,7 @@ def test_importing_the_package_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_importing_a_trainer_warns_of_nothing():
     code = "from alignment import ConfidenceDPOTrainer"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}

@@ -15,6 +15,7 @@ from alignment.memory.estimates import Estimator
 from alignment.memory.machine import Machine, machine
 from alignment.models.fit_heads import fitting_bytes
 from alignment.plan import plan
+from alignment.run import run_recipe
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.types import UserError
@@ -258,11 +259,14 @@ def test_without_a_tokenizer_texts_count_as_long_as_they_may_be(folder, tmp_path
     assert not found.texts.known and found.texts.longest >= cfg.policy.max_length
 
 
-def test_a_plan_of_the_world_trains_no_model(tmp_path, monkeypatch):
+def test_a_plan_of_the_world_trains_no_model(tmp_path, monkeypatch, capsys):
     """In a cache of its own, where there is none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in commands.GIVE_BACK:
         monkeypatch.delenv(name, raising=False)
-    out = small_recipe.run(tmp_path, "run.plan=true", XDG_CACHE_HOME=str(tmp_path / "cache")).stdout
+    cfg = compose_config([*small_recipe.SMALL, "run.plan=true", f"run.dir={tmp_path / 'run'}"])
+    run_recipe(cfg)
+    out = capsys.readouterr().out
     assert "train_rm  run" in out and "495.4k" in out and "at most" in out and "holds on to" in out
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
@@ -277,6 +281,7 @@ def test_ranks_on_a_cpu_give_back_what_they_free(folder, monkeypatch):
     assert local._environment(2)["MALLOC_MMAP_THRESHOLD_"] == "7"  # what is set stays
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_ends_with_2_and_a_remedy(folder, tmp_path):
     done = small_recipe.run(
         tmp_path, "+recipe=cdpo", "run.plan=true", "model=local", f"model.path={folder}", "data=file",

@@ -36,6 +36,7 @@ def test_each_task_is_done_once_in_processes_of_few_threads(tmp_path):
     assert 1 <= len(workers) <= 2 and str(os.getpid()) not in workers  # the first may be done before the second begins
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_as_it_was_and_no_further_task_is_begun(tmp_path):
     with pytest.raises(UserError, match="the thing: is wrong; mend it"):
         side_by_side(partial(refuse, tmp_path), 40, Workers(2, 1), "tasks", "train_rm")
@@ -50,6 +51,7 @@ def test_a_crash_keeps_its_traceback_and_a_kill_is_named(tmp_path):
         side_by_side(partial(be_killed, tmp_path), 1, Workers(1, 1), "tasks", "train_rm")
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_reaches_every_worker(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "asked", lambda: len(list(tmp_path.iterdir())) == 2)
     with pytest.raises(Stopped, match=r"training \d, at step 3 of 9"):

@@ -24,6 +24,7 @@ def computed(to: Path) -> dict[str, list[dict[str, float]]]:
     return json.loads(to.read_text())
 
 
+@pytest.mark.slow
 def test_each_trainer_takes_the_steps_it_took(tmp_path):
     committed, found = json.loads(COMMITTED.read_text()), computed(tmp_path / "trajectories.json")
     assert found.keys() == committed.keys()
