@@ -263,6 +263,9 @@ class Experiment:
         unfinished = RESULTS / f".{cell.name}.json"
         unfinished.write_text(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
         unfinished.rename(RESULTS / f"{cell.name}.json")
+        if cell.seed == SEEDS[0]:  # texts, for a reader; they stay out of the results
+            (self.folder / "answers").mkdir(exist_ok=True)
+            shutil.copy(run.answers, self.folder / "answers" / f"{cell.name}{run.answers.suffix}")
         shutil.rmtree(run.root)
 
 
