@@ -10,29 +10,22 @@ are deleted once they are judged. minutes: none begins later than that. only: th
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from alignment.data.near_duplicates import near_duplicate_groups
-from alignment.data.prompt_sets import prompt_set
-from alignment.data.same_prompts import opening, text_hash
-from alignment.evaluation.prompts import prompts_of
-from alignment.inputs.pairs import given_pairs
 from alignment.policies.systems import SYSTEMS
 from alignment.runs.artifacts import read_rows
-from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import RunDir
-from alignment.settings.compose import compose_config
 from benchmarks import arguments
+from benchmarks.real_policies_inputs import ADVBENCH, ALPACA, HARMFUL, SEEDS, labels, write_inputs
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("REPALIGN_DATA", HERE.parent.parent / "shared" / "data"))
@@ -41,13 +34,7 @@ DEFAULTS = {"folder": "runs/policies", "at_once": 2, "minutes": 600, "only": ""}
 
 # ---- the protocol ---------------------------------------------------------------------------------------------------
 
-SHARES = {"policy": 0.42, "reward": 0.30, "test": 0.28}  # of the prompts of PKU's pairs, near-duplicates together
-FLIPS = (0.0, 0.25)  # of the labels, those of the reward's pairs, too
-SEEDS = (0, 1, 2, 3, 4)
 RATES = (1e-5, 3e-5)  # learning rates that validation chooses of, at seed 0, of right labels
-HARMFUL = ("xstest", "simple_safety_tests", "harmbench")  # asked whole, beside PKU's own test prompts
-ALPACA = {"alpaca_eval": 150, "alpaca_validation": 60}  # harmless prompts that are evaluated, and that choose
-ADVBENCH = {"advbench_validation": 60}
 CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
 GIVEN = ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")  # systems of given pairs, of right labels
 STARRED, STARRED_SEEDS = ("cdpo_star", "dpo_star", "fixed_90_star", "rs_star"), (0, 1, 2)  # of the policy's own samples
@@ -78,78 +65,6 @@ def cells() -> Iterator[Cell]:
     yield from (Cell(system, 0.0, seed) for system in STARRED for seed in STARRED_SEEDS)
 
 
-# ---- prompts and pairs ----------------------------------------------------------------------------------------------
-
-
-def write_inputs(folder: Path) -> None:
-    """The pairs of each part and seed, and the prompts that are asked, as files: the same ones every time."""
-    inputs = folder / "inputs"
-    if inputs.exists():
-        return
-    unfinished = inputs.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    pairs = _pairs(folder)
-    groups = near_duplicate_groups([opening(pair["prompt"])["content"] for pair in pairs])
-    parts: dict[str, list[dict]] = {name: [] for name in SHARES}
-    for pair, group in zip(pairs, groups.tolist(), strict=True):
-        parts[_part(group)].append(pair)
-    for flips in FLIPS:
-        for seed in SEEDS if flips else SEEDS[:1]:
-            for name in ("policy", "reward"):
-                _write(unfinished / f"{name}-{_labels(flips, seed)}.jsonl", flipped(parts[name], flips, name, seed))
-    _write(unfinished / "pairs.jsonl", parts["policy"] + parts["reward"])
-    tests = {repr(pair["prompt"]): {"prompt": pair["prompt"], "harmful": True} for pair in parts["test"]}
-    _write(unfinished / "pku_test.jsonl", tests.values())
-    for name in HARMFUL:
-        _write(unfinished / f"{name}.jsonl", map(_asked, prompt_set(name, str(DATA)).rows))
-    for source, wanted in (("alpaca_eval", ALPACA), ("advbench", ADVBENCH)):
-        drawn = prompts_of(source, str(DATA), sum(wanted.values()), seed=0)[0]
-        random.Random(0).shuffle(drawn)
-        for name, count in wanted.items():
-            own, drawn = drawn[:count], drawn[count:]
-            rows = ({"id": p.id, "prompt": p.messages, "harmful": p.harmful} for p in own)
-            _write(unfinished / f"{name}.jsonl", rows)
-    unfinished.rename(inputs)
-
-
-def _pairs(folder: Path) -> list[dict]:
-    """PKU's pairs as every run reads them: without the prompts that an evaluation set asks."""
-    cfg = compose_config(["+recipe=real_policies", "data.heldout=0.01", f"run.dir={folder / 'read'}"])
-    parts = given_pairs(cfg, RunDir(folder / "read"), Ranks())
-    return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for part in parts for row in part.rows]
-
-
-def _part(group: int) -> str:
-    position, above = text_hash(str(group)) / 2**64, 0.0
-    for name, share in SHARES.items():
-        above += share
-        if position < above:
-            return name
-    return name
-
-
-def flipped(pairs: list[dict], share: float, part: str, seed: int) -> list[dict]:
-    """The pairs with the labels of exactly this share of them turned round, drawn by the seed."""
-    wrong = set(random.Random(f"{part} {seed}").sample(range(len(pairs)), round(share * len(pairs))))
-    return [
-        {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if number in wrong else pair
-        for number, pair in enumerate(pairs)
-    ]
-
-
-def _labels(flips: float, seed: int) -> str:
-    return f"flips-{100 * flips:.0f}-seed-{seed}" if flips else "right"
-
-
-def _asked(row: dict) -> dict:
-    return {key: row[key] for key in ("id", "prompt", "harmful", "category")}
-
-
-def _write(file: Path, rows: Iterable[dict]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +81,7 @@ class Experiment:
         return self.prompt_files(*HARMFUL, "pku_test", "alpaca_eval")
 
     def data(self, part: str, flips: float, seed: int) -> list[str]:
-        return ["data=file", f"data.path={self.inputs / f'{part}-{_labels(flips, seed)}.jsonl'}", "data.heldout=0.1"]
+        return ["data=file", f"data.path={self.inputs / f'{part}-{labels(flips, seed)}.jsonl'}", "data.heldout=0.1"]
 
     def run(self, name: str, stages: str, *settings: str) -> RunDir:
         """A run of the recipe below the folder; its output goes to a file beside it."""
@@ -226,7 +141,7 @@ class Experiment:
         """The hybrid reward of pairs to other prompts, with as many wrong labels."""
         data = self.data("reward", flips, seed if flips else 0)
         with self.choosing:
-            return self.run(f"reward-{_labels(flips, seed)}", "[fit_reward]", *data)
+            return self.run(f"reward-{labels(flips, seed)}", "[fit_reward]", *data)
 
     def samples(self, seed: int) -> RunDir:
         """Ranked pairs of the base model's own answers to the policy's prompts; the seed draws the answers."""
@@ -304,7 +219,7 @@ def _digit(value: bool | None) -> int | None:
 def main(argv: Sequence[str]) -> None:
     given = arguments.read(argv, DEFAULTS)
     folder, until = Path(given["folder"]).resolve(), time.time() + 60 * given["minutes"]
-    write_inputs(folder)
+    write_inputs(folder, DATA)
     experiment = Experiment(folder, max(1, (os.cpu_count() or 1) // given["at_once"]))
     guard = experiment.fit_guard()
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import real_policies
-from benchmarks.real_policies import FLIPS, SEEDS, SHARES, STARRED, STARRED_SEEDS, Cell, _part, cells, flipped
+from benchmarks.real_policies import STARRED, STARRED_SEEDS, Cell, cells
+from benchmarks.real_policies_inputs import FLIPS, SEEDS, SHARES, flipped, part_of
 from benchmarks.real_policies_table import aligned, corrected, differences, guard_errors, interval, read, table
 
 
@@ -19,7 +20,7 @@ def test_every_policy_of_the_protocol_is_there_once():
 
 
 def test_groups_fall_into_their_parts_by_the_shares():
-    parts = [_part(group) for group in range(20_000)]
+    parts = [part_of(group) for group in range(20_000)]
     for name, share in SHARES.items():
         assert parts.count(name) / len(parts) == pytest.approx(share, abs=0.01)
 
