@@ -28,6 +28,7 @@ from alignment.policies.trained import trained_models
 from alignment.runs import artifacts, results
 from alignment.runs.manifest import FRESH, files_in, git_commit
 from alignment.runs.once import once
+from alignment.runs.peak_memory import forget_peak, in_words, peaks
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir, locked
 from alignment.stages import STAGES, own_guards, trained_with
@@ -144,14 +145,16 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
     stage = _imported(f"alignment.stages.{step.stage}")
     ranks.wait()
     started = time.perf_counter()  # once libraries are imported
+    forget_peak()
     rows = stage.run(Job(cfg, run, out, ranks))
-    ranks.wait()
+    held_at_most = ranks.most(*peaks())
     if ranks.main:
         if not held():
             raise StageFailed(step.stage, f"{run.root} was taken over by another attempt", "that one goes on")
         replaced = None if cfg.run.replace else artifacts.long_seconds(run, step.stage)
         seconds = earlier + time.perf_counter() - started
-        ranks.say(f"  {seconds:.1f} s")
+        of_each = "each rank held" if ranks.count > 1 else "it held"
+        ranks.say(f"  {seconds:.1f} s; {of_each} at most {in_words(*held_at_most)}")
         manifest = replace(step.manifest, git_commit=git_commit(), rows=rows)
         aside = None if replaced is None else run.aside(step.stage)
         artifacts.publish(out, run.stage(step.stage), manifest, aside)
@@ -159,6 +162,11 @@ def _run_stage(cfg: DictConfig, run: RunDir, step: Step, ranks: Ranks, held: Cal
             ranks.say(f"  the result before it, of {replaced:.0f} s, is kept in {aside}; run.replace=true keeps none")
         timings = {**artifacts.read_json_if_intact(run.timings), step.stage: round(seconds, 3)}
         artifacts.write_json(run.timings, timings)  # now: killed before, it told how long the result before it took
+        memory = {
+            **artifacts.read_json_if_intact(run.memory),
+            step.stage: {"bytes": held_at_most[0], "gpu_bytes": held_at_most[1]},
+        }
+        artifacts.write_json(run.memory, memory)
         _clear_work(run, step.stage)
         if rows.quarantined:
             ranks.say(f"  {rows.quarantined} of {rows.read} rows quarantined: {step.stage}/{QUARANTINE} says why")

@@ -1,15 +1,13 @@
-"""The machine that benchmarks run on: what it is, what it can compute, and what a process holds of its memory."""
+"""The machine that benchmarks run on: what it is, and what it can compute."""
 
 import os
 import platform
-import resource
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "numpy")
 
 
@@ -41,30 +39,6 @@ def matmul_rate(device: str = "cpu", dtype: torch.dtype = torch.float32, size: i
             torch.accelerator.synchronize()
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
-
-
-def forget_peak() -> None:
-    """From here on `peak_bytes` counts, where the system can forget what was before."""
-    if CLEAR.exists():
-        CLEAR.write_text("5")
-
-
-def peak_bytes() -> int:
-    """The most memory this process has held."""
-    if STATUS.exists():
-        return _status("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak
-
-
-def held_bytes() -> int:
-    """The memory this process holds now; its peak where the system doesn't say."""
-    return _status("VmRSS") if STATUS.exists() else peak_bytes()
-
-
-def _status(name: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
 
 
 def _processor() -> str:

@@ -209,7 +209,11 @@ def measured(run: RunDir, cell: Cell) -> dict[str, Any]:
         for path in trainings
         for training in json.loads(path.read_text())
     ]
-    return {"report": report, "verdicts": verdicts, "useful": useful, "answers": answers, "training": history}
+    seconds, memory = json.loads(run.timings.read_text()), json.loads(run.memory.read_text())
+    return {
+        "report": report, "verdicts": verdicts, "useful": useful, "answers": answers, "training": history,
+        "stages": {stage: {"seconds": seconds[stage], **memory[stage]} for stage in memory},
+    }  # fmt: skip
 
 
 def _digit(value: bool | None) -> int | None:

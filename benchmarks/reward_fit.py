@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from alignment.models.hybrid_reward import HybridReward
+from alignment.runs import peak_memory
 from benchmarks import machine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reward_fit.json"
@@ -38,11 +39,11 @@ def states(pairs: int, seed: int, layers: int = LAYERS) -> tuple[torch.Tensor, t
 def measure(pairs: int, layers: int = LAYERS) -> dict:
     """Seconds, memory, and how many of 200 unseen pairs the default gate ranks right."""
     chosen, rejected = states(pairs, 1, layers)
-    machine.forget_peak()
-    before, wall, processor = machine.held_bytes(), time.perf_counter(), time.process_time()
+    peak_memory.forget_peak()
+    before, wall, processor = peak_memory.held_bytes(), time.perf_counter(), time.process_time()
     rewards = HybridReward.fit_gates(chosen, rejected)
     took = {"seconds": time.perf_counter() - wall, "processor_seconds": time.process_time() - processor}
-    took |= {"bytes_beside_states": machine.peak_bytes() - before, "states_bytes": 2 * chosen.nbytes}
+    took |= {"bytes_beside_states": peak_memory.peak_bytes() - before, "states_bytes": 2 * chosen.nbytes}
     unseen = [rewards["sigmoid_scores"].score(side) for side in states(200, 2, layers)]
     steps = {gate: int(reward.meaning["steps"]) for gate, reward in rewards.items()}
     return {

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import torch
 
-from benchmarks import machine
+from alignment.runs import peak_memory
 
 ANSWERS = "BENCHMARK_ANSWERS"  # the variable that names the pipe
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,8 +30,8 @@ class Turns:
         pipe = os.environ.get(ANSWERS)
         self._asked, self._said = asked or sys.stdin, said or (os.fdopen(int(pipe), "w") if pipe else sys.stdout)
         self._device = device
-        machine.forget_peak()
-        self._baseline = machine.held_bytes()
+        peak_memory.forget_peak()
+        self._baseline = peak_memory.held_bytes()
         self.number = -1
         self._started = 0.0
 
@@ -52,7 +52,7 @@ class Turns:
         if self._device != "cpu":
             torch.accelerator.synchronize()
         seconds = time.perf_counter() - self._started
-        peak = machine.peak_bytes() if self._device == "cpu" else torch.accelerator.max_memory_allocated()
+        peak = peak_memory.peak_bytes() if self._device == "cpu" else torch.accelerator.max_memory_allocated()
         self._say({
             "seconds": seconds, "peak_bytes": peak, "pairs": [pairs.start, pairs.stop], "units": units,
             "tokens": tokens, "operations": operations, **more,

@@ -94,15 +94,6 @@ def test_the_rate_of_products_is_that_of_its_best_try(monkeypatch):
     assert machine.matmul_rate(size=10, tries=3) == 2 * 1000 / 2.0
 
 
-def test_the_peak_is_forgotten_and_found_again():
-    machine.forget_peak()
-    before = machine.peak_bytes()
-    large = torch.ones(2**24)
-    assert machine.peak_bytes() - before > 0.9 * large.nbytes
-    del large
-    assert machine.peak_bytes() - before > 2**24
-
-
 # ---- pairs ----------------------------------------------------------------------------------------------------------
 
 

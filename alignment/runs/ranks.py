@@ -125,6 +125,14 @@ class Ranks:
 
         return bool(reduce(torch.tensor(int(here), device=process_state().device), "sum") > 0)
 
+    def most(self, *here: int) -> tuple[int, ...]:
+        """Each number as it is on the rank where it is largest; also waits for all ranks."""
+        if self.count == 1:
+            return here
+        from accelerate.utils import gather_object
+
+        return tuple(map(max, zip(*gather_object([here]), strict=True)))
+
     def stop_if_asked(self, what: str) -> None:
         """Raises Stopped on all ranks if one of them was asked to stop; called where everything is saved."""
         if self.any(stopping.asked()):

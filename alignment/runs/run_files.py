@@ -103,6 +103,7 @@ class RunDir:
     # outside the stages
     settings = _at("config.yaml")  # the configuration as it was composed
     timings = _at("timings.json")  # seconds per stage; kept out of every hash
+    memory = _at("memory.json")  # the most bytes that each stage held, a rank; likewise
     jobs = _at("slurm")  # the jobs submitted to Slurm, and how they ended
     waiting = _at(".waiting")  # where ranks that gave up waiting for others say so
     logs = _at("logs")  # what trackers write

@@ -26,6 +26,7 @@ from transformers import TrainerCallback
 from alignment.runs import stopping
 from alignment.runs.bars import bar
 from alignment.runs.once import once
+from alignment.runs.peak_memory import add_beside, peak_bytes
 from alignment.runs.ranks import Ranks, accelerator, cores
 from alignment.types import StageFailed, Stopped, UserError
 
@@ -42,6 +43,7 @@ class Shared:
         self.count, self.threads = count, threads
         self.taken = context.Value("q", 0)
         self.done = context.RawArray("d", workers)  # trainings that each worker has done, with fractions
+        self.held = context.RawArray("q", workers)  # bytes of memory that each worker held at most
         self.stop = context.Event()
 
     def tasks(self) -> Iterator[int]:
@@ -116,6 +118,7 @@ def side_by_side(work: Callable[[int, Progress], None], count: int, workers: Wor
         sender.close()  # the worker has its own copy; while ours is open, the pipe has no end
         started.append((process, receiver))
     errors = _wait(started, shared, what)
+    add_beside(sum(shared.held))
     for error in errors:
         if not isinstance(error, Stopped):  # the others were stopped because of it
             raise error
@@ -157,6 +160,7 @@ def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, 
     try:
         for number in shared.tasks():
             work(number, Progress(shared, worker))
+            shared.held[worker] = peak_bytes()
     except Exception as error:
         shared.stop.set()
         picklable = isinstance(error, UserError | Stopped | OSError)  # others may not be

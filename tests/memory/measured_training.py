@@ -15,14 +15,14 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.models.hybrid_reward import HybridReward
+from alignment.runs import peak_memory
 from alignment.trainers.cdpo import ConfidenceDPOTrainer
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from benchmarks import machine
 
 
 def main(given: dict) -> None:
-    machine.forget_peak()
-    baseline = machine.held_bytes()
+    peak_memory.forget_peak()
+    baseline = peak_memory.held_bytes()
     with open(given["pairs"]) as file:
         pairs = json.load(file)
     with tempfile.TemporaryDirectory() as output:
@@ -41,7 +41,7 @@ def main(given: dict) -> None:
             peft_config=LoraConfig(r=16, target_modules="all-linear") if given["lora"] else None,
         )
         trainer.train()
-    print(json.dumps({"peak": machine.peak_bytes() - baseline, "baseline": baseline}), flush=True)
+    print(json.dumps({"peak": peak_memory.peak_bytes() - baseline, "baseline": baseline}), flush=True)
 
 
 def reward(layers: int, width: int) -> HybridReward:
