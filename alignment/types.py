@@ -31,6 +31,7 @@ Pairing = Literal["zip4", "best_worst"]
 LiveConfidence = Literal["paper", "released", "calibrated"]  # from the hybrid reward, batch by batch
 ConfidenceSource = Literal[LiveConfidence, "column"]
 Refit = Literal["margin", "no_margin", "off"]
+Objective = Literal["confidence", "robust", "ipo", "dr_dpo", "beta_dpo", "flip_aware"]  # trainers/objectives.py
 ClassifierInput = Literal["pair", "answer"]
 GuardFit = Literal["judge", "benchmark"]  # without what a run's policies are trained or evaluated on, or on all answers
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from alignment.types import Objective
+
 Pairs = Literal["given", "samples", "refusals"]
 
 
@@ -17,7 +19,8 @@ class System:
 
     pairs: what it learns from: the given pairs, the policy's own ranked samples, or the given pairs with a refusal in
     the place of each chosen answer to a prompt that isn't known to be harmless. prompted: does it answer under the
-    safety system prompt of the settings?
+    safety system prompt of the settings? objective: what is minimised over pairs (trainers/objectives.py). flipped: the
+    share of the labels that objective=robust believes to be wrong.
     """
 
     says: str
@@ -25,10 +28,17 @@ class System:
     pairs: Pairs = "given"
     confidence: Literal["live"] | float | None = None
     prompted: bool = False
+    objective: Objective = "confidence"
+    flipped: float | None = None
 
     @property
     def star(self) -> bool:
         return self.pairs == "samples"
+
+
+def _other(says: str, objective: Objective, flipped: float | None = None) -> System:
+    """A system that learns from the given pairs by an objective of others, labels taken as they are."""
+    return System(says, "train_dpo", confidence=1.0, objective=objective, flipped=flipped)
 
 
 SYSTEMS = {
@@ -40,6 +50,12 @@ SYSTEMS = {
     "fixed_70": System("confidence 0.7, given pairs", "train_dpo", confidence=0.7),
     "fixed_80": System("confidence 0.8, given pairs", "train_dpo", confidence=0.8),
     "fixed_90": System("confidence 0.9, given pairs", "train_dpo", confidence=0.9),
+    "robust_80": _other("robust DPO, a fifth believed wrong", "robust", flipped=0.2),
+    "robust_90": _other("robust DPO, a tenth believed wrong", "robust", flipped=0.1),
+    "ipo": _other("IPO, given pairs", "ipo"),
+    "dr_dpo": _other("Dr. DPO, given pairs", "dr_dpo"),
+    "beta_dpo": _other("beta-DPO, given pairs", "beta_dpo"),
+    "flip_aware": _other("FA-DPO, given pairs", "flip_aware"),
     "cdpo": System("confidence DPO, given pairs", "train_cdpo", confidence="live"),
     "rs_star": System("best of n by hybrid reward", pairs="samples"),
     "dpo_star": System("DPO, own samples", "train_dpo", pairs="samples", confidence=1.0),

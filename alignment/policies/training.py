@@ -143,6 +143,7 @@ def _preference_trainer(
         source["confidence"] = confidence["source"]
     else:
         source = {"confidence": "fixed", "fixed_confidence": system.confidence}
+        source |= {"objective": system.objective, "flipped": system.flipped}
     columns = [name for name in rows[0] if name != "confidence" or source["confidence"] == "column"]
     config = ConfidenceDPOConfig(
         beta=candidate.beta,

@@ -1,4 +1,5 @@
-"""Stage train_dpo: DPO, and DPO with one confidence in the label of every pair."""
+"""Stage train_dpo: DPO, with one confidence in the label of every pair, or by an objective that others hold against
+wrong labels (trainers/objectives.py)."""
 
 from alignment.inputs.job import Job
 from alignment.policies.search import train_systems

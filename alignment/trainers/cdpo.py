@@ -24,7 +24,6 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from alignment.data.chat import end_ids
-from alignment.maths.losses import confidence_dpo_loss
 from alignment.maths.pooling import find_spans
 from alignment.models.activations import Reader, layer_count, reading
 from alignment.models.completions import add_completion_head, answer_log_probs, by_answer, token_log_probs
@@ -37,6 +36,7 @@ from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.kept_calibrated import KeptCalibrated
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.moved import moved_by
+from alignment.trainers.objectives import objective_of
 from alignment.trainers.own_data import check_numbers, data_sets, given_pairs, require_room
 from alignment.trainers.pair_confidence import Judged, confidence_of
 from alignment.trainers.pair_mean import PairMean
@@ -95,12 +95,14 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         self._refuse_models()
         self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
         policy, sum_over_ranks = self.inner(self.model), partial(self.accelerator.reduce, reduction="sum")
-        self.confidence = confidence_of(args, policy.config.get_text_config(), self.accelerator.device, sum_over_ranks)
+        device = self.accelerator.device
+        self.confidence = confidence_of(args, policy.config.get_text_config(), device, sum_over_ranks)
+        self.objective = objective_of(args, self.accelerator.process_index, device, sum_over_ranks)
         if reward is not None:
             self.confidence.take(reward)
         if calibration_dataset is not None:
             self.keep_calibrated(calibration_dataset)
-        seal_checkpoints(self, self.confidence.save)
+        seal_checkpoints(self, self._save_beside)
 
     @property
     def live(self) -> LiveReward | None:
@@ -116,7 +118,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
             raise UserError("predict", "the loss has no logits to give", "use evaluate, or generate answers")
         real_pairs = inputs.pop("real_pairs", None)
         judged = self.judge(model, inputs, real_pairs)
-        losses = self.pair_losses(judged.log_ratio_difference, judged.confidence, self.beta)
+        losses = self.objective.losses(judged, self.beta, real_pairs, learning=self.model.training)
         if self.model.training:  # filler, and pairs with an answer cut short, teach the reward nothing
             self.confidence.learn(judged, ~inputs["cut"][:real_pairs])
         self._pairs.add(judged, self.beta, real_pairs)
@@ -132,9 +134,10 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
             reference = self._reference_log_probs(self.ref_model or self.model, inputs)
             whole = by_answer(reference, inputs)
         log_ratios = by_answer(policy, inputs) - whole
-        chosen, rejected = log_ratios.chunk(2)
+        moved = moved_by(log_ratios, whole, policy, reference, inputs)
+        chosen, rejected = (log_ratios / moved.tokens if self.objective.per_token else log_ratios).chunk(2)
         judged = self.confidence.judge(chosen - rejected, inputs, reader, real_pairs)
-        return replace(judged, moved=moved_by(log_ratios, policy, reference, inputs))
+        return replace(judged, moved=moved)
 
     def reading(self, inputs: dict[str, Any], pooling: str | None) -> AbstractContextManager[Reader | None]:
         """Hooks on the policy's blocks for one forward pass; None where the confidence reads no states."""
@@ -157,11 +160,6 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         with torch.no_grad(), checkpointing, adapters, self.accelerator.autocast():
             return token_log_probs(model, self.inner(model), self.layout, inputs)
 
-    @staticmethod
-    def pair_losses(difference: Tensor, confidence: Tensor, beta: float) -> Tensor:
-        """The objective; check_objective calls it too."""
-        return confidence_dpo_loss(beta * difference, confidence)
-
     # ---- before the first step ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -171,9 +169,9 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
             self.confidence.take(fit_reward(self.train_dataset, self.args, self.accelerator, self.states_of))
             alpha = self.live.reward.alpha
             self.say(f"  a reward was fitted on training pairs; its alpha on held-out ones is {alpha:.3g}")
-        z = f"z = {self.beta:g} (log-ratio of y_c - of y_r)"
-        self.say_once(f"  minimise the mean over pairs of -γ log σ(z) - (1 - γ) log σ(-z), {z}")
-        self.say_once(f"  {self.confidence.describe()}")
+        self.say_once(f"  minimise the mean over pairs of {self.objective.describe(self.beta)}")
+        if self.objective.reads_confidence:
+            self.say_once(f"  {self.confidence.describe()}")
         self.check()
 
     def check(self) -> None:
@@ -187,7 +185,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
             half = args.bf16 or args.fp16 or self.model.dtype != torch.float32
             folder = f"{args.output_dir}/reference_log_probs" if self.precompute_ref_logps else None
             check_reference(judged.log_ratio_difference.float(), tokens, half, folder)
-        check_objective(judged, self.beta, self.pair_losses)
+        check_objective(judged, self.beta, self.objective)
         self.confidence.check(judged, ~batch["cut"])
 
     def states_of(self, rows: Sequence[Mapping[str, Any]], pooling: str) -> Tensor:
@@ -209,7 +207,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients:
-            metrics = self._pairs.summary(self.accelerator) | self.confidence.step()
+            metrics = self._pairs.summary(self.accelerator) | self.confidence.step() | self.objective.step()
             for name, value in metrics.items():
                 self._metrics["train"][name].append(value)
         return loss
@@ -225,11 +223,19 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         """On resuming, the reward is loaded here: Trainer comes by under DDP, DeepSpeed and FSDP alike."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.confidence.load(Path(checkpoint))
+            self._load_beside(Path(checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self.confidence.load(Path(self.state.best_model_checkpoint))
+        self._load_beside(Path(self.state.best_model_checkpoint))
+
+    def _save_beside(self, folder: Path) -> None:
+        self.confidence.save(folder)
+        self.objective.save(folder)
+
+    def _load_beside(self, folder: Path) -> None:
+        self.confidence.load(folder)
+        self.objective.load(folder)
 
     # ---- data and models ---------------------------------------------------------------------------------------------
 

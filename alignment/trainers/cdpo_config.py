@@ -8,7 +8,7 @@ from trl import DPOConfig
 from alignment.trainers.own_data import refuse_changed
 from alignment.trainers.pair_config import PairConfig
 from alignment.trainers.unread_confidence import unread
-from alignment.types import ConfidenceSource, Gate, LiveConfidence, Pooling, Refit, UserError
+from alignment.types import ConfidenceSource, Gate, LiveConfidence, Objective, Pooling, Refit, UserError
 
 # Fields of DPOConfig that our loss doesn't know: they must stay at their defaults.
 REFUSED = {
@@ -57,6 +57,9 @@ class ConfidenceDPOConfig(PairConfig, DPOConfig):
         "off"         the reward stays as it was fitted
     refit_margin: mu = 1 (the paper's appendix A.3).
     refit_learning_rate, refit_weight_decay: AdamW's, 0.01 and 0.01 (released code, which has Adam; see live_reward.py).
+    objective: what is minimised; "confidence" is confidence DPO. The others (objectives.py) are what it is compared
+        with; they take labels as they are (confidence="fixed", fixed_confidence=1.0).
+    flipped: of objective="robust", the share of the labels that is believed to be wrong, below one half.
     packing, packing_max_tokens: see PairConfig.
     """
 
@@ -70,12 +73,15 @@ class ConfidenceDPOConfig(PairConfig, DPOConfig):
     refit_margin: float = field(default=1.0, metadata={"help": "Margin of the re-fit's loss (eq. 7)."})
     refit_learning_rate: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
     refit_weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, for the reward."})
+    objective: str = field(default="confidence", metadata={"help": "What is minimised over pairs."})
+    flipped: float | None = field(default=None, metadata={"help": "Share of wrong labels, of objective=robust."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_changed(self, REFUSED)
         _require_choice("confidence", self.confidence, (*get_args(ConfidenceSource), "fixed"))
         _require_choice("refit", self.refit, get_args(Refit))
+        _require_choice("objective", self.objective, get_args(Objective))
         _require_choice("gate", self.gate, (None, *get_args(Gate)))
         _require_choice("pooling", self.pooling, (None, *get_args(Pooling)))
         for name, example in (("beta", 0.1), ("alpha", 7.5), ("refit_learning_rate", 0.01)):
@@ -86,6 +92,13 @@ class ConfidenceDPOConfig(PairConfig, DPOConfig):
                 raise UserError(name, f"{getattr(self, name)} is not 0 or above", "give such a number")
         if self.reward_pairs < 20:
             raise UserError("reward_pairs", f"{self.reward_pairs} pairs are too few for a reward", "give 20 or more")
+        if self.objective != "confidence" and (self.confidence, self.fixed_confidence) != ("fixed", 1.0):
+            problem = f"{self.objective!r} takes labels as they are"
+            raise UserError("objective", problem, "give confidence='fixed' and fixed_confidence=1.0")
+        if self.objective == "robust" and (self.flipped is None or not 0 <= self.flipped < 0.5):
+            raise UserError("flipped", f"{self.flipped} is not in [0, 0.5)", "give the share of wrong labels, as 0.1")
+        if self.objective != "robust":
+            refuse_changed(self, {"flipped": f"objective={self.objective!r} believes in no share of its own"})
         if self.confidence == "fixed" and (self.fixed_confidence is None or not 0 <= self.fixed_confidence <= 1):
             raise UserError("fixed_confidence", f"{self.fixed_confidence} is not in [0, 1]", "give 1.0 for DPO, or 0.9")
         if self.live and self.enable_jit_checkpoint:

@@ -13,19 +13,23 @@ from alignment.models.completions import by_answer
 class Moved:
     """Of every answer, the chosen ones first, the log-ratio log policy - log reference and the number of tokens.
 
+    reference: of every answer, its log-probability under the reference.
     squares: of every pair, the sum over both answers' tokens of the squared log-ratio of a token; None where the
     reference is known by whole answers alone.
     """
 
     log_ratios: Tensor
     tokens: Tensor
+    reference: Tensor
     squares: Tensor | None
 
 
-def moved_by(log_ratios: Tensor, policy: Tensor, reference: Tensor | None, batch: Mapping[str, Tensor]) -> Moved:
-    """policy, reference: log-probabilities of every token of the answers; log_ratios: of every answer."""
+def moved_by(
+    log_ratios: Tensor, whole: Tensor, policy: Tensor, reference: Tensor | None, batch: Mapping[str, Tensor]
+) -> Moved:
+    """log_ratios, whole: of every answer, the latter of the reference; policy, reference: of every token of them."""
     policy = policy.detach()
     squares = None
     if reference is not None:
         squares = torch.stack(by_answer((policy - reference) ** 2, batch).chunk(2)).sum(dim=0)
-    return Moved(log_ratios.detach(), by_answer(torch.ones_like(policy), batch), squares)
+    return Moved(log_ratios.detach(), by_answer(torch.ones_like(policy), batch), whole, squares)

@@ -6,6 +6,7 @@ losses of a training are the same bits with it and without it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,6 +22,7 @@ from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.dealt_states import dealt_states
+from alignment.trainers.objectives import Objective
 from alignment.trainers.pair_confidence import Judged
 from alignment.types import Message, StageFailed, UserError
 
@@ -94,14 +96,15 @@ def check_reference(difference: Tensor, tokens: int, half: bool, folder: str | N
     raise StageFailed("reference model", f"at step 0 its log-ratios to the policy reach {furthest:.2g}, not 0", remedy)
 
 
-def check_objective(judged: Judged, beta: float, pair_losses: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    """StageFailed if beta or gamma change nothing. pair_losses: takes log-ratio differences, gamma, and beta."""
+def check_objective(judged: Judged, beta: float, objective: Objective) -> None:
+    """StageFailed if beta or gamma change nothing."""
     difference, gamma = judged.log_ratio_difference.float() + 1, judged.confidence.float()
 
     def loss_and_slope(gamma: Tensor, beta: float) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             at = difference.detach().clone().requires_grad_()
-            losses = pair_losses(at, gamma, beta)
+            changed = replace(judged, log_ratio_difference=at, confidence=gamma)
+            losses = objective.losses(changed, beta, None, learning=False)
             (slope,) = torch.autograd.grad(losses.sum(), at)
         return losses.detach(), slope
 
@@ -109,7 +112,10 @@ def check_objective(judged: Judged, beta: float, pair_losses: Callable[[Tensor, 
     if not bool(loss.isfinite().all() and slope.isfinite().all()):
         raise StageFailed("objective", "its loss is not a finite number", "look at the model's answers to these pairs")
     other_gamma = torch.where(gamma > 0.25, gamma / 2, gamma + 0.5)
-    for name, changed in (("beta", (gamma, 2 * beta)), ("the confidence", (other_gamma, beta))):
+    changes = [("beta", (gamma, 2 * beta))]
+    if objective.reads_confidence:
+        changes.append(("the confidence", (other_gamma, beta)))
+    for name, changed in changes:
         changed_loss, changed_slope = loss_and_slope(*changed)
         if torch.equal(loss, changed_loss) or torch.equal(slope, changed_slope):
             raise StageFailed("objective", f"{name} does not change the loss and its gradient", "report this")

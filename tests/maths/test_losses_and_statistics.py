@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from alignment.maths.losses import confidence_dpo_loss, margin_ranking_loss
+from alignment.maths.losses import (
+    batch_beta,
+    confidence_dpo_loss,
+    flip_aware_loss,
+    identity_loss,
+    margin_ranking_loss,
+    robust_loss,
+    worst_case_weights,
+)  # fmt: skip
 from alignment.maths.metrics import distribution, mean_where, ordered_right, spearman
 from alignment.maths.statistics import ratio_interval, t_interval
 
@@ -54,6 +62,32 @@ def test_turning_a_pair_round_turns_its_confidence_round():
     torch.testing.assert_close(confidence_dpo_loss(z, gamma), confidence_dpo_loss(-z, 1 - gamma))
     far = confidence_dpo_loss(torch.tensor([200.0, -200.0]), torch.tensor([0.0, 1.0]))
     assert far.tolist() == [200.0, 200.0]  # no overflow, and a pair of confidence 0 pulls as hard the other way
+
+
+def test_robust_and_flip_aware_losses_by_hand():
+    """At z = log 3, sigma(z) = 3/4. Robust with a fifth: [-0.8 log 3/4 + 0.2 log 1/4] / 0.6; its mean over labels of
+    which a fifth is turned round is DPO's loss on the right ones. Flip-aware with 0.1: -log(0.9 3/4 + 0.1 1/4)."""
+    z = torch.tensor([math.log(3)], dtype=torch.float64)
+    robust = robust_loss(z, 0.2)
+    assert robust.item() == pytest.approx((-0.8 * math.log(0.75) + 0.2 * math.log(0.25)) / 0.6)
+    assert (0.8 * robust + 0.2 * robust_loss(-z, 0.2)).item() == pytest.approx(-math.log(0.75))
+    assert flip_aware_loss(z, torch.tensor([0.1])).item() == pytest.approx(-math.log(0.9 * 0.75 + 0.1 * 0.25))
+    assert flip_aware_loss(z, torch.tensor([0.0])).item() == robust_loss(z, 0.0).item() == -math.log(0.75)
+    assert identity_loss(torch.tensor([3.0]), 0.25).item() == 1.0
+
+
+def test_where_a_policy_is_sure_of_the_other_side_a_flip_aware_loss_teaches_nothing():
+    z = torch.tensor([-30.0, -1.0, 30.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(flip_aware_loss(z, torch.full((3,), 0.1, dtype=torch.float64)).sum(), z)
+    s = torch.sigmoid(z.detach())
+    torch.testing.assert_close(slope, s - 0.9 * s / (0.9 * s + 0.1 * (1 - s)))
+    assert slope[0].abs() < 1e-11 and slope[1].abs() > 0.3
+
+
+def test_worst_case_weights_and_the_beta_of_a_batch_by_hand():
+    weights = worst_case_weights(torch.tensor([math.log(2), math.log(4)]), 1.0)  # exp(-L): 1/2 and 1/4
+    torch.testing.assert_close(weights, torch.tensor([4 / 3, 2 / 3]))
+    assert batch_beta(0.5, 3.0, 1.0, 0.6) == pytest.approx(0.5 * 2.2) and batch_beta(0.5, -9.0, 1.0, 0.6) == 0.0005
 
 
 def test_a_tie_is_half_right():

@@ -1,25 +1,32 @@
 """What is compared, on which prompts, and how answers are counted."""
 
+from typing import get_args
+
 import pytest
 
 from alignment.evaluation.answers import Asked, evaluation_prompts, rates, validation_prompts
 from alignment.policies.search import preference
 from alignment.policies.systems import SYSTEMS, grid, trained_by
+from alignment.types import Objective
+
+OTHERS = ["robust_80", "robust_90", "ipo", "dr_dpo", "beta_dpo", "flip_aware"]
 
 
 def test_every_system_of_table_1_is_there_and_trained_where_it_belongs():
     assert list(SYSTEMS) == [
-        "base", "base_prompted", "sft", "sft_refusals", "dpo", "fixed_70", "fixed_80", "fixed_90", "cdpo",
-        "rs_star", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star",
-        "cdpo_star",
+        "base", "base_prompted", "sft", "sft_refusals", "dpo", "fixed_70", "fixed_80", "fixed_90",
+        *OTHERS, "cdpo", "rs_star", "dpo_star", "fixed_70_star", "fixed_80_star", "fixed_90_star", "cdpo_star",
     ]  # fmt: skip
     names = list(SYSTEMS)
     assert trained_by("train_sft", names) == ["sft", "sft_refusals"]
     assert [name for name in names if SYSTEMS[name].prompted] == ["base_prompted"]
     assert trained_by("train_cdpo", names) == ["cdpo", "cdpo_star"]
     fixed = ["dpo", "fixed_70", "fixed_80", "fixed_90"]
-    assert trained_by("train_dpo", names) == [*fixed, *(f"{name}_star" for name in fixed)]
-    assert [SYSTEMS[name].confidence for name in trained_by("train_dpo", names)] == 2 * [1.0, 0.7, 0.8, 0.9]
+    assert trained_by("train_dpo", names) == [*fixed, *OTHERS, *(f"{name}_star" for name in fixed)]
+    assert [SYSTEMS[name].confidence for name in fixed] == [1.0, 0.7, 0.8, 0.9]
+    assert [SYSTEMS[f"{name}_star"].confidence for name in fixed] == [1.0, 0.7, 0.8, 0.9]
+    assert {SYSTEMS[name].confidence for name in OTHERS} == {1.0}
+    assert {SYSTEMS[name].objective for name in OTHERS} | {"confidence"} == {*get_args(Objective)}
     assert all(SYSTEMS[name].star == name.endswith("_star") for name in names)
 
 

@@ -38,8 +38,10 @@ SMALL = [
     "policy.logging_steps=1", "policy.save_steps=1", "policy.batch_size=8", "evaluation.prompts=8",
     "evaluation.validation=8", "run.workers=1",
 ]  # fmt: skip
-# fixed_90_star stands for the others that are fixed; the world's model can't read a system prompt
-COMPARED = [name for name in SYSTEMS if name == "fixed_90_star" or not name.startswith(("base_prompted", "fixed_"))]
+# fixed_90_star stands for the others that are fixed, flip_aware for other objectives; the world's model can't read a
+# system prompt
+LEFT_OUT = ("base_prompted", "fixed_", "robust_", "ipo", "dr_dpo", "beta_dpo")
+COMPARED = [name for name in SYSTEMS if name == "fixed_90_star" or not name.startswith(LEFT_OUT)]
 TABLE_1 = [
     "+recipe=table1",
     *SMALL,

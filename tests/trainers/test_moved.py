@@ -19,7 +19,8 @@ def test_log_ratios_are_in_nats_a_token_and_kl_is_half_their_mean_square():
     ratios = torch.tensor([-1.0, -3.0, 0.5, 1.0, 2.0, -4.0])
     batch = {"answer_row": torch.zeros(4), "target_answer": torch.tensor([0, 0, 1, 2, 3, 3])}
     reference = torch.full((6,), -2.0)
-    moved = moved_by(torch.tensor([-4.0, 0.5, 1.0, -2.0]), reference + ratios, reference, batch)
+    whole = torch.tensor([-4.0, -2.0, -2.0, -4.0])
+    moved = moved_by(torch.tensor([-4.0, 0.5, 1.0, -2.0]), whole, reference + ratios, reference, batch)
     assert moved.tokens.tolist() == [2, 1, 1, 2] and moved.squares.tolist() == [1 + 9 + 1, 0.25 + 4 + 16]
     record, judged = PairRecord(), Judged(torch.tensor([-5.0, 2.5]), torch.tensor([0.5, 0.75]), moved=moved)
     record.add(judged, 0.1, None)
@@ -33,9 +34,8 @@ def test_log_ratios_are_in_nats_a_token_and_kl_is_half_their_mean_square():
 
 
 def test_quantiles_of_the_confidence_are_the_10_50_and_90_percent_ones():
-    moved = moved_by(
-        torch.zeros(22), torch.zeros(22), None, {"answer_row": torch.zeros(22), "target_answer": torch.arange(22)}
-    )
+    batch = {"answer_row": torch.zeros(22), "target_answer": torch.arange(22)}
+    moved = moved_by(torch.zeros(22), torch.zeros(22), torch.zeros(22), None, batch)
     record = PairRecord()
     record.add(Judged(torch.zeros(11), torch.arange(11) / 10, moved=moved), 0.1, None)
     found = record.summary(ALONE)

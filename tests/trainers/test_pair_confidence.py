@@ -18,7 +18,7 @@ from alignment.types import StageFailed, UserError
 POLICY = SimpleNamespace(num_hidden_layers=1, hidden_size=2)
 # what the reward of `first_number` says of two pairs: gaps of 2 and of -1
 STATES = torch.tensor([[[3.0, 5.0]], [[0.0, 5.0]], [[1.0, 5.0]], [[1.0, 5.0]]])
-UNMOVED = Moved(torch.zeros(4), torch.ones(4), torch.zeros(2))
+UNMOVED = Moved(torch.zeros(4), torch.ones(4), torch.zeros(4), torch.zeros(2))
 DIFFERENCE = torch.tensor([0.25, -0.5], dtype=torch.bfloat16)
 
 

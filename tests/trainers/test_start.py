@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 from alignment.maths.losses import confidence_dpo_loss
 from alignment.models.hybrid_reward import HybridReward
 from alignment.runs.ranks import Ranks
+from alignment.trainers.objectives import Objective
 from alignment.trainers.pair_confidence import Judged
 from alignment.trainers.start import check_objective, check_reference, fit_reward
 from alignment.types import StageFailed, UserError
@@ -111,6 +112,16 @@ def test_a_reference_that_is_not_the_policy_is_found():
         assert ("or remove references" in str(problem.value)) is (kept is not None)
 
 
+class Given(Objective):
+    reads_confidence = True
+
+    def __init__(self, losses) -> None:
+        self._losses = losses
+
+    def losses(self, judged, beta, real, learning):
+        return self._losses(judged.log_ratio_difference, judged.confidence, beta)
+
+
 @pytest.mark.parametrize(
     "losses, problem",
     [
@@ -124,7 +135,7 @@ def test_an_objective_that_reads_neither_beta_nor_gamma_is_found(losses, problem
     """At step 0, where the loss is log 2 for each of them."""
     judged = Judged(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]))
     if problem is None:
-        check_objective(judged, 0.1, losses)
+        check_objective(judged, 0.1, Given(losses))
         return
     with pytest.raises(StageFailed, match=problem):
-        check_objective(judged, 0.1, losses)
+        check_objective(judged, 0.1, Given(losses))
