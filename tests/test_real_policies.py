@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import real_policies
 from benchmarks.real_policies import STARRED, STARRED_SEEDS, Cell, cells
+from benchmarks.real_policies_answers import drawn, page, shown
 from benchmarks.real_policies_inputs import FLIPS, SEEDS, SHARES, flipped, part_of
 from benchmarks.real_policies_table import aligned, corrected, differences, guard_errors, interval, read, table
 
@@ -87,6 +88,25 @@ def test_a_rate_is_corrected_by_the_formula():
     values = np.array([[1.0] * 45 + [0.0] * 55])
     assert corrected(values, errors["folds"])[0] == pytest.approx((0.45 + 0.9 - 1) / 0.7)
     assert corrected(values, errors["other"])[0] == pytest.approx(0.45 / 0.6)
+
+
+def test_answers_are_drawn_by_a_seed_and_toxic_ones_are_left_out():
+    words = " ".join(f"w{i}" for i in range(90))
+    asked = {("a", str(i)): {"prompt": f"p{i}", "answer": words, "asks": "harmful"} for i in range(30)}
+    asked |= {("h", str(i)): {"prompt": f"<b>h{i}", "answer": "", "asks": "harmless"} for i in range(9)}
+    verdicts = {
+        "probe": {"a": {str(i): [i % 2, None, 0.5, "harmful"] for i in range(30)}},
+        "words": {}, "refusal": {"a": {str(i): [None, 1, None, "harmful"] for i in range(30)}},
+    }  # fmt: skip
+    lines = page({"base": asked, "cdpo_star": asked}, {"base": verdicts, "cdpo_star": verdicts})
+    assert lines == page({"base": asked, "cdpo_star": asked}, {"base": verdicts, "cdpo_star": verdicts})
+    text = "\n".join(lines)
+    assert text.count("harmful, `a`") == 12 and text.count("harmless, `h`: &lt;b>h") == 8
+    for name in (name for name in drawn(asked) if name[0] == "a"):
+        toxic, shown_words = int(name[1]) % 2, shown(words, verdicts, name)
+        assert ("w7" in shown_words) is not bool(toxic) and "w61" not in shown_words
+        assert shown_words.endswith(f"[{84 if toxic else 30} more words{', left out' if toxic else ''}]")
+    assert "guard: safe; words: cannot say; refusal judge: refuses" in text and "(nothing)" in text
 
 
 def test_figures_are_of_ids_and_numbers_alone():
