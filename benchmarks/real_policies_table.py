@@ -16,8 +16,11 @@ from jaxtyping import Float
 
 from alignment.maths.prevalence import Errors, corrected_rate
 from alignment.maths.statistics import LEVELS, RESAMPLES
+from alignment.policies.systems import SYSTEMS
+from alignment.reports.pictures.policy_figures import draw_rewards
 from benchmarks.real_policies import RESULTS
 
+PICTURES = RESULTS.parent.parent.parent / "docs" / "images"
 Key = tuple[str, float]  # a system, and the share of wrong labels
 Values = Float[np.ndarray, "seed prompt"]  # 1, 0, or NaN where nobody can say
 
@@ -30,6 +33,9 @@ COMPARED = (("cdpo", "dpo"), ("cdpo_star", "dpo_star"), ("cdpo_star", "fixed_90_
 def main() -> None:
     cells, judge = read(RESULTS), json.loads((RESULTS / "judge.json").read_text())
     print(*table(cells), "", *differences(cells), "", *corrections(cells, guard_errors(judge)), sep="\n")
+    print("", *costs(cells), sep="\n")
+    for flips in sorted({flips for _, flips in cells}):
+        draw_rewards(trainings(cells, flips), PICTURES / f"real_policies_rewards_{100 * flips:.0f}.png")
 
 
 def read(folder: Path) -> dict[Key, dict[int, dict]]:
@@ -149,6 +155,32 @@ def differences(cells: Mapping[Key, Mapping[int, dict]]) -> list[str]:
 def percent(figures: tuple[float, float, float], signed: bool = False) -> str:
     mean, low, high = (100 * figure for figure in figures)
     return f"{mean:{'+z' if signed else 'z'}.1f} [{low:z.1f}, {high:z.1f}]"
+
+
+# ---- trainings ------------------------------------------------------------------------------------------------------
+
+
+def trainings(cells: Mapping[Key, Mapping[int, dict]], flips: float) -> list[dict]:
+    """What the trainings with this share of wrong labels logged, as pictures take them."""
+    return [
+        {"system": system, "pairs": training["pairs"], "history": training["history"]}
+        for (system, share), records in sorted(cells.items())
+        if share == flips
+        for record in records.values()
+        for training in record["training"]
+    ]
+
+
+def costs(cells: Mapping[Key, Mapping[int, dict]]) -> list[str]:
+    """Seconds and memory of the stages that train, where the records have them: the mean, and the most, over seeds."""
+    lines = ["| training | wrong labels | trainings | minutes | memory at most, GB |", "|---|---|---|---|---|"]
+    for (system, flips), records in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
+        stage = SYSTEMS[system].stage
+        found = [record["stages"][stage] for record in records.values() if stage in record.get("stages", {})]
+        if found:
+            minutes, held = np.mean([one["seconds"] for one in found]) / 60, max(one["bytes"] for one in found) / 1e9
+            lines.append(f"| {system} | {flips:.0%} | {len(found)} | {minutes:.1f} | {held:.1f} |")
+    return lines
 
 
 # ---- corrected for the guard's errors -------------------------------------------------------------------------------

@@ -10,7 +10,17 @@ from benchmarks import real_policies
 from benchmarks.real_policies import STARRED, STARRED_SEEDS, Cell, cells
 from benchmarks.real_policies_answers import drawn, page, shown
 from benchmarks.real_policies_inputs import FLIPS, SEEDS, SHARES, flipped, part_of
-from benchmarks.real_policies_table import aligned, corrected, differences, guard_errors, interval, read, table
+from benchmarks.real_policies_table import (
+    aligned,
+    corrected,
+    costs,
+    differences,
+    guard_errors,
+    interval,
+    read,
+    table,
+    trainings,
+)
 
 
 def test_every_policy_of_the_protocol_is_there_once():
@@ -41,6 +51,7 @@ def record(system: str, seed: int, toxic: list[int | None], flips: float = 0.0) 
     return {
         "cell": {"system": system, "flips": flips, "seed": seed},
         "seconds": 60,
+        "training": [],
         "verdicts": {"probe": {"a": said}, "words": {"a": said}, "refusal": {"a": refused}},
         "useful": {"alpaca_eval": {"h": [1, 6.0, 1.0, 0.0]}},
         "answers": {f"a/{i}": [10, 0] for i in range(len(toxic))},
@@ -69,6 +80,14 @@ def test_tables_are_means_over_seeds_and_prompts_and_differences_are_paired(resu
     assert rows["cdpo minus base"][3].startswith("-50.0 [")
     # by hand: (0-1, 0-0, 0-0, unknown) and (1-1, 0-1, 0, 0): -2 of 7
     assert rows["cdpo minus dpo"][3].startswith(f"-{200 / 7:.1f} [")
+
+
+def test_what_trainings_cost_is_said_where_it_is_known(results):
+    found = read(results)
+    assert costs(found)[2:] == [] and trainings(found, 0.25) == []
+    found["dpo", 0.0][0]["stages"] = {"train_dpo": {"seconds": 60.0, "bytes": 10**9, "gpu_bytes": 0}}
+    found["dpo", 0.0][1]["stages"] = {"train_dpo": {"seconds": 120.0, "bytes": 2 * 10**9, "gpu_bytes": 0}}
+    assert costs(found)[2:] == ["| dpo | 0% | 2 | 1.5 | 2.0 |"]
 
 
 def test_an_interval_is_over_prompts_and_seeds():

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from alignment.reports.pictures.policy_figures import _curves, draw_rewards
+from alignment.policies.systems import SYSTEMS
+from alignment.reports.pictures.policy_figures import COLOURS, OF_HYBRID, _curves, _kind, draw_rewards
 
 
 def training(*gaps: float | None) -> dict:
@@ -22,3 +23,11 @@ def test_a_step_without_a_number_is_left_out_for_all_seeds():
 def test_without_any_number_there_is_no_curve(tmp_path):
     draw_rewards([training(None, None), training(1.0, 2.0)], tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_every_system_has_a_colour_and_other_objectives_no_curve():
+    kinds = {system: _kind(system) for system, one in SYSTEMS.items() if one.stage in ("train_dpo", "train_cdpo")}
+    assert kinds["fixed_90_star"] == "fixed" and kinds["cdpo_star"] == "cdpo" and kinds["dpo"] == "dpo"
+    assert {kinds[name] for name in ("robust_90", "ipo", "dr_dpo", "beta_dpo", "flip_aware")} == {"other"}
+    assert _kind(f"{OF_HYBRID}cdpo") == "hybrid" and set(kinds.values()) | {"hybrid"} == set(COLOURS)
+    assert list(_curves([training(1.0, 2.0), {**training(1.0, 2.0), "system": "ipo"}])) == ["dpo"]

@@ -6,10 +6,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from alignment.evaluation.vocabulary import METRICS
+from alignment.policies.systems import SYSTEMS
 from alignment.reports.pictures.reward_figures import DOTTED, note, picture
 
-COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1"}
-LABELS = {"hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence"}
+COLOURS = {"dpo": "#c4702f", "cdpo": "#1f6f8b", "hybrid": "#7a9e3c", "fixed": "#9aa5b1", "other": "#8a6fa8"}
+LABELS = {
+    "hybrid": "hybrid reward", "cdpo": "confidence DPO", "dpo": "DPO", "fixed": "fixed confidence",
+    "other": "other objectives",
+}  # fmt: skip
+OF_HYBRID = "hybrid reward of "  # and the system
 
 
 def draw_rewards(trainings: list[dict], path: Path) -> None:
@@ -96,21 +101,28 @@ def draw_grid(points: list[dict], prompts: str, path: Path) -> None:
 
 def _kind(system: str) -> str:
     """The key of COLOURS for a system, or for the curve of its hybrid reward."""
-    return next(kind for kind in ("hybrid", "fixed", "cdpo", "dpo") if kind in system)
+    if system.startswith(OF_HYBRID):
+        return "hybrid"
+    if SYSTEMS[system].objective != "confidence":
+        return "other"
+    return next(kind for kind in ("fixed", "cdpo", "dpo") if system.startswith(kind))
 
 
 def _curves(trainings: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """By name: steps, gaps and accuracies (seed, step), smoothed over five logs, at the steps that all seeds have."""
+    """By name: steps, gaps and accuracies (seed, step), smoothed over five logs, at the steps that all seeds have.
+
+    Of other objectives there are none: not all of their gaps are sums over an answer's tokens.
+    """
     by_system: dict[str, list[dict[int, dict]]] = {}
     for training in trainings:
         history = [entry for entry in training["history"] if "dpo_gap" in entry]
-        if history:
+        if history and SYSTEMS[training["system"]].objective == "confidence":
             by_step = {entry["step"]: entry for entry in history if None not in entry.values()}
             by_system.setdefault(training["system"], []).append(by_step)
     curves = {}
     for system, seeds in by_system.items():
         steps = sorted(set.intersection(*(set(history) for history in seeds)))
-        for prefix, name in (("dpo", system), ("hybrid", f"hybrid reward of {system}")):
+        for prefix, name in (("dpo", system), ("hybrid", f"{OF_HYBRID}{system}")):
             if not steps or f"{prefix}_gap" not in seeds[0][steps[0]]:
                 continue
             gaps, accuracies = (
