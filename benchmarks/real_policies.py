@@ -129,7 +129,6 @@ class Experiment:
                     name, f"[{SYSTEMS[system].stage},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
                     f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}",
                     "evaluation.validation=60", f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
-                    "run.workers=2",
                 )  # fmt: skip
                 report = json.loads(run.report.read_text())
                 RESULTS.mkdir(parents=True, exist_ok=True)
@@ -209,7 +208,8 @@ def measured(run: RunDir, cell: Cell) -> dict[str, Any]:
         for path in trainings
         for training in json.loads(path.read_text())
     ]
-    seconds, memory = json.loads(run.timings.read_text()), json.loads(run.memory.read_text())
+    seconds = json.loads(run.timings.read_text())
+    memory = json.loads(run.memory.read_text()) if run.memory.exists() else {}  # of runs begun before it was measured
     return {
         "report": report, "verdicts": verdicts, "useful": useful, "answers": answers, "training": history,
         "stages": {stage: {"seconds": seconds[stage], **memory[stage]} for stage in memory},
