@@ -34,8 +34,8 @@ from alignment.types import Message
 
 VALIDITY = (  # docs/reports/useful_answers.json
     "AUROC of the rule, read by SmolLM2-135M-Instruct, against answers moved to other prompts "
-    "0.97 [0.95, 0.98] (n 400), refusals 0.96 [0.92, 0.98] (n 115, in-sample), temperature 2 "
-    "0.88 [0.85, 0.91] (n 400), a weaker model's 0.60 [0.57, 0.63] (n 400); blind to wrong answers and to those cut "
+    "0.96 [0.94, 0.98] (n 400), refusals 0.96 [0.93, 0.99] (n 115, in-sample), temperature 2 "
+    "0.87 [0.84, 0.90] (n 400), a weaker model's 0.60 [0.57, 0.63] (n 400); blind to wrong answers and to those cut "
     "short (docs/usefulness.md)"
 )
 BASELINE: list[Message] = [{"role": "user", "content": ""}]
