@@ -26,6 +26,7 @@ from alignment.plan import Step, keep_settings, reads_pairs
 from alignment.policies.run_prompts import run_prompts
 from alignment.policies.trained import trained_models
 from alignment.runs import artifacts, results
+from alignment.runs.agreements import agreements
 from alignment.runs.manifest import FRESH, files_in, git_commit
 from alignment.runs.once import once
 from alignment.runs.peak_memory import forget_peak, in_words, peaks
@@ -37,7 +38,8 @@ from alignment.types import GatesMissed, StageFailed
 
 def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str], ranks: Ranks) -> None:
     """Runs the steps. judges: those of stage evaluate, whose health is checked before any stage runs."""
-    with once.in_a_run(), locked(run) if ranks.main else nullcontext(lambda: True) as held:
+    held_here = locked(run) if ranks.main else nullcontext(lambda: True)
+    with once.in_a_run(), agreements.in_a_run(run.agreements), held_here as held:
         if ranks.main:
             artifacts.clear_replaced(run)
             if cfg.run.stage is None:

@@ -62,7 +62,7 @@ def score_pairs(
     folder: keeps finished batches until all are.
     """
     items = [Item.of(pair.answers) for pair in pairs]
-    layout = states_layout(model, packing, pad_id, items, ranks.say)
+    layout = states_layout(model, packing, pad_id, items, ranks)
 
     def compute(batch: list[int]) -> Pending:
         scores = to_host(packed_reward_scores(model, layout, [items[i] for i in batch]))

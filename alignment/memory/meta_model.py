@@ -27,7 +27,7 @@ from transformers import (
 
 from alignment.memory.parts import Kept, Shape
 from alignment.models import item_attention
-from alignment.models.activations import decoder_blocks
+from alignment.models.architecture import decoder_blocks
 from alignment.models.packing import PADDING, Item, Layout, Packing
 from alignment.models.source import ModelSource, ready_path
 from alignment.models.upper_blocks import part_config

@@ -5,7 +5,7 @@ Layer l = 1..L is the output of decoder block l, the last one after the final no
 for: the hook on it ends the forward pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,12 +14,12 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from alignment.maths.pooling import Spans, find_spans, pool
+from alignment.models.architecture import decoder_blocks, layer_count, network_by_token
 from alignment.models.devices import to_device
-from alignment.models.packing import PACKABLE, Item, Layout, Packing, answers
+from alignment.models.packing import Item, Layout, Packing, answers
 from alignment.models.packing_check import checked_layout
+from alignment.runs.ranks import Ranks
 from alignment.types import Pooling, UserError
-
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 
 
 class _HighestLayerRead(Exception):
@@ -42,23 +42,6 @@ class Reader:
         return torch.stack([self._states[layer] for layer in self._layers], dim=1)
 
 
-def decoder_blocks(model: PreTrainedModel) -> tuple[nn.ModuleList, nn.Module]:
-    """The decoder's blocks and the norm after them, wherever the architecture keeps them."""
-    count = layer_count(model)
-    for module in model.modules():
-        for child in module.children():
-            if isinstance(child, nn.ModuleList) and len(child) == count:
-                norms = [norm for name in _FINAL_NORMS if (norm := getattr(module, name, None)) is not None]
-                if norms:
-                    return child, norms[0]
-    problem = f"no stack of {count} decoder blocks with a final norm in {type(model).__name__}"
-    raise UserError("model", problem, "use a decoder-only model")
-
-
-def layer_count(model: PreTrainedModel) -> int:
-    return model.config.get_text_config().num_hidden_layers
-
-
 @contextmanager
 def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: bool = False) -> Iterator[Reader]:
     """Hooks on the wanted layers for the forward passes in the block; `stop` ends each after the highest one."""
@@ -74,7 +57,7 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
         return read
 
     handles = [(norm if layer == last else blocks[layer - 1]).register_forward_hook(hook(layer)) for layer in layers]
-    if stop and spans.single and model.config.model_type in PACKABLE:
+    if stop and spans.single:
         handles += network_only_at(blocks[max(layers) - 1], spans.row, spans.start)
     try:
         yield reader
@@ -88,9 +71,11 @@ def reading(model: PreTrainedModel, layers: Sequence[int], spans: Spans, stop: b
 def network_only_at(block: nn.Module, rows: Tensor, tokens: Tensor) -> list[RemovableHandle]:
     """Hooks with which the highest block that is read computes its feed-forward network at these places alone.
 
-    That network works token by token; elsewhere its output is zeros, which nobody reads.
+    Elsewhere its output is zeros, which nobody reads. None where that network may do more than go token by token.
     """
-    network = block.mlp
+    network = network_by_token(block)
+    if network is None:
+        return []
     shape: list[torch.Size] = []
 
     def before(module: nn.Module, args: tuple[Tensor]) -> Tensor:
@@ -140,15 +125,15 @@ def _on_device(spans: Spans, backbone: PreTrainedModel) -> Spans:
 
 
 def states_layout(
-    backbone: PreTrainedModel, packing: Packing, pad_id: int, items: Sequence[Item], say: Callable[[str], None]
+    backbone: PreTrainedModel, packing: Packing, pad_id: int, items: Sequence[Item], ranks: Ranks | None
 ) -> Layout:
-    """How these items will be read; packed rows of the first of them must give the same states as padded ones."""
+    """How these items will be read; several in a row only if that gives the same states. ranks: see checked_layout."""
     layers = range(1, layer_count(backbone) + 1)
 
     def endpoint_states(layout: Layout, items: Sequence[Item]) -> Tensor:
         return response_states(backbone, layout, items, layers, "endpoint", set())[0]
 
-    return checked_layout("activations", endpoint_states, backbone, packing, pad_id, items, say)
+    return checked_layout("activations", endpoint_states, backbone, packing, pad_id, items, ranks)
 
 
 def check_layers(backbone: PreTrainedModel, token_id: int) -> None:

@@ -21,7 +21,8 @@ from alignment.data.cells import BadRow
 from alignment.data.chat import Rendered
 from alignment.maths.direction import random_direction, unit
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
-from alignment.models.activations import check_layers, layer_count, response_states, states_layout
+from alignment.models.activations import check_layers, response_states, states_layout
+from alignment.models.architecture import layer_count
 from alignment.models.devices import to_host
 from alignment.models.directions import DRAWN, Direction, SideStates, best_direction
 from alignment.models.equal_lengths import equal_lengths
@@ -73,7 +74,7 @@ class Annotator:
     def laid_out(self, packing: Packing, pairs: list[Pair]) -> "Annotator":
         """The same annotator with the layout in which it will read these pairs."""
         model, pad_id = self.loaded.model, self.loaded.tokenizer.pad_token_id
-        layout = states_layout(model, packing, pad_id, _items(pairs), self.ranks.say)
+        layout = states_layout(model, packing, pad_id, _items(pairs), self.ranks)
         return replace(self, layout=layout)
 
     def render(self, row: dict, sides: tuple[str, str], joiner: str) -> Pair:

@@ -98,7 +98,7 @@ class StateReader:
         pad = loaded.tokenizer.eos_token_id if pad is None else pad
         if not self._checked and len(items) > 1:  # one item shows nothing
             self._checked = True
-            return states_layout(loaded.model, self._packing, pad, items, lambda line: None)
+            return states_layout(loaded.model, self._packing, pad, items, None)
         longest = max(item.longest for item in items)
         return self._packing.layout([loaded.model], loaded.model.device, pad, lambda: longest)[0]
 

@@ -85,7 +85,7 @@ def choice_log_probs(
     items = [question.item for question in questions]
     read = partial(packed_log_probs, loaded.model)
     layout = checked_layout(
-        "log-probabilities", read, loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks.say
+        "log-probabilities", read, loaded.model, packing, loaded.tokenizer.pad_token_id, items, ranks
     )
 
     def compute(batch: list[int]) -> Pending:

@@ -20,23 +20,27 @@ from transformers import PreTrainedModel
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
-from alignment.models.activations import decoder_blocks, network_only_at
+from alignment.models.activations import network_only_at
+from alignment.models.architecture import backbone, decoder_blocks, output_head, without_adapters
 from alignment.models.lower_states import StoredStates
-from alignment.models.packing import PACKABLE, Layout
+from alignment.models.packing import Item, Layout
+from alignment.models.packing_check import tolerance
 
 TILE = {"cpu": 4096, "cuda": 32768}  # tokens of the vocabulary at a time: on a CPU, what its cache holds
+TRIED = 6  # tokens of the text on which a head is tried
 
 
 def add_completion_head(model: PreTrainedModel) -> None:
     """model(..., predictors=, targets=) then gives the float32 log-probability of every target, as one vector.
 
-    Architectures outside PACKABLE stay as they are: they may scale their logits, which TRL's own head knows about.
+    A model whose logits aren't what output_head says they are stays as it is, and TRL's own head computes them; where
+    the weights are split over ranks nothing can be computed yet, and what output_head says is taken.
     """
-    if model.config.model_type not in PACKABLE:
+    model = without_adapters(model)
+    head = output_head(model)
+    if head is None:
         return
-    model = _without_adapters(model)
-    own_forward = model.forward
-    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    own_forward, scale, softcap = model.forward, head.scale, head.softcap
 
     @wraps(own_forward)
     def forward(
@@ -48,20 +52,38 @@ def add_completion_head(model: PreTrainedModel) -> None:
     ) -> Any:
         if predictors is None:
             return own_forward(*args, **kwargs)
-        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        hidden = backbone(self)(*args, **kwargs).last_hidden_state
         head = self.get_output_embeddings()
-        weight, bias = _whole(head.weight), _whole(head.bias)
+        weight, bias = _whole(head.weight), _whole(getattr(head, "bias", None))
         hidden = hidden.flatten(0, 1)[predictors]
         tile = TILE.get(hidden.device.type, TILE["cuda"])
         with maybe_gather_lm_head_ctx(weight, bias):
             # in float32 on a CPU, TRL's function spends more time on copies than on products
             float32 = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
             if hidden.device.type == "cpu" and float32 and bias is None and softcap is None:
-                return TargetLogProbs.apply(hidden, weight, targets, tile)
-            arguments = (hidden, weight, bias, targets, 1.0, tile, softcap, 1.0, ("log_probs",))
+                return TargetLogProbs.apply(hidden if scale == 1 else hidden * scale, weight, targets, tile)
+            arguments = (hidden, weight, bias, targets, 1.0, tile, softcap, scale, ("log_probs",))
             return ChunkedLogProbFunction.apply(*arguments)[0]
 
-    model.forward = MethodType(forward, model)
+    model.forward, model.has_completion_head = MethodType(forward, model), True
+    if not _computes_as_it_does(model):
+        model.forward, model.has_completion_head = own_forward, False
+
+
+@torch.no_grad()
+def _computes_as_it_does(model: PreTrainedModel) -> bool:
+    """Are our log-probabilities those of the model's own logits, on a text of a few tokens?"""
+    if any(weight.is_meta or isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in model.parameters()):
+        return True
+    layout, was_training = Layout(packed=False, max_tokens=1, pad_id=0), model.training
+    ids = [(7 * number + 1) % model.config.get_text_config().vocab_size for number in range(TRIED)]
+    batch = {name: value.to(model.device) for name, value in layout.batch([Item(ids[:1], [ids[1:]])]).items()}
+    model.eval()
+    found = token_log_probs(model, model, layout, batch)
+    logits = model(**layout.inputs(batch, model), use_cache=False).logits.flatten(0, 1)[batch["predictors"]]
+    model.train(was_training)
+    expected = logits.float().log_softmax(dim=1).gather(1, batch["targets"][:, None])[:, 0]
+    return bool((found - expected).abs().max() <= tolerance(model, model.dtype) * expected.abs().max())
 
 
 class TargetLogProbs(torch.autograd.Function):
@@ -101,12 +123,9 @@ def _whole(parameter: Tensor | None) -> Tensor | None:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def answer_log_probs(
-    model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor], by_trl: bool = False
-) -> Tensor:
-    """(answer,) log pi(y | x) of every answer. by_trl: by the head that TRL gives a model."""
-    per_token = (trl_log_probs if by_trl else token_log_probs)(model, inner, layout, batch)
-    return by_answer(per_token, batch)
+def answer_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
+    """(answer,) log pi(y | x) of every answer."""
+    return by_answer(token_log_probs(model, inner, layout, batch), batch)
 
 
 def by_answer(per_token: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -116,14 +135,14 @@ def by_answer(per_token: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 def token_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
     """(target,) log pi of every token of the answers."""
-    if inner.config.model_type not in PACKABLE:
+    if not getattr(without_adapters(inner), "has_completion_head", False):
         return trl_log_probs(model, inner, layout, batch)
     inputs = layout.inputs(batch, inner)
     return model(**inputs, use_cache=False, predictors=batch["predictors"], targets=batch["targets"])
 
 
 def trl_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
-    """(target,) log pi by the head that TRL gives a model, on padded rows: for any architecture, and for checks."""
+    """(target,) log pi by the head that TRL gives a model, for one whose logits are computed as it alone knows."""
     labels = torch.full_like(batch["input_ids"], -100)
     labels.view(-1)[batch["predictors"] + 1] = batch["targets"]
     inputs = layout.inputs(batch, inner)
@@ -134,10 +153,10 @@ def trl_log_probs(model: nn.Module, inner: PreTrainedModel, layout: Layout, batc
 def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, batch: dict[str, Tensor]) -> Tensor:
     """(answer,) rewards of a sequence classifier, read where transformers reads them: at the last token but padding."""
     inputs = layout.inputs(batch, inner)
-    if not layout.packed:
+    if not layout.together:
         return model(**inputs, use_cache=False).logits[:, 0].float()
     scores: list[Tensor] = []
-    plain = _without_adapters(inner)
+    plain = without_adapters(inner)
     score_head = plain.score  # with LoRA peft's copy of it, which trains
     handles = [score_head.register_forward_hook(lambda module, args, output: scores.append(output))]
     if isinstance(plain.get_input_embeddings(), StoredStates):  # of few blocks the last is a large part
@@ -149,8 +168,3 @@ def answer_rewards(model: nn.Module, inner: PreTrainedModel, layout: Layout, bat
         for handle in handles:
             handle.remove()
     return scores[0].flatten()[batch["answer_last"]].float()
-
-
-def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside peft's; any other model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.data.cells import BadRow
 from alignment.data.chat import chat_format, end_ids
 from alignment.data.columns import messages
-from alignment.models.activations import check_layers, layer_count, response_states
+from alignment.models.activations import check_layers, response_states
+from alignment.models.architecture import layer_count
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout
 from alignment.runs.batches import plan_batches

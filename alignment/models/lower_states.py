@@ -108,7 +108,7 @@ def read_lower_states(
     if ranks.from_main(table.path.exists):
         return table
     items = texts.items
-    layout = states_layout(lower, packing, texts.padding, items, ranks.say)
+    layout = states_layout(lower, packing, texts.padding, items, ranks)
 
     def compute(batch: list[int]) -> Pending:
         states = to_host(_rounded(token_states(lower, layout, [items[i] for i in batch]), dtype))
@@ -148,9 +148,13 @@ def token_states(lower: PreTrainedModel, layout: Layout, items: Sequence[Item]) 
     on_device = {name: value.to(lower.device) for name, value in batch.items()}
     hidden = lower(**layout.inputs(on_device, lower), use_cache=False).last_hidden_state
     parts: list[list[Tensor]] = [[] for _ in items]
-    for (number, which), row in zip(answer_order(items), batch["answer_row"].tolist(), strict=True):
+    stands = torch.stack([batch["answer_row"], batch["answer_stop"]], dim=1).tolist()
+    for (number, which), (row, stop) in zip(answer_order(items), stands, strict=True):
         item, branch = batch["item"][row], batch["branch"][row]
         places = (item == number) & (item != PADDING) & ((branch == PROMPT) | (branch == which + 1))
+        if layout.segments:  # another text with this prompt may stand in the row
+            places[: stop - len(items[number].prompt) - len(items[number].answers[which])] = False
+            places[stop:] = False
         text = hidden[row, torch.nonzero(places)[:, 0].to(hidden.device)]
         parts[number].append(text if which == 0 else text[len(items[number].prompt) :])
     return torch.cat([part for of_item in parts for part in of_item])

@@ -5,14 +5,17 @@ the prompt, and a branch for each answer. A row holds several items. Positions s
 sees its prompt and its own branch up to itself: so every answer is computed as if it stood alone behind its prompt. The
 prompt's last token is repeated because it predicts the first token of each answer, and a position can predict only one.
 
-Both layouts describe a batch in the same words, so that everything that reads answers is written once:
+In segments, all texts of a batch stand in one row, one behind the other, each with its prompt. Nothing is shared and no
+mask is given: transformers tells segments apart by positions that begin again, as flash attention needs them.
+
+All layouts describe a batch in the same words, so that everything that reads answers is written once:
     answer_row, answer_start, answer_stop   where each answer stands: first answers of all items, then second ones ...
     answer_last                             flat position of its last token that isn't padding: there rewards are read
     predictors, targets, target_answer      flat positions, the token each must predict, and the answer it belongs to
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -23,14 +26,12 @@ from transformers import PreTrainedModel
 from alignment.data.chat import Rendered
 from alignment.maths.pooling import Answers
 from alignment.models import item_attention
+from alignment.models.architecture import goes_item_by_item, sight, why_no_shared_prompt, why_one_text_a_row
 from alignment.models.row_filling import fill_rows
 from alignment.types import PackingMode, UserError
 
 PADDING, PROMPT = -1, 0  # in `item`, and in `branch`, whose answers count from 1
-# Architectures whose packed and padded results tests/models/test_packing.py compares; rows of any other are padded.
-PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text")
 PACKINGS = get_args(PackingMode)
-MASKED_ATTENTIONS = ("sdpa", "eager", "flex_attention", item_attention.NAME)  # that take masks of ours
 # fill_rows' balance, divided by the model's width w. A block has about 16 w^2 weights, so that attention over rows of
 # 8 w tokens takes as many operations as the rest; it does 0.7 times as many a second on the CPU that was measured.
 BALANCE = 6
@@ -63,7 +64,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """How items become rows, and what a model is given. packed=False: one row an answer, padded on the right.
+    """How items become rows, and what a model is given: packed, in segments, or one row an answer, padded on the right.
 
     max_tokens: of a packed row. multiple: rows are filled up to a multiple of so many tokens. balance: see fill_rows.
     window: the models' smallest sliding window, which our masks don't have.
@@ -75,9 +76,20 @@ class Layout:
     multiple: int = 1
     balance: int = 2048
     window: int | None = None
+    segments: bool = False
+
+    @property
+    def together(self) -> bool:
+        """Does a row hold several texts?"""
+        return self.packed or self.segments
+
+    def padded(self) -> "Layout":
+        return replace(self, packed=False, segments=False)
 
     def size(self, item: Item) -> int:
         """Tokens an item takes in a batch of items like it."""
+        if self.segments:
+            return sum(len(item.prompt) + len(answer) for answer in item.answers)
         return len(item) if self.packed else len(item.answers) * item.longest
 
     def batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
@@ -88,6 +100,8 @@ class Layout:
         if self.packed:
             rows = fill_rows([len(item) for item in items], self.max_tokens, self.balance)
             places = [[(number, list(range(len(items[number].answers)))) for number in row] for row in rows]
+        elif self.segments:
+            places = [[(number, [which]) for number, which in order]]
         else:
             places = [[(number, [which])] for number, which in order]
         rows = [list(_pieces(items, place)) for place in places]
@@ -114,6 +128,7 @@ class Layout:
         row, start, stop = torch.from_numpy(where.T.copy())
         number, which = torch.tensor(order).T[..., None]
         text = (item[row] == number) & ((branch[row] == PROMPT) | (branch[row] == which + 1))
+        text &= torch.arange(width) < stop[:, None]  # in segments another text with this prompt follows
         kept = text & (ids[row] != self.pad_id)  # an end token that is also padding is padding to transformers
         return {
             "answer_row": row,
@@ -132,6 +147,8 @@ class Layout:
 
     def inputs(self, batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
         """What the model's forward takes."""
+        if self.segments:
+            return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "attention_mask": None}
         if not self.packed:
             return {"input_ids": batch["input_ids"], "attention_mask": (batch["item"] != PADDING).long()}
         rows = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
@@ -148,7 +165,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Packing:
-    """The setting (conf/packing): "auto" packs wherever the model allows it, "off" never."""
+    """The setting (conf/packing): "auto" packs where the model allows it, "off" never; "segments" shares no prompt."""
 
     name: str = "auto"
     max_tokens: int = 4096
@@ -167,20 +184,22 @@ class Packing:
         longest: Callable[[], int],
         multiple: int = 1,
     ) -> tuple[Layout, str]:
-        """How these models read rows, and a line that says how and why. longest: tokens of the longest text."""
-        reasons = ["packing=off"] if self.name == "off" else [why_padded(model, longest) for model in models]
+        """How these models may read rows, and a line that says how and why. longest: tokens of the longest text.
+
+        That is what models say of themselves. Where rows hold several texts, packing_check.py puts it to the test.
+        """
+        segments = self.name == "segments"
+        reasons = ["packing=off"] if self.name == "off" else [why_padded(model, longest, segments) for model in models]
         why = next(filter(None, reasons), None)
-        if why is None:
-            line = f"  rows: packed, each prompt read once, at most {self.max_tokens} tokens a row"
-        else:
-            line = f"  rows: padded, one answer a row: {why}"
         balance = BALANCE * models[0].config.get_text_config().hidden_size
-        if why is None and device.type == "cpu" and all(m.config._attn_implementation == "sdpa" for m in models):
+        packed = why is None and not segments
+        if packed and device.type == "cpu" and all(map(goes_item_by_item, models)):
             balance = NO_BALANCE
             for model in models:
                 model.set_attn_implementation(item_attention.NAME)
-        window = min((tokens for tokens in map(sliding_window, models) if tokens is not None), default=None)
-        return Layout(why is None, self.max_tokens, pad_id, multiple, balance, window), line
+        window = min((limit[0] for limit in map(sight, models) if limit is not None), default=None)
+        layout = Layout(packed, self.max_tokens, pad_id, multiple, balance, window, segments and why is None)
+        return layout, line_of(layout, why)
 
 
 def answers(batch: dict[str, Tensor]) -> Answers:
@@ -241,21 +260,34 @@ def packed_mask(item: Tensor, branch: Tensor, attention: str, dtype: torch.dtype
     return torch.zeros(allowed.shape, dtype=dtype, device=item.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
-def why_padded(model: PreTrainedModel, longest: Callable[[], int]) -> str | None:
-    """Why this model can't read packed rows; None if it can. longest: tokens of the longest text."""
-    if model.config.model_type not in PACKABLE:
-        return f"packed and padded were never compared for {model.config.model_type}"
-    attention = model.config._attn_implementation
-    if attention not in MASKED_ATTENTIONS:
-        return f"{attention} takes no mask of ours; load the model with attn_implementation=sdpa"
-    window = sliding_window(model)
-    if window is not None and (tokens := longest()) > window:
-        return f"a text has {tokens} tokens and the model's sliding window {window}"
+def why_padded(model: PreTrainedModel, longest: Callable[[], int], segments: bool = False) -> str | None:
+    """Why rows of this model are padded, as far as the model itself tells; None if nothing speaks against others.
+
+    longest: tokens of the longest text. segments: are texts to share a row, but no prompt?
+    """
+    if segments:
+        return why_one_text_a_row(model)
+    if (why := why_no_shared_prompt(model)) is not None:
+        return why
+    limit = sight(model)
+    if limit is not None and (tokens := longest()) > limit[0]:
+        return f"a text has {tokens} tokens and the model's {limit[1]} {limit[0]}"
     return None
 
 
-def sliding_window(model: PreTrainedModel) -> int | None:
-    """How far back a token sees, where some layer is limited."""
-    config = model.config.get_text_config()
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    return getattr(config, "sliding_window", None) if slides else None
+def line_of(layout: Layout, why: str | None) -> str:
+    """How rows are laid out, as a run says it; why: they are padded."""
+    if layout.packed:
+        return f"  rows: packed, each prompt read once, at most {layout.max_tokens} tokens a row"
+    if layout.segments:
+        return "  rows: segments, a micro-batch's texts one behind the other, without padding"
+    return f"  rows: padded, one answer a row: {why}"
+
+
+def laid_out_padded(layout: Layout, models: Sequence[PreTrainedModel], why: str) -> tuple[Layout, str]:
+    """What is done where rows of several texts were found to differ: the padded layout, and the line that says so."""
+    for model in models:
+        if model.config._attn_implementation == item_attention.NAME:
+            model.set_attn_implementation("sdpa")
+    padded = layout.padded()
+    return padded, line_of(padded, why)

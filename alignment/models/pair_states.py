@@ -12,7 +12,8 @@ from torch import Tensor
 
 from alignment.data.cells import BadRow
 from alignment.data.columns import Loaded as LoadedRows
-from alignment.models.activations import layer_count, response_states, states_layout
+from alignment.models.activations import response_states, states_layout
+from alignment.models.architecture import layer_count
 from alignment.models.devices import to_host
 from alignment.models.kept_states import KeptStates, item_keys, not_kept, taken_line
 from alignment.models.load import Loaded
@@ -59,7 +60,7 @@ def pair_states(
     states = {name: torch.empty(len(items), *shape) for name, items in parts.items()}
     every = [item for items in unread.values() for item in items]
     if every:
-        layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, every, ranks.say)
+        layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, every, ranks)
         for name, items in unread.items():
             for batch, read in _read(name, items, loaded, layout, pooling, batch_tokens, work, ranks):
                 states[name][[left[name][i] for i in batch]] = read

@@ -9,11 +9,12 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from alignment.data.chat import Rendered
-from alignment.models.activations import layer_count, response_states
+from alignment.models.activations import response_states
+from alignment.models.architecture import layer_count
 from alignment.models.completions import add_completion_head, answer_log_probs, answer_rewards
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
-from alignment.models.packing import PACKABLE, Item, Layout
+from alignment.models.packing import Item, Layout
 
 
 @torch.no_grad()
@@ -46,9 +47,8 @@ def hybrid_scores(loaded: Loaded, reward: HybridReward, layout: Layout, items: S
 
 def add_log_probs(model: PreTrainedModel) -> None:
     """Lets a language model give log-probabilities of answers, without keeping logits of the whole vocabulary."""
-    if model.config.model_type in PACKABLE:
-        add_completion_head(model)
-    else:
+    add_completion_head(model)
+    if not model.has_completion_head:
         add_fused_lm_head(model)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from alignment.data.chat import Rendered
-from alignment.models.activations import decoder_blocks, layer_count
+from alignment.models.architecture import decoder_blocks, layer_count
 from alignment.models.lower_states import NumberedTexts, StoredStates, token_states
 from alignment.models.packing import Layout
 from alignment.types import StageFailed, UserError

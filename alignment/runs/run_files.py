@@ -105,6 +105,7 @@ class RunDir:
     timings = _at("timings.json")  # seconds per stage; kept out of every hash
     memory = _at("memory.json")  # the most bytes that each stage held, a rank; likewise
     jobs = _at("slurm")  # the jobs submitted to Slurm, and how they ended
+    agreements = _at(".agreements")  # by model and layout, whether rows of several texts gave what padded ones do
     waiting = _at(".waiting")  # where ranks that gave up waiting for others say so
     logs = _at("logs")  # what trackers write
 

@@ -142,7 +142,7 @@ def score_answers(
     whole = [Item.of(kept) for own in answers if (kept := [answer for answer in own if answer is not None])]
     if not whole:
         return Scored(np.split(scores, starts[1:-1]), unscored)
-    layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, whole, ranks.say)
+    layout = states_layout(loaded.model, packing, loaded.tokenizer.pad_token_id, whole, ranks)
     parts = [  # answers to one prompt that are read together, and their numbers among all answers
         (Item.of([own[i] for i in together]), [start + i for i in together])
         for start, own in zip(starts[:-1], answers, strict=True)

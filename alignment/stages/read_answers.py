@@ -22,8 +22,8 @@ from alignment.data.near_duplicates import any_turn_near, near_duplicate_groups,
 from alignment.data.prompt_folds import dealt_folds
 from alignment.data.same_prompts import opening
 from alignment.inputs.job import Job
-from alignment.models.activations import layer_count
 from alignment.models.answer_states import PLACES, StateReader, Text, answer_text, as_item, prompt_alone, together
+from alignment.models.architecture import layer_count
 from alignment.models.devices import device, to_host
 from alignment.models.guard import KNOWN
 from alignment.models.guard_fit import require_both as require_enough

@@ -19,7 +19,8 @@ from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.same_prompts import text_hash
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
-from alignment.models.activations import check_layers, layer_count, response_states, states_layout
+from alignment.models.activations import check_layers, response_states, states_layout
+from alignment.models.architecture import layer_count
 from alignment.models.devices import device, to_host
 from alignment.models.kept_states import (
     Part,
@@ -171,8 +172,8 @@ def _together(answers: list[Rendered], batch_tokens: int) -> Iterator[list[Rende
 def _read(job: Job, items: list[Item], loaded: Loaded) -> Callable[[], Iterator[Part]]:
     """Reads all items in planned batches; gives, as often as it is asked, each batch's keys and states."""
     model, layers = loaded.model, range(1, layer_count(loaded.model) + 1)
-    packing, say, pooling = Packing(**job.cfg.packing), job.ranks.say, job.cfg.reward.pooling
-    layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, items, say)
+    packing, pooling = Packing(**job.cfg.packing), job.cfg.reward.pooling
+    layout = states_layout(model, packing, loaded.tokenizer.pad_token_id, items, job.ranks)
 
     def compute(batch: list[int]) -> Pending:
         some = [items[i] for i in batch]

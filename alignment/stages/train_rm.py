@@ -23,7 +23,7 @@ from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs
 from alignment.inputs.transfer import transfer_pairs
 from alignment.maths.margins import compared_margins, kinds_by_seed
-from alignment.models.activations import layer_count
+from alignment.models.architecture import layer_count
 from alignment.models.devices import device, free_memory
 from alignment.models.load import Loaded, load_reward_base, load_reward_model, saved_dtype
 from alignment.models.lower_states import StatesTable, read_lower_states

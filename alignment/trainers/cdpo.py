@@ -25,7 +25,8 @@ from trl.trainer.utils import use_adapter
 
 from alignment.data.chat import end_ids
 from alignment.maths.pooling import find_spans
-from alignment.models.activations import Reader, layer_count, reading
+from alignment.models.activations import Reader, reading
+from alignment.models.architecture import layer_count
 from alignment.models.completions import add_completion_head, answer_log_probs, by_answer, token_log_probs
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Layout, Packing, answers
@@ -93,7 +94,6 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         self._prepare_rows()
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         self._refuse_models()
-        self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
         policy, sum_over_ranks = self.inner(self.model), partial(self.accelerator.reduce, reduction="sum")
         device = self.accelerator.device
         self.confidence = confidence_of(args, policy.config.get_text_config(), device, sum_over_ranks)
@@ -199,7 +199,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the check of packed rows: log-probabilities, and the states at the answers' ends."""
         with self.reading(batch, "endpoint") as reader:
-            log_probs = answer_log_probs(model, self.inner(model), layout, batch, by_trl=not layout.packed)
+            log_probs = answer_log_probs(model, self.inner(model), layout, batch)
         return {"log-probabilities": log_probs, "activations": reader.states}
 
     # ---- steps, logs, checkpoints ------------------------------------------------------------------------------------
@@ -249,6 +249,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
             return
         for model in filter(None, (self.model, self.ref_model)):
             add_completion_head(self.inner(model))
+        self._end_ids = end_ids(self._tokenizer, self.model.generation_config.eos_token_id)
         args, limit = self.args, self.args.max_length
         require_room(self.train_dataset, self._given_pairs, limit, "train_dataset")
         pad_id = self._tokenizer.pad_token_id

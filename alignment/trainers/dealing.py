@@ -4,7 +4,7 @@ accelerate deals an epoch's batches to the ranks in turn: one batch for each is 
 these batches may be exchanged: the optimiser step has the same rows, and its mean is the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from accelerate.data_loader import SeedableRandomSampler
@@ -12,19 +12,22 @@ from torch.utils.data import RandomSampler, Sampler
 
 
 class BalancedSampler(Sampler[int]):
-    """The order of another sampler, but with the rows of every `ranks` batches of `size` dealt by their tokens."""
+    """The order of another sampler, but with the rows of every `ranks` batches of `size` dealt by their tokens.
 
-    def __init__(self, order: Sampler[int], tokens: Sequence[int], ranks: int, size: int) -> None:
+    tokens: gives those of all rows; it is asked when an epoch begins.
+    """
+
+    def __init__(self, order: Sampler[int], tokens: Callable[[], Sequence[int]], ranks: int, size: int) -> None:
         self._order, self._tokens, self._ranks, self._size = order, tokens, ranks, size
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __iter__(self) -> Iterator[int]:
-        rows = iter(self._order)
+        rows, tokens = iter(self._order), self._tokens()
         while together := list(islice(rows, self._ranks * self._size)):
             if len(together) == self._ranks * self._size:  # accelerate fills up the last batches by their order
-                together = deal(together, [self._tokens[row] for row in together], self._ranks)
+                together = deal(together, [tokens[row] for row in together], self._ranks)
             yield from together
 
     def set_epoch(self, epoch: int) -> None:

@@ -73,6 +73,8 @@ def _computed(trainer: DPOTrainer, dataset: Dataset, name: str, batch_size: int)
         if trainer._precompute_engine is None:
             trainer._precompute_engine = prepare_deepspeed(model, accelerator)
         model = trainer._precompute_engine
+    if not trainer.is_fsdp_enabled and trainer.is_deepspeed_enabled == (trainer._precompute_engine is not None):
+        trainer.check_rows(trainer._precompute_engine or trainer.model, gradient=False)
     loader = DataLoader(dataset.select_columns(TOKENS), batch_size, collate_fn=trainer.data_collator)
     loader, quiet = accelerator.prepare(loader), not accelerator.is_main_process
     gathered: list[Tensor] = []

@@ -1,6 +1,7 @@
-"""How our trainers lay out rows. At start they say whether rows are packed, and why; packed ones are put to the test.
+"""How our trainers lay out rows. At start rows of several texts are put to the test, and a line says what was decided.
 
-One real micro-batch is computed packed by our head, and padded by transformers' and TRL's own forward: they must agree.
+A real micro-batch, with the longest pair of the data in it, is computed together, and padded with each answer alone:
+the values must agree, and their gradients where the model's weights are whole. If they don't, rows are padded.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,13 @@ from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignment.models.packing import Item, Layout, Packing
-from alignment.models.packing_check import require_same
+from alignment.models.packing import Item, Layout, Packing, laid_out_padded
+from alignment.models.packing_check import agreement_key, why_different
+from alignment.runs.agreements import agreements
 from alignment.runs.once import once
+from alignment.runs.ranks import Ranks
 from alignment.trainers.dealing import BalancedSampler, seeded
 
 
@@ -25,32 +29,61 @@ class LaidOutRows:
     """Mixin for a TRL trainer that has `read_answers(model, layout, batch)`: tensors by name, a row for each answer."""
 
     layout: Layout
-    answers_per_prompt: int = 2
 
     def lay_out(self, packing: Packing, pad_id: int, longest: Callable[[], int]) -> None:
-        """Decides for packed or padded rows, once models and data are there. longest: tokens of the longest text."""
-        models = [self.inner(model) for model in (self.model, getattr(self, "ref_model", None)) if model is not None]
+        """What models say of rows themselves, once they and the data are there. longest: tokens of the longest text."""
         multiple = self.args.pad_to_multiple_of or 1
-        self.layout, self._layout_line = packing.layout(models, self.args.device, pad_id, longest, multiple)
+        self.layout, self._layout_line = packing.layout(self._models(), self.args.device, pad_id, longest, multiple)
         self.add_callback(_AtStart(self))
 
     def begin(self) -> None:
-        """Before the first step, on every rank: says how rows are laid out, and checks packed ones."""
+        """Before the first step, on every rank: puts rows of several texts to the test; says how they are laid out."""
+        self.check_rows(self.model_wrapped, gradient=not self._split())
         self.say_once(self._layout_line)
-        if self.layout.packed:
-            self._check_packed_rows()
 
-    def _check_packed_rows(self) -> None:
-        """StageFailed unless a micro-batch gives the same packed, and padded pair by pair (it takes little memory)."""
-        rows, padded_layout = self.first_rows(), replace(self.layout, packed=False)
-        with self.aside() as model:
-            together = self.read_answers(model, self.layout, self.batch_of(rows))
-            alone = [self.read_answers(model, padded_layout, self.batch_of([row], padded_layout)) for row in rows]
-        half = self.args.bf16 or self.args.fp16 or self.inner(model).dtype != torch.float32
-        for name, packed in together.items():
-            sides = zip(*(pair[name].float().chunk(self.answers_per_prompt) for pair in alone), strict=True)
-            padded = torch.cat([value for side in sides for value in side])
-            require_same(name, packed, padded, half)
+    def check_rows(self, wrapped: torch.nn.Module, gradient: bool) -> None:
+        """From here on rows are padded unless those of several texts give the same. wrapped: the model as it trains."""
+        if not self.layout.together:
+            return
+        args, inner = self.args, self.inner(wrapped)
+        items = [self.data_collator.item(row) for row in self._rows_with_longest()]
+        half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else inner.dtype
+        key = agreement_key(inner, self.layout, type(self).__name__, max(map(len, items)), half, gradient)
+
+        def read(layout: Layout, some: Sequence[Item]) -> dict[str, Tensor]:
+            batch = {name: value.to(self.accelerator.device) for name, value in layout.batch(some).items()}
+            with self.accelerator.autocast():
+                return self.read_answers(inner if gradient else wrapped, layout, batch)
+
+        def find() -> str | None:
+            device = self.accelerator.device
+            with torch.random.fork_rng([] if device.type == "cpu" else [device]), self.aside(wrapped):
+                if gradient:
+                    _recompute(inner)
+                return why_different(read, inner, self.layout, items, half, gradient)
+
+        why = agreements.why_not(key, find, Ranks(args.process_index, args.world_size))
+        if why is not None:
+            self.layout, self._layout_line = laid_out_padded(self.layout, self._models(), why)
+            self.data_collator.layout = self.layout
+
+    def _models(self) -> list[PreTrainedModel]:
+        models = (self.model, getattr(self, "ref_model", None))
+        return [self.inner(model) for model in models if model is not None]
+
+    def _split(self) -> bool:
+        """Are the weights in parts on several ranks, or may no gradient be asked for (reentrant checkpointing)?"""
+        plugin = self.args.deepspeed_plugin if self.is_deepspeed_enabled else None
+        reentrant = (self.args.activation_checkpointing_kwargs or {}).get("use_reentrant", False)
+        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3) or bool(reentrant)
+
+    def _rows_with_longest(self) -> list[dict[str, Any]]:
+        """As many training rows as a micro-batch has: that with the longest text, and the first others."""
+        sizes = [self.data_collator.item(row).longest for row in self.train_dataset]
+        longest = max(range(len(sizes)), key=lambda number: sizes[number])
+        first = self.first_rows()
+        others = [row for number, row in enumerate(first) if number != longest]
+        return [self.train_dataset[longest], *others][: len(first)]
 
     def say_once(self, line: str) -> None:
         """Of a run's many trainings, the first says what is the same for all."""
@@ -67,7 +100,10 @@ class LaidOutRows:
         ranks, size = self.args.world_size, self.args.per_device_train_batch_size
         if ranks == 1 or order is None:
             return order
-        tokens = [self.layout.size(self.data_collator.item(row)) for row in self.train_dataset]
+
+        def tokens() -> list[int]:  # when an epoch begins, and so after rows were put to the test
+            return [self.layout.size(self.data_collator.item(row)) for row in self.train_dataset]
+
         return BalancedSampler(seeded(order, self.args.data_seed), tokens, ranks, size)
 
     def inner(self, model: torch.nn.Module) -> PreTrainedModel:
@@ -88,13 +124,22 @@ class LaidOutRows:
         return {name: value.to(self.accelerator.device) for name, value in batch.items()}
 
     @contextmanager
-    def aside(self) -> Iterator[torch.nn.Module]:
+    def aside(self, wrapped: torch.nn.Module | None = None) -> Iterator[torch.nn.Module]:
         """The wrapped model for computing as training does, but without dropout and gradients."""
-        model, was_training = self.model_wrapped, self.model_wrapped.training
+        model = self.model_wrapped if wrapped is None else wrapped
+        was_training = model.training
         model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             yield model
         model.train(was_training)
+
+
+def _recompute(model: PreTrainedModel) -> None:
+    """Blocks that checkpoint their activations do it in training only: these do it now, and what is in them does not
+    train. Setting the model back sets them back."""
+    for block in model.modules():
+        if isinstance(block, GradientCheckpointingLayer):
+            block.training = True
 
 
 def longest(item: Callable[[Mapping[str, Any]], Item], *data: Dataset) -> int:

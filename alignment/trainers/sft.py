@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
-from alignment.models.completions import add_completion_head, token_log_probs, trl_log_probs
+from alignment.models.completions import add_completion_head, token_log_probs
 from alignment.models.packing import Item, Layout, Packing
 from alignment.trainers.arguments import restore_adapters, settled
 from alignment.trainers.resuming import seal_checkpoints
@@ -19,8 +19,6 @@ from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 
 class PackedSFTTrainer(LaidOutRows, SFTTrainer):
     """TRL's SFTTrainer for data with `input_ids` and `labels`, which are -100 up to the answer."""
-
-    answers_per_prompt = 1
 
     def __init__(self, model: Any, args: SFTConfig, packing: Packing, **kwargs: Any) -> None:
         super().__init__(model=model, args=settled(args, model), **kwargs)
@@ -42,8 +40,7 @@ class PackedSFTTrainer(LaidOutRows, SFTTrainer):
 
     def read_answers(self, model: nn.Module, layout: Layout, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tokens' log-probabilities, for the check of packed rows."""
-        log_probs = token_log_probs if layout.packed else trl_log_probs
-        return {"log-probabilities": log_probs(model, self.inner(model), layout, batch)}
+        return {"log-probabilities": token_log_probs(model, self.inner(model), layout, batch)}
 
 
 def _answer(row: Mapping[str, Any]) -> Item:

@@ -24,6 +24,7 @@ import torch
 from transformers import TrainerCallback
 
 from alignment.runs import stopping
+from alignment.runs.agreements import agreements
 from alignment.runs.bars import bar
 from alignment.runs.once import once
 from alignment.runs.peak_memory import add_beside, peak_bytes
@@ -45,6 +46,7 @@ class Shared:
         self.done = context.RawArray("d", workers)  # trainings that each worker has done, with fractions
         self.held = context.RawArray("q", workers)  # bytes of memory that each worker held at most
         self.stop = context.Event()
+        self.agreements = agreements.folder
 
     def tasks(self) -> Iterator[int]:
         """The numbers of the trainings; a worker takes the next one that no other has taken."""
@@ -155,6 +157,7 @@ def _worker(work: Callable[[int, Progress], None], shared: Shared, worker: int, 
     gc.enable()
     stopping.follow(shared.stop)
     once.begin()
+    agreements.folder = shared.agreements
     if shared.threads is not None:
         torch.set_num_threads(shared.threads)
     try:

@@ -82,6 +82,9 @@ SEAMS = {
     "transformers.PreTrainedModel": {
         "forward": "with TRL's head: model(..., labels=, fused_lm_head=True).log_probs, 0 where labels are -100",
     },
+    "transformers.modeling_layers": {
+        "GradientCheckpointingLayer": "checkpoints what it computes while its own `training` is True",
+    },
     "transformers.PreTrainedConfig": {
         "_name_or_path": "the folder or hub name that a model came from",
         "_attn_implementation": "the kernel that computes attention",

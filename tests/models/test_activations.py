@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM
 
 from alignment.maths.pooling import Spans
 from alignment.models import activations
-from alignment.models.activations import check_layers, decoder_blocks, layer_count, reading, response_states
+from alignment.models.activations import check_layers, reading, response_states
+from alignment.models.architecture import decoder_blocks, layer_count
 from alignment.models.packing import Item, Layout
 from alignment.types import UserError
 from tests.conftest import CONFIGS, tiny_model

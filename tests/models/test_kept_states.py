@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.models import pair_states
-from alignment.models.activations import layer_count, response_states
+from alignment.models.activations import response_states
 from alignment.models.annotator import Annotator
+from alignment.models.architecture import layer_count
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.kept_states import (
     LIMIT,

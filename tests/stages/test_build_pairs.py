@@ -15,7 +15,8 @@ from alignment.data.columns import text_message
 from alignment.data.same_prompts import prompt_text
 from alignment.data.world_pairs import world_pairs
 from alignment.inputs.job import Job
-from alignment.models.activations import layer_count, response_states
+from alignment.models.activations import response_states
+from alignment.models.architecture import layer_count
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded, load_language_model, load_reward_base
 from alignment.models.packing import Item, Layout

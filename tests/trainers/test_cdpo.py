@@ -386,7 +386,7 @@ def test_hooks_fire_once_per_block_and_step_under_gradient_checkpointing(folder,
     settings = {"activation_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
     trainer, steps = new_trainer(folder, tmp_path, reward=a_reward(), max_steps=3, **settings)
     trainer.train()
-    assert sorted(fired) == sorted([1, 2, 3] * 13)  # three steps, the check at start, and packed rows against 8 pairs
+    assert sorted(fired) == sorted([1, 2, 3] * 21)  # three steps, the check at start, and packed rows against 16 answers
     _, plain_steps = train(folder, tmp_path / "plain", reward=a_reward(), max_steps=3)
     assert steps.of("loss") == pytest.approx(plain_steps.of("loss"), rel=1e-6)
 
@@ -497,8 +497,7 @@ def test_the_models_forward_sees_no_column_of_ours(folder, tmp_path, settings):
     if reward is not None:
         trainer.evaluate(pairs(9, seed=6))  # TRL computes its references before the first step alone
     trainer.train()
-    packed = {"input_ids", "position_ids", "attention_mask", "predictors", "targets"}
-    assert seen == packed | {"labels", "use_cache", "fused_lm_head"}  # these when it is compared with padded rows
+    assert seen == {"input_ids", "position_ids", "attention_mask", "predictors", "targets", "use_cache"}
 
 
 # ---- the check at start ---------------------------------------------------------------------------------------------
@@ -512,8 +511,10 @@ def test_the_check_leaves_no_trace(folder, tmp_path, monkeypatch):
 
     settings = {"reward": a_reward(), "disable_dropout": False}
     with_check, steps = train(folder, tmp_path / "a", model=with_dropout(), **settings)
+    assert with_check.layout.packed, "packed rows are put to the test without dropout"
     checked: list = []
     monkeypatch.setattr(ConfidenceDPOTrainer, "check", lambda trainer: checked.append(trainer))
+    monkeypatch.setattr(ConfidenceDPOTrainer, "check_rows", lambda trainer, *settings, **more: None)
     without, plain_steps = train(folder, tmp_path / "b", model=with_dropout(), **{**settings, "reward": a_reward()})
     assert checked and steps.of("loss") == plain_steps.of("loss")
     assert torch.equal(head(with_check), head(without))
