@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.inputs import pairs
 from alignment.inputs.fingerprints import device_of, fingerprint
-from alignment.models.source import kind_of, model_source, shape_of
+from alignment.models.source import configuration, kind_of, model_source, shape_of
 from alignment.policies.systems import trained_by
 from alignment.runs import artifacts
 from alignment.runs.manifest import FRESH, Manifest, difference, hash_file, unusable, versions, why_made
@@ -134,6 +134,17 @@ def require_layers(cfg: DictConfig, steps: list[Step]) -> None:
 
         source = model_source(cfg.model)
         require_split(kind_of(source), shape_of(source)[0], blocks)
+
+
+def require_router_choice(cfg: DictConfig, steps: list[Step]) -> None:
+    """Refuses to train a mixture of experts that nobody has said may be trained without its routers' loss."""
+    to_run = {step.stage for step in steps if not step.cached}
+    for group in ("trainer", "policy"):
+        if to_run & set(trained_with(group)):
+            from alignment.models.routers import require_told  # here, since it imports transformers
+
+            config = configuration(model_source(cfg.model))
+            require_told(config, cfg[group].without_router_loss, f"{group}.without_router_loss")
 
 
 def _plain(value: object) -> object:

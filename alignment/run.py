@@ -27,7 +27,16 @@ import alignment
 from alignment.evaluation.judging import asked_judges
 from alignment.judges.choice import require_ready
 from alignment.launching import engines, exits, local, slurm
-from alignment.plan import Step, chosen, plan, plan_table, require_inputs, require_layers, require_same_settings
+from alignment.plan import (
+    Step,
+    chosen,
+    plan,
+    plan_table,
+    require_inputs,
+    require_layers,
+    require_router_choice,
+    require_same_settings,
+)
 from alignment.runner import require_gates, run_here
 from alignment.runs import stopping
 from alignment.runs.ranks import Ranks
@@ -113,6 +122,7 @@ def run_recipe(cfg: DictConfig) -> None:
     steps = ranks.from_main(lambda: plan(cfg, run))
     ranks.from_main(lambda: require_same_settings(cfg, run))
     ranks.from_main(lambda: require_layers(cfg, steps))
+    ranks.from_main(lambda: require_router_choice(cfg, steps))
     if cfg.run.plan:
         ranks.say(ranks.from_main(lambda: plan_table(cfg, run, steps)))
         _say_memory(cfg, run, steps, ranks)

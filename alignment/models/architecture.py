@@ -139,12 +139,6 @@ def output_head(model: PreTrainedModel) -> Head | None:
     return Head(float(scales[0]) if scales else 1.0, None if softcap is None else float(softcap))
 
 
-def has_router_loss(model: PreTrainedModel) -> bool:
-    """Is it a mixture of experts that was trained with a loss for its routers?"""
-    config = model.config.get_text_config()
-    return hasattr(config, "output_router_logits") and bool(getattr(config, "router_aux_loss_coef", 0.0))
-
-
 # ---- which architecture it is ---------------------------------------------------------------------------------------
 
 

@@ -105,16 +105,16 @@ def ready_path(source: ModelSource) -> str:
 
 def shape_of(source: ModelSource) -> tuple[int, int]:
     """How many layers a model has, and how wide its states are, by its configuration alone."""
-    config = _configuration(source).get_text_config()
+    config = configuration(source).get_text_config()
     return config.num_hidden_layers, config.hidden_size
 
 
 def kind_of(source: ModelSource) -> str:
     """The architecture of a model, as its configuration names it."""
-    return _configuration(source).model_type
+    return configuration(source).model_type
 
 
-def _configuration(source: ModelSource) -> Any:
+def configuration(source: ModelSource) -> Any:
     from transformers import AutoConfig  # here, since this module is imported before anything is loaded
 
     return AutoConfig.from_pretrained(ready_path(source), revision=source.revision)

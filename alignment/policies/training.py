@@ -148,6 +148,7 @@ def _preference_trainer(
     config = ConfidenceDPOConfig(
         beta=candidate.beta,
         precompute_ref_log_probs=training.settings["precompute_ref_log_probs"],
+        without_router_loss=training.settings["without_router_loss"],
         packing=training.packing.name,
         packing_max_tokens=training.packing.max_tokens,
         **source,
@@ -190,6 +191,7 @@ def _fine_tuner(
         processing_class=loaded.tokenizer,
         peft_config=lora_config(training.lora, "CAUSAL_LM", None),
         packing=training.packing,
+        without_router_loss=training.settings["without_router_loss"],
     )
 
 

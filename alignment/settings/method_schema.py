@@ -140,6 +140,7 @@ class Training:
     max_length: int = at_least(8)
     save_dtype: str = one_of(types.Dtype)
     activation_checkpointing: bool
+    without_router_loss: bool
     logging_steps: int = at_least(1)
     save_steps: int = at_least(1)
 

@@ -237,6 +237,7 @@ def _trainer(
         center_rewards_coefficient=cfg.trainer.center_rewards_coefficient,
         packing=cfg.packing.name,
         packing_max_tokens=Packing(**cfg.packing).max_tokens,
+        without_router_loss=cfg.trainer.without_router_loss,
         **shared_arguments(cfg.trainer, "trainer", job.ranks.count, cfg.run.tracking, name),
     )
     trainer = MarginRewardTrainer(

@@ -290,7 +290,5 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     def _refuse_models(self) -> None:
         if self._is_vision_dataset:
             raise UserError("train_dataset", "it holds images", "give text")
-        if self.aux_loss_enabled:
-            problem = "it is a mixture of experts, whose routers' loss this one leaves out"
-            raise UserError("model", problem, "set router_aux_loss_coef=0 in its configuration")
+        self.refuse_routers(self.args.without_router_loss)
         refuse_adapters(self.model)

@@ -20,7 +20,7 @@ REFUSED = {
     "label_smoothing": "confidence takes its place; confidence='fixed' and fixed_confidence=1-smoothing is the same",
     "use_weighting": "pairs are weighted by their confidence alone",
     "discopop_tau": "the loss is confidence DPO's",
-    "router_aux_loss_coef": "the loss has no term for routers",
+    "router_aux_loss_coef": "the loss has no term for routers; without_router_loss trains a mixture of experts without",
     "padding_free": "TRL ignores it; `packing` does more",
     "truncation_mode": "a pair that is too long is cut at its end",
     "sync_ref_model": "confidence says how far to go from a fixed reference",
@@ -60,7 +60,7 @@ class ConfidenceDPOConfig(PairConfig, DPOConfig):
     objective: what is minimised; "confidence" is confidence DPO. The others (objectives.py) are what it is compared
         with; they take labels as they are (confidence="fixed", fixed_confidence=1.0).
     flipped: of objective="robust", the share of the labels that is believed to be wrong, below one half.
-    packing, packing_max_tokens: see PairConfig.
+    packing, packing_max_tokens, without_router_loss: see PairConfig.
     """
 
     confidence: str = field(default="calibrated", metadata={"help": "Where the confidence of a pair comes from."})

@@ -31,7 +31,7 @@ from alignment.types import UserError
 
 @dataclass
 class MarginRewardConfig(PairConfig, RewardConfig):
-    """RewardConfig with `packing` and `packing_max_tokens`, which PairConfig explains."""
+    """RewardConfig with `packing`, `packing_max_tokens` and `without_router_loss`, which PairConfig explains."""
 
 
 class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
@@ -54,6 +54,7 @@ class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
         args = settled(args, model)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         restore_adapters(self.model)
+        self.refuse_routers(args.without_router_loss)
         self.dropped_pairs = len(train_dataset) - len(self.train_dataset)
         require_room(self.train_dataset, len(train_dataset), args.max_length, "train_dataset")
         pad_id = self.inner(self.model).config.get_text_config().pad_token_id  # its rewards are never read

@@ -30,12 +30,14 @@ class PairConfig:
     """The first base of a configuration whose second one is TRL's.
 
     packing: "auto" reads what the two texts of a pair have in common once, where the model can (models/packing.py),
-        "off" never.
+        "off" never; "segments" reads all texts whole, one behind the other, without padding: for flash attention.
     packing_max_tokens: the longest a row of several pairs may be.
+    without_router_loss: True trains a mixture of experts, without the loss that keeps its routers balanced.
     """
 
-    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off."})
+    packing: str = field(default="auto", metadata={"help": "Whether prompts are read once: auto, off, segments."})
     packing_max_tokens: int = field(default=4096, metadata={"help": "The longest a packed row may be."})
+    without_router_loss: bool = field(default=False, metadata={"help": "Trains a mixture of experts all the same."})
 
     def __post_init__(self) -> None:
         refuse_text_for_numbers(self)

@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignment.models.packing import Item, Layout, Packing, laid_out_padded
 from alignment.models.packing_check import agreement_key, why_different
+from alignment.models.routers import require_told
 from alignment.runs.agreements import agreements
 from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
@@ -36,10 +37,17 @@ class LaidOutRows:
         self.layout, self._layout_line = packing.layout(self._models(), self.args.device, pad_id, longest, multiple)
         self.add_callback(_AtStart(self))
 
+    def refuse_routers(self, without_router_loss: bool) -> None:
+        """UserError for a mixture of experts, unless it is to train without its routers' loss."""
+        model = self.inner(self.model)
+        self._router_line = require_told(model.config, without_router_loss, "without_router_loss")
+
     def begin(self) -> None:
         """Before the first step, on every rank: puts rows of several texts to the test; says how they are laid out."""
         self.check_rows(self.model_wrapped, gradient=not self._split())
         self.say_once(self._layout_line)
+        if self._router_line is not None:
+            self.say_once(self._router_line)
 
     def check_rows(self, wrapped: torch.nn.Module, gradient: bool) -> None:
         """From here on rows are padded unless those of several texts give the same. wrapped: the model as it trains."""

@@ -20,9 +20,15 @@ from alignment.trainers.rows import LaidOutRows, RowCollator, longest
 class PackedSFTTrainer(LaidOutRows, SFTTrainer):
     """TRL's SFTTrainer for data with `input_ids` and `labels`, which are -100 up to the answer."""
 
-    def __init__(self, model: Any, args: SFTConfig, packing: Packing, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, args: SFTConfig, packing: Packing, without_router_loss: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(model=model, args=settled(args, model), **kwargs)
         restore_adapters(self.model)
+        config = self.inner(self.model).config.get_text_config()
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False  # TRL switched it on, and would save that
+        self.refuse_routers(without_router_loss)
         add_completion_head(self.inner(self.model))
         texts = partial(longest, _answer, self.train_dataset)
         self.lay_out(packing, self.processing_class.pad_token_id, texts)

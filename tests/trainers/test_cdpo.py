@@ -386,7 +386,9 @@ def test_hooks_fire_once_per_block_and_step_under_gradient_checkpointing(folder,
     settings = {"activation_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
     trainer, steps = new_trainer(folder, tmp_path, reward=a_reward(), max_steps=3, **settings)
     trainer.train()
-    assert sorted(fired) == sorted([1, 2, 3] * 21)  # three steps, the check at start, and packed rows against 16 answers
+    assert sorted(fired) == sorted(
+        [1, 2, 3] * 21
+    )  # three steps, the check at start, and packed rows against 16 answers
     _, plain_steps = train(folder, tmp_path / "plain", reward=a_reward(), max_steps=3)
     assert steps.of("loss") == pytest.approx(plain_steps.of("loss"), rel=1e-6)
 
