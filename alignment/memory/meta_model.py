@@ -108,7 +108,7 @@ def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool
     return Kept(
         blocks=count.blocks, outside=count.outside, hidden=states.nbytes, widest=count.widest, casts=count.casts,
         inputs=sum(mask.nbytes for mask in masks if mask is not None), targets=len(batch["targets"]),
-        padded=max(len(item.answers) * item.longest for item in items) if layout.packed else 0,
+        padded=max(item.longest for item in items) if layout.together else 0,
     )  # fmt: skip
 
 
@@ -118,6 +118,9 @@ def _inputs(layout: Layout, batch: dict[str, Tensor], model: PreTrainedModel) ->
     batch = {name: value if name in numbers else value.to("meta") for name, value in batch.items()}
     if layout.packed:
         return layout.inputs(batch, model)
+    if layout.segments:  # attention is told apart by positions, which have no numbers here: a mask of any size will do
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="meta")
+        return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "attention_mask": mask}
     rows, width = batch["item"].shape
     mask = (batch["item"] != PADDING)[:, None, None, :].expand(rows, 1, width, width).contiguous()
     return {"input_ids": batch["input_ids"], "attention_mask": mask}
