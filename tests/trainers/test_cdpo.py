@@ -216,6 +216,7 @@ def test_packed_rows_train_as_padded_ones_do(folder, tmp_path, settings, attenti
             folder, tmp_path / packing, pairs(40), model=model, reward=a_reward() if live else None, packing=packing,
             eval_dataset=pairs(9, seed=5), max_steps=3, **{**slow, **settings, **more},
         )  # fmt: skip
+        assert trainer.layout.packed == (packing == "auto")
         assert not live or trainer.live.reward.weight.dtype == torch.float64
         found = {name: steps.of(name) for name in ("loss", "confidence", *(["hybrid_gap"] if live else []))}
         found |= {"evaluated": [trainer.evaluate()["eval_loss"]]} | ({"head": head(trainer).tolist()} if live else {})

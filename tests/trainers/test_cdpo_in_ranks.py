@@ -71,7 +71,9 @@ def in_ranks(folder, once):  # noqa: F811
             )  # fmt: skip
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-        return json.loads((once(f"ranks-{launcher}", run) / f"{name}.json").read_text())
+        figures = json.loads((once(f"ranks-{launcher}", run) / f"{name}.json").read_text())
+        assert figures.pop("packed") == ("packing" not in trainings[name]), "rows that were put to the test"
+        return figures
 
     return found
 

@@ -44,7 +44,11 @@ def train(out: Path, policy: Path, settings: dict) -> None:
     if trainer.accelerator.is_main_process:
         head = torch.cat([value.detach().flatten() for value in trainer.live.reward.parameters()])
         found = {name: [logs.get(name) for logs in steps.logs] for name in steps.logs[0]}
-        out.write_text(json.dumps({"logs": found, "head": head.tolist(), "evaluated": evaluated}))
+        out.write_text(
+            json.dumps(
+                {"logs": found, "head": head.tolist(), "evaluated": evaluated} | {"packed": trainer.layout.packed}
+            )
+        )
     release(trainer)
 
 
