@@ -108,7 +108,6 @@ def kept(model: nn.Module, layout: Layout, items: Sequence[Item], autocast: bool
     return Kept(
         blocks=count.blocks, outside=count.outside, hidden=states.nbytes, widest=count.widest, casts=count.casts,
         inputs=sum(mask.nbytes for mask in masks if mask is not None), targets=len(batch["targets"]),
-        padded=max(item.longest for item in items) if layout.together else 0,
     )  # fmt: skip
 
 

@@ -85,8 +85,7 @@ class Kept:
 
     blocks and outside: what the backward pass needs, in the decoder's blocks and elsewhere; hidden: one layer's states;
     widest: the largest tensor; casts: weights in half precision that autocast makes and keeps; inputs: token ids and
-    masks. Counted in tokens are targets, whose probability is computed, and padded, the longest item as padded rows,
-    which the check before the first step computes.
+    masks. Counted in tokens are targets, whose probability is computed.
     """
 
     blocks: int
@@ -96,7 +95,6 @@ class Kept:
     casts: int
     inputs: int
     targets: int
-    padded: int
 
     def held(self, checkpointing: bool, layers: int) -> int:
         """Bytes kept until the backward pass; with checkpointing every block's input, and one block computed again."""
@@ -134,7 +132,7 @@ def training(shape: Shape, kept: Kept, setting: Setting, hidden: int = 0) -> Mem
     fragmented = int(FRAGMENTED * activations) if setting.gpu else 0
     return replace(
         fixed, activations=activations, hidden=hidden, other=fixed.other + overhead(setting.gpu) + fragmented,
-        apart=activations + fixed.gradients - together, around=_row_check(shape, kept, setting, fixed),
+        apart=activations + fixed.gradients - together,
     )  # fmt: skip
 
 
@@ -197,17 +195,6 @@ def _fixed(shape: Shape, setting: Setting) -> Memory:
         buckets = 4 * trained if ranks > 1 else 0
         fixed = Memory(weights=4 * everything, gradients=4 * trained, optimiser=8 * trained, other=buckets)
     return replace(fixed, reference=fixed.weights if setting.reference else 0, host=loaded)
-
-
-def _row_check(shape: Shape, kept: Kept, setting: Setting, fixed: Memory) -> int:
-    """Bytes held in the check before the first step (trainers/rows.py).
-
-    One padded pair is computed by TRL's head, which scores every position of it. On a CPU four tensors of its tile's
-    size are held at once (_forward_tile of trl/kernels/chunked_logprob.py).
-    """
-    tile = (2 if setting.half else 4) * min(kept.padded, TOKEN_TILE) * VOCABULARY_TILE[True] if shape.head else 0
-    at_once = 1 if setting.gpu else 4
-    return fixed.weights + fixed.reference + fixed.other + overhead(setting.gpu) + kept.working + at_once * tile
 
 
 def _on_top(shape: Shape, kept: Kept, setting: Setting) -> int:

@@ -30,10 +30,9 @@ def tolerance(model: PreTrainedModel, dtype: torch.dtype, backward: bool = False
     """How far apart rounding alone may put two ways to the same values, relative to the largest of them.
 
     A rounded result is off by an eighth of eps on average. The errors of `ROUNDED` results a block add up as a walk at
-    random does, to the root of their number; a backward pass is as long again. In float32 a sum over the width rounds
-    every addition, while half precision adds in float32 and rounds once. On 15 architectures, in float32 and bfloat16,
-    the largest difference was 4 times that (tests/models/test_architectures.py); a wrong mask does a hundred times more
-    in float32, and in half precision what states and gradients show.
+    random does, to the root of their number; a backward pass is as long again. In float32 a sum of products rounds at
+    every addition; half precision adds in float32 and rounds once. On 15 architectures the largest difference was four
+    times that, in float32 and in bfloat16; a wrong mask does far more, in half precision to states and gradients.
     """
     config = model.config.get_text_config()
     roundings = ROUNDED * layer_count(model) * (2 if backward else 1)
