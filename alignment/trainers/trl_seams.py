@@ -23,7 +23,6 @@ SEAMS = {
         "precompute_ref_logps": "are reference log-probabilities columns of the batch?",
         "_tokenizer": "the tokenizer, also where a processor was given",
         "_is_vision_dataset": "does the data hold images?",
-        "aux_loss_enabled": "would TRL's loss have a term for a mixture's routers?",
         "ref_model": "the policy as it was loaded, from TRL or from us; None with LoRA or precomputed references",
         "beta": "the loss's beta",
         "loss_is_scaled_for_ga": "False: training_step divides the loss by the number of micro-batches",

@@ -39,7 +39,7 @@ def test_all_rows_are_dealt_and_ranks_wait_less():
 
 def loader(rank: int, order, ranks: int = RANKS) -> DataLoader:
     size = SIZE * RANKS // ranks
-    sampler = BalancedSampler(order, TOKENS, ranks, size) if ranks > 1 else order
+    sampler = BalancedSampler(order, lambda: TOKENS, ranks, size) if ranks > 1 else order
     return prepare_data_loader(
         DataLoader(range(ROWS), size, sampler=sampler), num_processes=ranks, process_index=rank, put_on_device=False,
         use_seedable_sampler=True, data_seed=7,

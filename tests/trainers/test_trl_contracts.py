@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    MixtralConfig,
     PreTrainedModel,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from trl import DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.kernels import ChunkedLogProbFunction
 from trl.models.utils import disable_gradient_checkpointing
@@ -237,13 +237,20 @@ def test_images_in_the_data_are_noticed(folder, trainer, tmp_path):
     assert made[0]._is_vision_dataset is True
 
 
-@checks(DPO, "aux_loss_enabled")
-def test_a_mixtures_router_has_a_loss_unless_told_otherwise(trainer, tmp_path):
-    assert trainer.aux_loss_enabled is False
-    for coefficient, expected in ((0.02, True), (0.0, False)):
-        config = MixtralConfig(**SIZES, **HEADS, num_local_experts=2, router_aux_loss_coef=coefficient)
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mixture")
-        assert new(tmp_path / "mixture", tmp_path, precompute_ref_log_probs=False).aux_loss_enabled is expected
+@checks("transformers.modeling_layers", "GradientCheckpointingLayer")
+def test_a_layer_checkpoints_while_it_trains_itself():
+    """Though all that is in it doesn't: without dropout, its activations are computed again in the backward pass."""
+    model = tiny_model("llama", AutoModelForCausalLM)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    seen: list[bool] = []
+    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: seen.append(module.training))
+    for training in (False, True):
+        model.eval()
+        for layer in model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = training
+        model(input_ids=torch.arange(10, 15)[None]).logits.sum().backward()
+    assert seen == [False] * 3  # once, and then twice
 
 
 @checks(DPO, "_metrics")

@@ -37,7 +37,7 @@ AROUND_US = (
     "prepare_data_loader",
     "_preprocess_mask_arguments",
 )  # we rely on what they do, and name none
-OURS = {"batch_size", "per_device_batch_size", "precision", "save_dtype", "upper_blocks"}
+OURS = {"batch_size", "per_device_batch_size", "precision", "save_dtype", "upper_blocks", "without_router_loss"}
 TRAINERS = {
     "trl.DPOTrainer": ConfidenceDPOTrainer,
     "trl.RewardTrainer": MarginRewardTrainer,
