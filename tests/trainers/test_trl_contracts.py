@@ -22,7 +22,7 @@ from alignment.models.packing import Item, Packing
 from alignment.trainers import pair_rows
 from alignment.trainers.margin_rm import MarginRewardConfig, MarginRewardTrainer
 from alignment.trainers.sft import PackedSFTTrainer
-from tests.conftest import HEADS, SIZES, byte_tokenizer, tiny_model
+from tests.conftest import byte_tokenizer, tiny_model
 from tests.trainers.trl_alone import QUIET, ROWS, OnTokens, checks, new
 
 DPO, REWARD, SFT = "trl.DPOTrainer", "trl.RewardTrainer", "trl.SFTTrainer"
@@ -243,7 +243,7 @@ def test_a_layer_checkpoints_while_it_trains_itself():
     model = tiny_model("llama", AutoModelForCausalLM)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     seen: list[bool] = []
-    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: seen.append(module.training))
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(module.training))
     for training in (False, True):
         model.eval()
         for layer in model.modules():
