@@ -70,22 +70,22 @@ def test_rows_that_fail_are_padded_and_a_line_says_why(folder, tmp_path, monkeyp
 
 
 def test_a_run_finds_it_out_once_for_an_architecture_and_a_layout(folder, tmp_path, tested, monkeypatch):  # noqa: F811
+    def checked(**settings):
+        trainer, _ = new_trainer(folder, tmp_path, reward=a_reward(), **settings)
+        trainer.check_rows(trainer.model, gradient=True)
+        return trainer.layout
+
     with agreements.in_a_run(tmp_path / "found"):
-        settled(folder, tmp_path / "a")
-        settled(folder, tmp_path / "b", seed=3, learning_rate=1e-5)
+        assert checked().packed and checked(seed=3, learning_rate=1e-5).packed
         assert len(tested) == 1 and len(list((tmp_path / "found").iterdir())) == 1
-        settled(folder, tmp_path / "a", packing_max_tokens=50)
+        checked(packing_max_tokens=50)
         assert len(tested) == 2, "another layout"
-        settled(folder, tmp_path / "a", bf16=True)
-        assert len(tested) == 3, "another precision"
         mask = packing.packed_mask
         monkeypatch.setattr(packing, "packed_mask", lambda item, branch, *more: mask(item, branch.clamp(max=1), *more))
-        for _ in range(2):
-            trainer, _ = settled(folder, tmp_path / "c", packing_max_tokens=60)
-            assert not trainer.layout.packed
-        assert len(tested) == 4, "what failed is kept, too"
-    settled(folder, tmp_path / "a", packing_max_tokens=70)
-    assert len(tested) == 5 and len(list((tmp_path / "found").iterdir())) == 4, "outside a run nothing is kept"
+        assert not checked(bf16=True).packed and len(tested) == 3, "another precision"
+        assert not checked(bf16=True).packed and len(tested) == 3, "what failed is kept, too"
+    assert not checked().packed and len(tested) == 4, "outside a run it is found anew"
+    assert len(list((tmp_path / "found").iterdir())) == 3, "and not kept"
 
 
 def test_segments_train_as_padded_rows_do(folder, tmp_path):  # noqa: F811
