@@ -3,9 +3,12 @@
 import gc
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
+from transformers import Qwen3MoeConfig
 
+import alignment.plan
 from alignment import run, runner
 from alignment.launching import exits
 from alignment.plan import Step
@@ -59,6 +62,29 @@ def test_a_layer_that_the_model_lacks_is_refused_before_the_first_stage(tmp_path
     with pytest.raises(UserError, match=r"annotator.layer: the model has 4 layers, and no layer 99; give 1 to 4"):
         run.run_recipe(compose_config([*given, "annotator.layer=99"]))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe, stage, group", [("cdpo", "train_cdpo", "policy"), ("legend_rm", "train_rm", "trainer")]
+)
+def test_a_mixture_of_experts_is_refused_before_the_first_stage_unless_told(
+    tmp_path, monkeypatch, recipe, stage, group
+):
+    """And where there are no experts, so is what would have no effect."""
+    key = f"{group}.without_router_loss"
+
+    def plan(*chosen: str, cached: bool = False) -> None:
+        cfg = compose_config([f"+recipe={recipe}", f"run.dir={tmp_path}/run", *chosen])
+        run.require_router_choice(cfg, [SimpleNamespace(stage=stage, cached=cached)])
+
+    plan()
+    with pytest.raises(UserError, match=f"{key}: llama has no loss for routers; leave it out"):
+        plan(f"{key}=true")
+    monkeypatch.setattr(alignment.plan, "configuration", lambda source: Qwen3MoeConfig())
+    with pytest.raises(UserError, match=f"{key}: qwen3_moe has a loss that keeps its routers balanced, which is left"):
+        plan()
+    plan(cached=True)
+    plan(f"{key}=true")
 
 
 @pytest.mark.parametrize(
