@@ -93,12 +93,15 @@ class StateReader:
         return response_states(self.loaded.model, layout, items, self.layers, PLACES, self.loaded.end_ids)[0]
 
     def layout(self, items: Sequence[Item]) -> Layout:
-        """How these items are read. Of the first ones packed rows must give what padded ones do."""
+        """How these items are read: several in a row only if that gave the same for the first ones."""
         loaded, pad = self.loaded, self.loaded.tokenizer.pad_token_id
         pad = loaded.tokenizer.eos_token_id if pad is None else pad
         if not self._checked and len(items) > 1:  # one item shows nothing
             self._checked = True
-            return states_layout(loaded.model, self._packing, pad, items, None)
+            layout = states_layout(loaded.model, self._packing, pad, items, None)
+            if not layout.together:
+                self._packing = Packing("off")
+            return layout
         longest = max(item.longest for item in items)
         return self._packing.layout([loaded.model], loaded.model.device, pad, lambda: longest)[0]
 

@@ -56,7 +56,7 @@ class LaidOutRows:
         args, inner = self.args, self.inner(wrapped)
         items = [self.data_collator.item(row) for row in self._rows_with_longest()]
         half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else inner.dtype
-        key = agreement_key(inner, self.layout, type(self).__name__, max(map(len, items)), half, gradient)
+        key = agreement_key(inner, self.layout, type(self).__name__, len(items), items[0].longest, half, gradient)
 
         def read(layout: Layout, some: Sequence[Item]) -> dict[str, Tensor]:
             batch = {name: value.to(self.accelerator.device) for name, value in layout.batch(some).items()}

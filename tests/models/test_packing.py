@@ -1,6 +1,7 @@
 """Packed rows say what padded ones and single texts say: log-probabilities, rewards, activations and gradients."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.models import item_attention
+from alignment.models import item_attention, packing
 from alignment.models.activations import response_states, states_layout
+from alignment.models.answer_states import StateReader
 from alignment.models.architecture import layer_count
 from alignment.models.completions import (
     TargetLogProbs,
@@ -357,3 +359,15 @@ def test_a_model_that_reads_packed_rows_otherwise_is_found_out(capsys):
     line = capsys.readouterr().out
     assert line.startswith("  rows: padded, one answer a row: packed, activations of some rows differ by ")
     assert not states_layout(model, Packing(), PAD, items, None).packed and not capsys.readouterr().out
+
+
+def test_a_reader_that_found_a_difference_stays_with_padded_rows(monkeypatch):
+    """It is asked for a layout with every batch, and compares the first ones alone."""
+    model = model_of("llama", "sdpa")
+    end = SimpleNamespace(pad_token_id=PAD, eos_token_id=END)
+    loaded = SimpleNamespace(model=model.base_model, tokenizer=end, end_ids={END})
+    assert StateReader(loaded, range(1, 4), Packing()).layout(some_items()).packed
+    mask = packing.packed_mask
+    monkeypatch.setattr(packing, "packed_mask", lambda item, branch, *more: mask(item, branch.clamp(max=1), *more))
+    reader = StateReader(loaded, range(1, 4), Packing())
+    assert not reader.layout(some_items()).packed and not reader.layout(some_items(3)).packed
