@@ -21,7 +21,10 @@ KeepStates = Literal["auto", "all", "none"]
 Scope = Literal["harmful", "harmless", "all"]
 BinningMethod = Literal["eqfreq", "eqwidth", "kmeans", "quartile", "none"]
 NegativeMargins = Literal["bin", "clip", "keep", "abs"]
-Margins = Literal["none", "legend", "constant", "random", "shuffled"]  # what reward models are trained with
+Margins = Literal[  # what reward models are trained with; the second line's are made by reward models (variants.py)
+    "none", "legend", "constant", "random", "shuffled", "severity",
+    "single", "crossfit", "ensemble",
+]  # fmt: skip
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
 Gate = Literal["sigmoid_scores", "softmax_scores", "static_softmax", "uniform", "last_layer", "best_layer"]
 Scorer = Literal["hybrid", "reward_model", "judge"]

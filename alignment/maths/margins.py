@@ -147,11 +147,12 @@ def kinds_by_seed(
     return [(kind, seed) for seed in seeds for kind in kinds if seed in few or kind not in ("random", "shuffled")]
 
 
-def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginArray:
+def compared_margins(kind: Margins, margins: MarginArray, seed: int, gaps: MarginArray | None = None) -> MarginArray:
     """Legend's margins, or what they must beat: their mean size for every pair, numbers drawn evenly between the
     smallest and the largest of them, or their own values dealt to other pairs.
 
-    Pairs without a margin, out of the annotation's scope, keep none.
+    gaps: what other kinds of margins are made of; they are brought to the mean size of Legend's, so that a model is
+    asked for as much. NaN counts as 0. Pairs without a margin, out of the annotation's scope, keep none.
     """
     annotated = margins != 0
     compared = margins.copy()
@@ -162,4 +163,8 @@ def compared_margins(kind: Margins, margins: MarginArray, seed: int) -> MarginAr
         compared[annotated] = np.random.default_rng(seed).uniform(low, high, annotated.sum())
     elif kind == "shuffled":
         compared[annotated] = np.random.default_rng(seed).permutation(margins[annotated])
+    elif gaps is not None:
+        known = np.where(annotated, np.nan_to_num(gaps), 0.0)
+        size = abs(known).sum()
+        compared = known * (abs(margins).sum() / size) if size else known
     return compared

@@ -15,6 +15,10 @@ MARGINS: dict[Margins, str] = {
     "constant": "the mean size of Legend's for every pair",
     "random": "drawn evenly between the smallest and the largest of Legend's",
     "shuffled": "Legend's, dealt to other pairs",
+    "severity": "how much worse people or the world grade the rejected answer, as large as Legend's on average",
+    "single": "the gap of a reward model without margins on its own pairs, as large as Legend's on average",
+    "crossfit": "the gap of a reward model that learned from other pairs, as large as Legend's on average",
+    "ensemble": "the mean gap of several reward models without margins, as large as Legend's on average",
 }
 COMPARED = {
     "loaded": "with the model as it was trained",

@@ -169,6 +169,7 @@ class Policy(Training):
 @dataclass
 class RewardModel:
     margins: list[str]
+    ensemble: int = at_least(2)
     seeds: list[int]
     control_seeds: int | None = at_least(1)
     transfer: list[str]

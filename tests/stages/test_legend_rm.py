@@ -184,6 +184,24 @@ def test_margins_beside_legends(copy, again):
     assert "over shuffled margins" in (copy / "run" / "report" / "table.txt").read_text()
 
 
+def test_margins_that_reward_models_make(copy, again):
+    """Three models without margins teach two others; they are trained first, and those of halves aren't published."""
+    said = again("reward_model.margins=[legend,single,crossfit]")
+    run = RunDir(copy / "run")
+    assert {path.name for path in (copy / "run" / "train_rm").iterdir() if path.is_dir()} == {
+        "legend",
+        "single",
+        "crossfit",
+    }
+    trained = json.loads(run.reward_summary.read_text())
+    assert {name: one["pairs"] for name, one in trained.items()} == dict.fromkeys(trained, 96)
+    scores = load_dataset("parquet", data_files=str(run.reward_scores), split="train").to_pandas()
+    assert len({tuple(part["chosen_score"]) for _, part in scores.groupby("margins")}) == 3
+    report = json.loads(run.report.read_text())
+    jsonschema.validate(report, json.loads((REPOSITORY / "alignment/reports/report.schema.json").read_text()))
+    assert {"single", "crossfit"} <= set(report["reward_model"]["gain"]) and "are there from" not in said
+
+
 def test_a_damaged_artefact_is_reported_and_rebuilt(copy, again):
     before = small_recipe.artefacts(copy / "run")
     damaged = copy / "run" / "annotate" / "calibration.json"

@@ -129,6 +129,10 @@ KINDS = {
     "constant": ("the same margin for all", "#d9a066"),
     "random": ("random margins", "#7a9a5b"),
     "shuffled": ("Legend's, shuffled", "#b55d7a"),
+    "severity": ("gaps of known severities", "#4c4c4c"),
+    "single": ("gaps of one reward model", "#8a6fa8"),
+    "crossfit": ("its gaps, cross-fitted", "#b79fd0"),
+    "ensemble": ("gaps of an ensemble", "#3f9c9c"),
 }
 
 
