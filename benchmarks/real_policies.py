@@ -119,22 +119,26 @@ class Experiment:
     def rate(self, system: str, guard: RunDir) -> float:
         """The learning rate of a system, by validation at one seed, of right labels; chosen when it is first needed."""
         kept = RESULTS / f"grid-{system}.json"
-        with self.choosing:
-            if not kept.exists():
-                name = f"grid-{system}"
-                self.take_over(Cell(system, 0.0, 0), self.folder / name)
-                validation = self.prompt_files("alpaca_validation", "advbench_validation")
-                rates = ",".join(f"{rate:g}" for rate in RATES)
-                run = self.run(
-                    name, f"[{SYSTEMS[system].stage},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
-                    f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}",
-                    "evaluation.validation=60", f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
-                )  # fmt: skip
-                report = json.loads(run.report.read_text())
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(report["grid"], indent=1) + "\n")
-                shutil.rmtree(run.root)
+        if not kept.exists():
+            with self.choosing:
+                if not kept.exists():  # nor was it found while this one waited
+                    self._search(system, guard, kept)
         return next(point["learning_rate"] for point in json.loads(kept.read_text()) if point["chosen"])
+
+    def _search(self, system: str, guard: RunDir, kept: Path) -> None:
+        """Trains a system at every rate, and keeps how each did on the validation prompts."""
+        name, validation = f"grid-{system}", self.prompt_files("alpaca_validation", "advbench_validation")
+        self.take_over(Cell(system, 0.0, 0), self.folder / name)
+        rates = ",".join(f"{rate:g}" for rate in RATES)
+        run = self.run(
+            name, f"[{SYSTEMS[system].stage},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
+            f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}", "evaluation.validation=60",
+            f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
+        )  # fmt: skip
+        report = json.loads(run.report.read_text())
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(report["grid"], indent=1) + "\n")
+        shutil.rmtree(run.root)
 
     def reward(self, flips: float, seed: int) -> RunDir:
         """The hybrid reward of pairs to other prompts, with as many wrong labels."""
