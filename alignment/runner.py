@@ -60,6 +60,7 @@ def run_here(cfg: DictConfig, run: RunDir, steps: list[Step], judges: list[str],
                 _run_or_name_the_lost(cfg, run, step, ranks, held)
         if ranks.main and any(step.stage == "report" for step in steps):
             artifacts.write_json(run.report, _report(run))
+            _write_page(run)
             ranks.say(run.tables.read_text(encoding="utf-8").rstrip())
         if ranks.main and cfg.run.stage in (None, "report"):  # launched stage by stage, the report is the last
             if not all(step.cached for step in steps):
@@ -217,6 +218,19 @@ def _report(run: RunDir) -> dict:
         seconds = [timings.get(stage) for stage in ("induce", "annotate")]
         report["annotation"]["seconds"] = None if None in seconds else round(sum(seconds), 3)
     return report
+
+
+def _write_page(run: RunDir) -> None:
+    """The page with the seconds that stages took, and with the settings as they were composed: neither is a result."""
+    from alignment.reports.page.page_file import with_outside  # a run without a report needs it not
+
+    if not run.page.exists():  # it could not be written, and the stage said so
+        run.page_at_top.unlink(missing_ok=True)
+        return
+    settings = run.settings.read_text(encoding="utf-8") if run.settings.exists() else None
+    outside = {"seconds": artifacts.read_json_if_intact(run.timings), "settings": settings}
+    with artifacts.atomic_file(run.page_at_top) as file:
+        file.write_text(with_outside(run.page.read_text(encoding="utf-8"), outside), encoding="utf-8")
 
 
 def _clear_work(run: RunDir, stage: str) -> None:

@@ -38,7 +38,7 @@ def answer_samples(answers: Sequence[dict], verdicts: Sequence[dict], systems: S
         {
             "set": name[0],
             "asks": by_prompt[name][systems[0]]["asks"],
-            "prompt": _conversation(by_prompt[name][systems[0]]["prompt"]),
+            "prompt": conversation(by_prompt[name][systems[0]]["prompt"]),
             "answers": [
                 {
                     "system": system,
@@ -57,7 +57,7 @@ def _place(name: tuple[str, str]) -> bytes:
     return hashlib.sha256("/".join(name).encode()).digest()
 
 
-def _conversation(prompt: str) -> str:
+def conversation(prompt: str) -> str:
     """A prompt of several messages, which is kept as json, turn by turn."""
     try:
         turns = json.loads(prompt)

@@ -54,13 +54,15 @@ def _name(folder: Path, folders: Sequence[Path]) -> str:
 def headlines(run: RunDir) -> dict[str, tuple[str, int | None]]:
     """By name the headline figures of a run's report as they are written, each with its n."""
     try:
-        return _headlines(run, artifacts.read_json(run.report))
+        card = artifacts.read_json(run.scorecard) if run.scorecard.exists() else None
+        return headlines_of(artifacts.read_json(run.report), card)
     except KeyError as error:
         problem = f"its report has no {error}: an earlier version wrote it"
         raise UserError(str(run.report), problem, "make it anew: the run's command with stages=[report]") from error
 
 
-def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
+def headlines_of(report: dict, card: dict | None) -> dict[str, tuple[str, int | None]]:
+    """The same of a report and a scorecard, if there is one."""
     figures: dict[str, tuple[str, int | None]] = {}
     if annotation := report.get("annotation"):
         if annotation["ranked_right"] is not None:
@@ -91,8 +93,8 @@ def _headlines(run: RunDir, report: dict) -> dict[str, tuple[str, int | None]]:
             f"best of {one['n']} by {one['scorer']}: {METRICS[one['metric']].heading} on {one['set']} by {one['judge']}"
         )
         figures[f"{name}, %"] = percent({"mean": one["value"], "ci95": one["interval"]}), one["prompts"]
-    if run.scorecard.exists() and "policy" not in report:
-        figures |= _of_card(artifacts.read_json(run.scorecard))
+    if card is not None and "policy" not in report:
+        figures |= _of_card(card)
     return figures
 
 

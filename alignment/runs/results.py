@@ -55,6 +55,8 @@ def link(run: RunDir) -> list[str]:
                 lines.append(f"{'':21} {SERVED.format(path=shlex.quote(str(path)))}")
     if run.tables.exists():
         lines.append(f"{'report':21} {run.report}; tables and pictures in {run.tables.parent}")
+    if run.page_at_top.exists():
+        lines.append(f"{'page':21} {run.page_at_top}: for a browser, and to send")
     return lines
 
 

@@ -4,6 +4,7 @@ It reports whatever is there: a run that only annotated has a report of its marg
 the run.
 """
 
+import traceback
 from typing import get_args
 
 from rich.table import Table
@@ -21,6 +22,10 @@ from alignment.reports.fitted_guard import guard_tables
 from alignment.reports.fitted_reward import hybrid, hybrid_tables
 from alignment.reports.judges import judge_tables
 from alignment.reports.margin_quality import annotation, annotation_table, baselines_table
+from alignment.reports.page.page_answers import compared_answers
+from alignment.reports.page.page_content import page_content
+from alignment.reports.page.page_file import write_page
+from alignment.reports.page.page_pairs import explored_pairs
 from alignment.reports.pair_overview import inspection_tables
 from alignment.reports.pictures.best_figure import draw_best_of_n, draw_best_samples
 from alignment.reports.pictures.fold_figures import draw_comparison
@@ -34,11 +39,13 @@ from alignment.reports.scorer_comparison import comparison_tables
 from alignment.reports.tables import as_text, counted
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
-from alignment.stages import trained_with
+from alignment.stages import STAGES, trained_with
 from alignment.types import Gate, StageFailed
 from alignment.world.identity import generator_hash, model_hash
 
 GRID = ("system", "beta", "learning_rate", "seed", "validation", "chosen")
+
+PAGE_ERROR = "page_error.txt"
 
 
 def run(job: Job) -> Rows:
@@ -46,9 +53,10 @@ def run(job: Job) -> Rows:
     if not job.ranks.main:
         return Rows(0, 0, 0)
     world = {"generator": generator_hash(), "model": model_hash()}
+    made = _made(job)
     report: dict = {"recipe": cfg.recipe, "world": world, "versions": versions()}
     tables: list[Table] = []
-    if _usable(job, "inspect"):
+    if "inspect" in made:
         report["inspection"] = artifacts.read_json(job.run.inspection)
         tables += inspection_tables(report["inspection"])
     if cfg.data.name != "world" and job.run.data.exists():
@@ -56,31 +64,31 @@ def run(job: Job) -> Rows:
             job.ranks.say(f"  what was read of the data is left out: {problem}")
         else:
             report["data"] = artifacts.read_json(job.run.data_counts)
-    if _usable(job, "annotate"):
+    if "annotate" in made:
         calibration = artifacts.read_json(job.run.calibration)
         report["annotation"] = annotation(calibration)
         tables += [annotation_table(report["annotation"]), baselines_table(report["annotation"])]
         known = next((kind for kind in ("severity", "helpfulness") if calibration["heldout"][kind]), None)
         draw_margins(artifacts.read_rows(job.run.heldout_pairs), known, calibration["binning"], out / "margins.png")
-    if _usable(job, "train_rm"):
+    if "train_rm" in made:
         report["reward_model"] = reward_models(artifacts.read_rows(job.run.reward_scores))
         tables += reward_tables(report["reward_model"])
         draw_accuracy(report["reward_model"], out / "accuracy.png")
-    if _usable(job, "fit_reward"):
+    if "fit_reward" in made:
         report["hybrid"] = hybrid(artifacts.read_json(job.run.hybrid_report))
         tables += hybrid_tables(report["hybrid"])
         draw_layers(report["hybrid"], out / "layers.png")
-    if _usable(job, "cross_validate"):
+    if "cross_validate" in made:
         report["cross_validation"] = artifacts.read_json(job.run.cross_validation)
         tables += comparison_tables(report["cross_validation"])
         draw_comparison(report["cross_validation"], get_args(Gate), out / "cross_validation.png")
-    if _usable(job, "fit_guard"):
+    if "fit_guard" in made:
         report["guard"] = artifacts.read_json(job.run.guard_report)
         tables += guard_tables(report["guard"])
         draw_guard(report["guard"], out / "guard.png")
-    trained = [stage for stage in trained_with("policy") if _usable(job, stage)]
+    trained = [stage for stage in trained_with("policy") if stage in made]
     trainings = [training for stage in trained for training in artifacts.read_json(job.run.trainings(stage))]
-    evaluated = _usable(job, "evaluate")
+    evaluated, card, compared, samples = "evaluate" in made, None, None, []
     if limits(cfg.scorecard.gate) and not evaluated:
         raise StageFailed("scorecard.gate", f"{job.run.root} has no intact evaluate", "add evaluate to stages")
     if evaluated:
@@ -98,7 +106,7 @@ def run(job: Job) -> Rows:
             report["policy"], report["ratio"] = policies(world_rates, prompts_by_rate(answers))
             tables += policy_tables(report["policy"], report["ratio"])
         artifacts.write_json(out / job.run.scorecard.name, card)
-        samples = answer_samples(answers, verdicts, systems)
+        samples, compared = answer_samples(answers, verdicts, systems), compared_answers(answers, verdicts, systems)
         (out / "scorecard.md").write_text(card_markdown(card, samples), encoding="utf-8")
         if not world_rates:  # a world's rates have tables of their own, over seeds of training
             tables += card_tables(card)
@@ -112,7 +120,7 @@ def run(job: Job) -> Rows:
         draw_grid(points, prompts, out / "grid.png")
         report["grid"] = [{name: training[name] for name in GRID} for training in trainings]
     draw_rewards([training for training in trainings if training["chosen"]], out / "rewards.png")
-    if _usable(job, "best_of_n"):
+    if "best_of_n" in made:
         found = artifacts.read_json(job.run.best_of_n)
         worlds = "best_of_n" in found  # the rates of its prompts, which are all of a kind
         best = found["best_of_n"] if worlds else found
@@ -120,18 +128,29 @@ def run(job: Job) -> Rows:
         tables += best_of_n_tables(best)
         (out / "best_of_n.md").write_text(best_of_n_markdown(best), encoding="utf-8")
         (draw_best_of_n if worlds else draw_best_samples)(best, out / "best_of_n.png")
-    if _usable(job, "judge"):
+    if "judge" in made:
         report["judge"] = artifacts.read_json(job.run.judged)
         tables += judge_tables(report["judge"])
     artifacts.write_json(out / job.run.stage_report.name, report)
     (out / job.run.tables.name).write_text(as_text(tables), encoding="utf-8")
+    try:
+        pairs = explored_pairs(job.run, made.__contains__)
+        content = page_content(job.run, report, card, samples, trainings, pairs, made)
+        write_page(out / job.run.page.name, content, pairs, compared)
+    except Exception:  # whatever it is: the figures above took long, and the page is made again in seconds
+        job.ranks.say(f"  the page could not be written, everything else was: report/{PAGE_ERROR} says why")
+        (out / PAGE_ERROR).write_text(traceback.format_exc(), encoding="utf-8")
     return Rows(0, 0, 0)
 
 
-def _usable(job: Job, stage: str) -> bool:
-    """Can the report read this stage? One that was never run is simply not in it; a damaged one is named."""
-    if not job.run.stage(stage).exists():
-        return False
-    if problem := unusable(job.run, stage):
-        job.ranks.say(f"  {stage} is left out: {problem}")
-    return problem is None
+def _made(job: Job) -> dict[str, str]:
+    """The stages that the report can read, in order, with what each does; a damaged one is named."""
+    made = {}
+    for stage in STAGES:
+        if stage == "report" or not job.run.stage(stage).exists():
+            continue
+        if problem := unusable(job.run, stage):
+            job.ranks.say(f"  {stage} is left out: {problem}")
+        else:
+            made[stage] = STAGES[stage].does
+    return made
