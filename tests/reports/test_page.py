@@ -230,8 +230,9 @@ def test_figures_have_what_the_scorecard_says():
     }
     rates, categories = figures({}, card, [], None)
     assert [line["points"] for line in rates["series"]] == [
-        [{"x": "s", "y": 0.2, "low": 0.1, "high": 0.3, "n": 30}], [{"x": "s", "y": 0.15, "low": 0.1, "high": 0.3, "n": 30}],
-    ]  # fmt: skip
+        [{"x": "s", "y": 0.2, "low": 0.1, "high": 0.3, "n": 30}],
+        [{"x": "s", "y": 0.15, "low": 0.1, "high": 0.3, "n": 30}],
+    ]
     assert [point["x"] for point in categories["series"][1]["points"]] == [f"S{n}" for n in range(19, 7, -1)]
     assert "8 more are in scorecard.json" in categories["says"]
 

@@ -134,7 +134,18 @@ def test_reward_models_load_as_users_load_them(run):
 
 def test_nothing_published_is_a_pickle(run):
     suffixes = {path.suffix for path in run.root.rglob("*") if path.is_file() and not path.name.startswith(".lock")}
-    assert suffixes <= {".json", ".jsonl", ".parquet", ".safetensors", ".md", ".png", ".txt", ".yaml", ".jinja"}
+    assert suffixes <= {
+        ".json",
+        ".jsonl",
+        ".parquet",
+        ".safetensors",
+        ".md",
+        ".png",
+        ".txt",
+        ".yaml",
+        ".jinja",
+        ".html",
+    }
     assert not list((run.root / ".work").glob("*")), "nothing half-done is left"
     card = (run.reward_model("legend", 0) / "README.md").read_text()
     assert (

@@ -1,4 +1,4 @@
-// Filter expressions, as gamma < 0.2 and category = "S2": each becomes a test of rows, or a line that says what is wrong.
+// Filter expressions, as gamma < 0.2 and category = "S2": each becomes a test of rows, or a line of what is wrong.
 
 const TOKEN = /\s*(?:(<=|>=|!=|=|<|>|~|\(|\)|,)|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s<>=!~(),"']+))/gy;
 const SHORTHAND = "a field, then one of < <= > >= = != ~ (contains) or is unknown, then a value";

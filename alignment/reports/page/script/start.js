@@ -21,6 +21,7 @@ function show() {
   }
   if (view === "pairs") showExplorer();
   else if (!once.has(view) || !places[view].children.length) SHOW[view](places[view]);
+  document.documentElement.dataset.shown = location.hash;
 }
 
 async function start() {
