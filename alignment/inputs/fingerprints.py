@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import contrast as contrast_data
 from alignment.data import labelled_contrast
+from alignment.data.corrections import digest, in_words
 from alignment.data.guard_answers import guard_files
 from alignment.data.labelled_sets import labelled_files
 from alignment.data.places import files_of
@@ -147,6 +148,12 @@ def _labels(cfg: DictConfig) -> str:
     return _hashes(labelled_files(labels, cfg.judge.folder))
 
 
+def _corrected(cfg: DictConfig) -> str:
+    """What corrections of the data there are, in words, and a hash of them; nothing where there are none."""
+    corrections = pairs.corrections_of(cfg)
+    return f"; corrected: {in_words(corrections)} ({digest(corrections)})" if corrections else ""
+
+
 def _local_model(key: str, path: str | None) -> str:
     return "" if path is None else source_at(path, key).fingerprint
 
@@ -164,7 +171,7 @@ def _hashes(files: Iterable[Path]) -> str:
 
 FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "model": _model,
-    "data": lambda cfg: generator_hash() if cfg.data.name == "world" else pairs.fingerprint(cfg),
+    "data": lambda cfg: f"{generator_hash() if cfg.data.name == 'world' else pairs.fingerprint(cfg)}{_corrected(cfg)}",
     "transfer": lambda cfg: _hashes(transfer_files(cfg)),
     "questions": _questions,
     "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),

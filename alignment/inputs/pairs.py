@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
+from alignment.data.corrections import Correction, corrected, in_words, read_corrections
 from alignment.data.places import files_of
 from alignment.data.preference_pairs import Source, Wanted, check_sources, prepare
 from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, prompts_in
@@ -23,6 +24,7 @@ from alignment.data.same_prompts import KeptOut, kept_out_of
 from alignment.data.world_pairs import drawing, world_evaluation_pairs, world_pairs
 from alignment.runs import artifacts
 from alignment.runs.manifest import Manifest, hash_file, versions, why_made
+from alignment.runs.once import once
 from alignment.runs.ranks import Ranks
 from alignment.runs.run_files import QUARANTINE, RunDir
 from alignment.types import Message, UserError
@@ -33,12 +35,20 @@ KEPT_OUT = (*PROMPT_SETS, "mmlu", "rewardbench")
 
 
 def given_pairs(cfg: DictConfig, run: RunDir, ranks: Ranks) -> tuple[Loaded, Loaded]:
-    """Training pairs and held-out ones. Lines that made no pair are listed in the run's data folder."""
-    data = cfg.data
+    """Training pairs and held-out ones, corrected. Lines that made no pair are listed in the run's data folder."""
+    data, corrections = cfg.data, corrections_of(cfg)
+    if corrections and once.first(line := f"  corrections of {data.corrections}: {in_words(corrections)}"):
+        ranks.say(line)
     if data.name == "world":
-        return world_pairs(data.pairs, data.heldout, drawing(data))
+        return corrected(*world_pairs(data.pairs, data.heldout, drawing(data)), corrections)
     folder = ranks.from_main(lambda: _prepared(cfg, run, ranks))
-    return Loaded(RowTable.open(folder / "train.arrow")), Loaded(RowTable.open(folder / "heldout.arrow"))
+    parts = (Loaded(RowTable.open(folder / f"{name}.arrow")) for name in ("train", "heldout"))
+    return corrected(*parts, corrections)
+
+
+def corrections_of(cfg: DictConfig) -> list[Correction]:
+    """The corrections that the settings name; none where they name no file."""
+    return [] if cfg.data.corrections is None else read_corrections(cfg.data.corrections)
 
 
 def set_aside(cfg: DictConfig, run: RunDir) -> list[dict]:
@@ -150,7 +160,7 @@ def why_read(cfg: DictConfig, run: RunDir) -> str | None:
 
 
 def _manifest(cfg: DictConfig) -> Manifest:
-    settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None}
+    settings = {**OmegaConf.to_container(cfg.data, resolve=True), "folder": None, "corrections": None}
     own_version = {name: version for name, version in versions().items() if name == "repalign"}
     return Manifest("data", settings, {"files": fingerprint(cfg)}, own_version)
 

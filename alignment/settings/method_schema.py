@@ -31,6 +31,7 @@ class WorldData:
     noise_kind: str = one_of(NOISE)
     length: float = between(0, 1)
     double_edged: float = between(0, 1)
+    corrections: str | None
     seed: int
 
 
@@ -39,6 +40,7 @@ class PairsData:
     name: str
     heldout: float = between(0.01, 0.5)
     rows: int | None = at_least(10)
+    corrections: str | None
     keep_out: Any
     folder: str
     seed: int

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment.data.corrections import in_words, read_corrections
 from alignment.reports.page import page_file
 from tests.reports.shown_run import HOSTILE, write_shown
 
@@ -204,7 +205,9 @@ def test_marks_stay_and_are_exported(tab, page):
     tab.open(page, "#pairs?filter=flagged")
     assert said(tab) == f"2 of {COUNT} pairs, 2 marks of yours"
     tab.click("#export")
-    lines = [json.loads(line) for line in tab.downloaded("flags.jsonl").read_text().splitlines()]
+    file = tab.downloaded("flags.jsonl")
+    assert in_words(read_corrections(str(file))) == "0 flipped, 1 dropped, 1 reweighted"  # as data.corrections takes it
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     own = {"source": "own", "set": "training"}
     assert lines == [
         {"id": "pair-000007", **own, "action": "reweight", "weight": 0.5, "note": "not sure “at all”"},

@@ -60,6 +60,8 @@ def _about(report: Mapping, card: Mapping | None, manifests: Mapping[str, Mappin
         about.append(["pairs", f"{source['train']:,} to learn from, {source['heldout']:,} held out"])
     elif "data.pairs" in config:
         about.append(["pairs", f"{config['data.pairs']:,} to learn from, {config['data.heldout']:,} held out"])
+    if corrections := str(inputs.get("data", "")).partition("; corrected: ")[2]:
+        about.append(["corrections of the pairs", corrections])
     if card:
         about.append(["systems", ", ".join(system["name"] for system in card["systems"])])
         about.append(["judges", ", ".join(card["judges"]) or "none"])

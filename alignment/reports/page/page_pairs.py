@@ -29,8 +29,6 @@ NUMBERS = {
     "rejected_helpfulness": "the same of the rejected answer",
     "given_margin": "a margin that came with the data",
     "confidence": "a confidence that came with the data",
-    "weight": "how much the pair counts, where corrections of the data changed it",
-    "flipped": "1: corrections of the data exchanged its answers",
     "chosen_words": "words of the chosen answer",
     "rejected_words": "words of the rejected answer",
     "words_gap": "words of the chosen answer less those of the rejected one",

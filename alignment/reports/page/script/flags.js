@@ -1,6 +1,8 @@
 // What a reader marks: kept in the browser under the run's own key, given out as json lines for data.corrections.
 
-const KINDS = ["flip", "drop", "reweight"];
+const ACTIONS = { flip: "Label is wrong", drop: "Drop", reweight: "Reweight" };
+// of which sets: held-out pairs count once each, and built ones are made anew of other samples
+const ACTIONS_OF = { training: ["flip", "drop", "reweight"], "held out": ["flip", "drop"], built: [] };
 const flags = { key: null, byPair: new Map(), kept: true };
 
 function openFlags(key) {
@@ -29,6 +31,10 @@ function pairName(row) {
 
 function flagOf(row) {
   return flags.byPair.get(pairName(row)) ?? null;
+}
+
+function actionsOf(row) {
+  return ACTIONS_OF[wordOf("set", row)];
 }
 
 /** Marks a pair, or changes the mark; with nothing left of it, it is gone. */

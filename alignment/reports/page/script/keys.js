@@ -7,10 +7,7 @@ const KEYS = {
     "opens the pair at the cursor, or closes it",
     () => (address().settings.get("open") ? go("pairs", { open: null }) : openAt(Math.max(0, list.cursor))),
   ],
-  f: [
-    "marks its label as wrong, or no longer",
-    () => atCursor((row) => mark(row, { action: flagOf(row)?.action === "flip" ? null : "flip" })),
-  ],
+  f: ["marks its label as wrong, or no longer", () => flagAtCursor()],
   x: [
     "swaps the sides",
     () => {
@@ -30,12 +27,17 @@ const KEYS = {
 };
 const KEYS_OFF = "repalign keys off";
 
-function atCursor(act) {
+/** Marks the pair at the cursor as wrongly labelled, or no longer. */
+function flagAtCursor() {
   if (list.cursor < 0) return;
-  act(shown.rows[list.cursor]);
+  const row = shown.rows[list.cursor];
+  if (!actionsOf(row).includes("flip")) {
+    say("Built pairs are made anew of other samples: a label of theirs can't be corrected");
+    return;
+  }
+  mark(row, { action: flagOf(row)?.action === "flip" ? null : "flip" });
   showExplorer();
-  const flag = flagOf(shown.rows[list.cursor]);
-  say(flag ? `Marked: ${flag.action}` : "No longer marked");
+  say(flagOf(row) ? `Marked: ${flagOf(row).action ?? "note"}` : "No longer marked");
 }
 
 function keysOff() {

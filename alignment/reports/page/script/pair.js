@@ -12,7 +12,6 @@ const SAID = [
   "severity_gap",
   "confidence",
   "given_margin",
-  "weight",
 ];
 
 function showPair(place, row) {
@@ -84,9 +83,7 @@ function marks(row) {
   return element(
     "div",
     { class: "row marks", role: "group", "aria-label": "Your mark" },
-    button("flip", "Label is wrong"),
-    button("drop", "Drop"),
-    button("reweight", "Reweight"),
+    actionsOf(row).map((action) => button(action, ACTIONS[action])),
     weight,
     note,
   );
