@@ -110,13 +110,14 @@ def _pairs(pairs: ExploredPairs | None) -> list[dict]:
     if pairs is None:
         return []
     known = pairs.numbers
+    by = "severity_gap" if "severity_gap" in known else "set"
     wanted = (
-        ("gamma", "confidence γ of each label, before training", "set"),
-        ("gap", "reward gap of each pair", "set"),
-        ("margin_raw", "margins before binning", "severity_gap" if "severity_gap" in known else "set"),
+        ("gamma", "confidence γ of each label, before training"),
+        ("gap", "reward gap of each pair"),
+        ("margin_raw", "margins before binning"),
     )
     found = []
-    for field, title, by in wanted:
+    for field, title in wanted:
         if field in known:
             told = _figure(
                 f"of {field}", title, "distribution", field, "pairs", [], "drag over a part to see its pairs"
@@ -198,5 +199,6 @@ def _best_of_n(report: Mapping) -> list[dict]:
 def _figure(
     name: str, title: str, kind: str, x: str, y: str, series: list[dict], says: str, percent: bool = False
 ) -> dict:
+    title = title[:1].upper() + title[1:] if title[:1].isascii() else title
     return {"id": name, "title": title, "kind": kind, "x": x, "y": y, "series": series, "says": says,
             "percent": percent}  # fmt: skip

@@ -44,8 +44,9 @@ function canvasOf(width, height, name) {
   });
 }
 
-function horizontalAxis(chart, at, low, high, width, y, name, percent) {
-  for (const tick of ticks(low, high, Math.max(2, Math.round(width / 90)))) {
+/** places: where its ticks are, if there are few values and they are known. */
+function horizontalAxis(chart, at, low, high, width, y, name, percent, places = null) {
+  for (const tick of places ?? ticks(low, high, Math.max(2, Math.round(width / 90)))) {
     chart.append(
       drawn("line", { class: "grid", x1: at(tick), x2: at(tick), y1: CHART.top, y2: y }),
       drawn("text", { x: at(tick), y: y + 15, "text-anchor": "middle" }, percent ? short(tick * 100) : short(tick)),
@@ -176,7 +177,9 @@ function linesChart(told, width) {
   const at = scale(left, right, CHART.left, width - CHART.right);
   const up = scale(low, high, height - CHART.bottom, CHART.top);
   verticalAxis(chart, up, low, high, width, told.y, told.percent);
-  horizontalAxis(chart, at, left, right, width, height - CHART.bottom, told.x, false);
+  const places = [...new Set(points.map((point) => point.x))];
+  const few = places.length <= 8 ? places : null;
+  horizontalAxis(chart, at, left, right, width, height - CHART.bottom, told.x, false, few);
   told.series.forEach((line, series) => {
     const hue = `hue-${series % HUES}`;
     const known = line.points.filter((point) => point.low !== null);

@@ -4,22 +4,18 @@ const BINS = 40;
 const MOST_GROUPS = 6;
 const MOST_MARKS = 5000; // points as SVG; more are drawn on a canvas
 
-/** The rows of each group: by a word column, or by a number column of few values. */
+/** The rows of each group: by a column of words the largest ones, by one of numbers those below, at and above 0. */
 function groupsOf(by) {
   const column = pairs.columns[by];
-  const groups = new Map();
-  for (let row = 0; column && row < pairs.rows; row++) {
-    const value =
-      column.kind === "word"
-        ? column.words[column.codes[row]] || "unknown"
-        : Number.isNaN(column.values[row])
-          ? "unknown"
-          : `${by} ${short(column.values[row])}`;
-    if (!groups.has(value)) groups.set(value, []);
-    groups.get(value).push(row);
+  const signs = [`${by} below 0`, `${by} 0`, `${by} above 0`];
+  const groups = new Map(column.kind === "number" ? signs.map((name) => [name, []]) : []);
+  for (let row = 0; row < pairs.rows; row++) {
+    const name = column.kind === "word" ? column.words[column.codes[row]] : signs[1 + Math.sign(column.values[row])];
+    if (!name) continue; // unknown
+    if (!groups.has(name)) groups.set(name, []);
+    groups.get(name).push(row);
   }
-  const largest = [...groups].sort((a, b) => b[1].length - a[1].length).slice(0, MOST_GROUPS);
-  return largest.sort((a, b) => (a[0] < b[0] ? -1 : 1));
+  return [...groups].sort((a, b) => (column.kind === "word" ? b[1].length - a[1].length : 0)).slice(0, MOST_GROUPS);
 }
 
 /** How many pairs of each group lie in each bin; shares of the group are drawn, since groups differ in size. */

@@ -59,6 +59,7 @@ async function start() {
   addEventListener("keydown", onKey);
   show();
   document.documentElement.dataset.ready = "";
+  performance.mark("ready");
 }
 
 start().catch((error) => {
