@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import contrast as contrast_data
 from alignment.data import labelled_contrast
-from alignment.data.corrections import digest, in_words
 from alignment.data.guard_answers import guard_files
 from alignment.data.labelled_sets import labelled_files
+from alignment.data.pair_corrections import digest, in_words
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignment.data import mmlu, rewardbench
 from alignment.data.columns import Loaded, text_message
-from alignment.data.corrections import Correction, corrected, in_words, read_corrections
+from alignment.data.pair_corrections import Correction, corrected, in_words, read_corrections
 from alignment.data.places import files_of
 from alignment.data.preference_pairs import Source, Wanted, check_sources, prepare
 from alignment.data.prompt_sets import PROMPT_SETS, is_own_file, prompt_files, prompts_in

@@ -197,7 +197,7 @@ def test_what_a_run_did_not_show():
     gain = {"mean": 0.01, "ci95": [-0.01, 0.03]}
     report = {"reward_model": {"gain": {"none": {"all pairs": gain}}}}
     assert not_shown(report, None) == [
-        "Margins against none margins, unseen pairs ranked right: +1.0 points [-1.0, +3.0], which may be no gain"
+        "Margins against no margins, unseen pairs ranked right: +1.0 points [-1.0, +3.0], which may be no gain"
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.data.corrections import in_words, read_corrections
+from alignment.data.pair_corrections import in_words, read_corrections
 from alignment.reports.page import page_file
 from tests.reports.shown_run import HOSTILE, write_shown
 

@@ -111,6 +111,9 @@ def _pairs(pairs: ExploredPairs | None) -> list[dict]:
         return []
     known = pairs.numbers
     by = "severity_gap" if "severity_gap" in known else "set"
+    says = "shares of each group; drag over a part to see its pairs"
+    if by == "severity_gap":
+        says = f"severity_gap below 0: the chosen answer is the more harmful one; {says}"
     wanted = (
         ("gamma", "confidence γ of each label, before training"),
         ("gap", "reward gap of each pair"),
@@ -119,9 +122,7 @@ def _pairs(pairs: ExploredPairs | None) -> list[dict]:
     found = []
     for field, title in wanted:
         if field in known:
-            told = _figure(
-                f"of {field}", title, "distribution", field, "pairs", [], "drag over a part to see its pairs"
-            )
+            told = _figure(f"of {field}", title, "distribution", field, "pairs", [], says)
             found.append({**told, "field": field, "by": by})
     if {"gap", "margin_raw"} <= known.keys():
         title, says = (
@@ -139,7 +140,7 @@ def _reward_models(report: Mapping) -> list[dict]:
     for kind, model in models.items():
         parts = {"all pairs": model["accuracy"], **model["by_set"], **model["by_gap"]}
         points = [_point(name, one["mean"], one["ci95"], one.get("n")) for name, one in parts.items() if one]
-        series.append({"name": f"{kind} margins", "points": points})
+        series.append({"name": "no margins" if kind == "none" else f"{kind} margins", "points": points})
     says = "reward models on pairs that none was trained on; more is better"
     return [_figure("reward models", "unseen pairs ranked right", "intervals", "", "share", series, says, percent=True)]
 

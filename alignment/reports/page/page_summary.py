@@ -30,7 +30,7 @@ def not_shown(report: Mapping, card: Mapping | None) -> list[str]:
     if (annotation := report.get("annotation")) and (right := annotation["ranked_right"]):
         lines += _against(right, 0.5, "Margins rank held-out pairs as labelled", "as chance would, 50%")
     for kind, by_group in report.get("reward_model", {}).get("gain", {}).items():
-        lines += _against(by_group[ALL], 0, f"Margins against {kind} margins, unseen pairs ranked right", "no gain")
+        lines += _against(by_group[ALL], 0, f"Margins against {_named(kind)}, unseen pairs ranked right", "no gain")
     if hybrid := report.get("hybrid"):
         figure = {"mean": hybrid["soft"], "ci95": hybrid["ci95"]["pair_accuracy"]}
         lines += _against(figure, 0.5, "The hybrid reward ranks held-out pairs as labelled", "as chance would, 50%")
@@ -44,6 +44,11 @@ def not_shown(report: Mapping, card: Mapping | None) -> list[str]:
         what = f"{change['system']} against {change['before']}: {metric.heading} on {change['set']}{judge}"
         lines += _against(figure, 0, f"{what}, n = {change['n']:,}", "no better", sign=sign)
     return [line for _, line in sorted(lines, key=lambda line: not line[0])]
+
+
+def _named(kind: str) -> str:
+    """The other margins of a comparison, in words."""
+    return "no margins" if kind == "none" else f"{kind} margins"
 
 
 def _ends(ends: Sequence[float | None]) -> list[float]:

@@ -79,10 +79,10 @@ function headlines() {
   if (!run.headlines.length) return null;
   const rows = run.headlines.map(([name, value, n]) => [
     visible(name),
-    value,
+    value.replaceAll(" ", "\u00a0"),
     n === null ? "" : n.toLocaleString("en"),
   ]);
-  return table("Headline figures with 95% intervals", ["", "figure", "n"], rows, "numbers");
+  return table("95% intervals in brackets", ["", "figure", "n"], rows, "numbers");
 }
 
 function gates() {

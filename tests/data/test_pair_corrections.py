@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from alignment.data.columns import PAIR_COLUMNS, Loaded, pair
-from alignment.data.corrections import corrected, digest, flipped, in_words, read_corrections
+from alignment.data.pair_corrections import corrected, digest, flipped, in_words, read_corrections
 from alignment.data.row_table import RowTable
 from alignment.inputs.fingerprints import fingerprint
 from alignment.inputs.pairs import given_pairs
