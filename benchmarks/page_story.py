@@ -49,13 +49,10 @@ def fitted(root: Path, seed: int, name: str, corrections: Path | None) -> RunDir
 def wrong_labels(seed: int) -> dict[str, bool]:
     """By id: is the label another one than without noise?"""
     cfg = compose_config(["+recipe=cdpo", f"seed={seed}"]).data
-    drawn = [
-        {
-            row["id"]: row["chosen"]
-            for row in training_pairs(PAIRS, Drawing(seed, noise, cfg.noise_kind, cfg.length, cfg.double_edged))
-        }
-        for noise in (cfg.noise, 0.0)
-    ]
+    drawn = []
+    for noise in (cfg.noise, 0.0):
+        drawing = Drawing(seed, noise, cfg.noise_kind, cfg.length, cfg.double_edged)
+        drawn.append({row["id"]: row["chosen"] for row in training_pairs(PAIRS, drawing)})
     return {name: chosen != drawn[1][name] for name, chosen in drawn[0].items()}
 
 
@@ -102,15 +99,18 @@ def told(tab: Browser, folder: Path, seed: int) -> dict:
     more.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     runs = {"before": first, "ten": fitted(folder, seed, "ten", flags), "all": fitted(folder, seed, "all", more)}
     right = {name: rights(run, seed, folder / f"states-{name}-{seed}") for name, run in runs.items()}
-    prompts = np.arange(len(right["before"]))
-    random = np.random.default_rng(0)
+    prompts, random = np.arange(len(right["before"])), np.random.default_rng(0)
+    gains = {name: paired_difference(right["before"], right[name], prompts, random) for name in ("ten", "all")}
     return {
-        "seed": seed, "wrong": int(truth.sum()), "wrong_among_lowest": int(truth[:LOWEST].sum()), "read_for_ten": looked,
+        "seed": seed,
+        "wrong": int(truth.sum()),
+        "wrong_among_lowest": int(truth[:LOWEST].sum()),
+        "read_for_ten": looked,
         "auroc": float(auroc(doubt, truth, np.ones((1, len(truth))))[0]),
         "ranked_right": {name: float(values.mean()) for name, values in right.items()},
-        "gain": {name: list(paired_difference(right["before"], right[name], prompts, random)) for name in ("ten", "all")},
+        "gain": {name: list(gain) for name, gain in gains.items()},
         "corrected_in_all": len(lines),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

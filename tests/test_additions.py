@@ -223,7 +223,7 @@ def near_repeats_table(report: dict) -> Table:
     table.add_row(str(report["prompts"]), str(report["near"]))
     return table
 '''
-PLACED = """    if _usable(job, "near_repeats"):
+PLACED = """    if "near_repeats" in made:
         report["near_repeats"] = near_repeats(artifacts.read_rows(job.run.near_repeats))
         tables.append(near_repeats_table(report["near_repeats"]))
 """
@@ -246,7 +246,7 @@ def test_a_stage(tmp_path):
                     "from alignment.reports.pair_overview",
                     "from alignment.reports.nearest_prompts import near_repeats, near_repeats_table\n",
                 ),
-                ('    if _usable(job, "judge"):', PLACED),
+                ('    if "judge" in made:', PLACED),
             ],
         },
     )

@@ -19,6 +19,7 @@ from alignment.data.pair_corrections import digest, in_words
 from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
+from alignment.inputs.compared import runs_hash
 from alignment.inputs.transfer import transfer_files
 from alignment.inputs.validated import validation_hash
 from alignment.judges.choice import chosen as chosen_judges
@@ -183,4 +184,5 @@ FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "labelled answers": _labelled_answers,
     "judges": _judges,
     "labels": _labels,
+    "compared runs": runs_hash,
 }

@@ -94,6 +94,11 @@ class RunDir:
     judged = _at("judge/judged.json")  # of every judge: its record, its verdicts counted, other counts, its health
     judged_answers = _at("judge/verdicts")  # the judged file as it was written to judge.output, with its suffix
 
+    # compare_runs
+    comparison = _at("compare_runs/comparison.json")  # headline figures of each run, and a record as evaluate has it
+    compared_answers = _at("compare_runs/answers.parquet")  # as evaluate has them; a system is a run
+    compared_verdicts = _at("compare_runs/verdicts.parquet")  # likewise
+
     # report
     scorecard = _at("report/scorecard.json")  # every number of the evaluation, its interval and its rows; the gates
     tables = _at("report/table.txt")  # the report as it is printed

@@ -117,6 +117,11 @@ class ApiJudge:
 
 
 @dataclass
+class Compare:
+    runs: list[str]
+
+
+@dataclass
 class Judge:
     """The keys of every judging, and a block for each judge that is chosen."""
 

@@ -44,9 +44,11 @@ def check(cfg: Config) -> None:
     _check_own_guards(cfg)
     if {"read_answers", "fit_guard"} & set(cfg.stages):
         check_guard(cfg.guard)
+    if "compare_runs" in cfg.stages and not cfg.compare.runs:
+        raise UserError("compare.runs", "a value is required", "compare.runs=[runs/a,runs/b], or the folder of a sweep")
     if "evaluate" in cfg.stages:
         evaluation_rules.check_scorecard(cfg)
-    elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"]:
+    elif limits(cfg.scorecard.gate) and list(cfg.stages) != ["report"] and "compare_runs" not in cfg.stages:
         raise UserError("scorecard.gate", "nothing is evaluated here", "leave it out, or run a recipe with evaluate")
 
 
@@ -243,6 +245,7 @@ IDLE = (
         "no labelled answers are read",
     ),
     (lambda cfg: "judge" not in cfg.stages, ["judge.input", "judge.output"], "stage judge is not run"),
+    (lambda cfg: "compare_runs" not in cfg.stages, ["compare.runs"], "stage compare_runs is not run"),
 )
 
 

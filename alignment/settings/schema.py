@@ -92,6 +92,7 @@ class Config:
     judge: evaluation_schema.Judge
     evaluation: evaluation_schema.Evaluation
     scorecard: evaluation_schema.Scorecard
+    compare: evaluation_schema.Compare
 
 
 def seeds_for(model: str) -> list[int]:

@@ -251,4 +251,7 @@ STAGES: dict[str, Stage] = {
         only=_judged_by,
     ),
 }
+STAGES["compare_runs"] = Stage(
+    "several finished runs beside each other", config=("compare.runs",), inputs=("compared runs",), alone=True
+)
 STAGES["report"] = Stage("tables and figures", config=("recipe", "scorecard.gate"), reads=tuple(STAGES), alone=True)

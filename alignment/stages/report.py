@@ -35,7 +35,8 @@ from alignment.reports.pictures.reward_figures import draw_accuracy, draw_layers
 from alignment.reports.pictures.scorecard_figure import draw_card
 from alignment.reports.policies import grid_points, grid_table, policies, policy_tables, prompts_by_rate
 from alignment.reports.reward_models import reward_models, reward_tables
-from alignment.reports.scorer_comparison import comparison_tables
+from alignment.reports.run_comparison import comparison, comparison_tables
+from alignment.reports.scorer_comparison import comparison_tables as scorer_tables
 from alignment.reports.tables import as_text, counted
 from alignment.runs import artifacts
 from alignment.runs.manifest import Rows, damage, unusable, versions
@@ -80,7 +81,7 @@ def run(job: Job) -> Rows:
         draw_layers(report["hybrid"], out / "layers.png")
     if "cross_validate" in made:
         report["cross_validation"] = artifacts.read_json(job.run.cross_validation)
-        tables += comparison_tables(report["cross_validation"])
+        tables += scorer_tables(report["cross_validation"])
         draw_comparison(report["cross_validation"], get_args(Gate), out / "cross_validation.png")
     if "fit_guard" in made:
         report["guard"] = artifacts.read_json(job.run.guard_report)
@@ -89,7 +90,7 @@ def run(job: Job) -> Rows:
     trained = [stage for stage in trained_with("policy") if stage in made]
     trainings = [training for stage in trained for training in artifacts.read_json(job.run.trainings(stage))]
     evaluated, card, compared, samples = "evaluate" in made, None, None, []
-    if limits(cfg.scorecard.gate) and not evaluated:
+    if limits(cfg.scorecard.gate) and not evaluated and "compare_runs" not in made:
         raise StageFailed("scorecard.gate", f"{job.run.root} has no intact evaluate", "add evaluate to stages")
     if evaluated:
         world_rates = artifacts.read_json(job.run.evaluation)
@@ -131,6 +132,19 @@ def run(job: Job) -> Rows:
     if "judge" in made:
         report["judge"] = artifacts.read_json(job.run.judged)
         tables += judge_tables(report["judge"])
+    if "compare_runs" in made:
+        found = artifacts.read_json(job.run.comparison)
+        report["comparison"] = comparison(found)
+        tables += comparison_tables(report["comparison"])
+        if found["record"]:
+            card = scorecard(job.run.stage("compare_runs"), found["record"], cfg.scorecard.gate)
+            artifacts.write_json(out / job.run.scorecard.name, card)
+            tables += card_tables(card)
+            answers, verdicts = map(artifacts.read_rows, (job.run.compared_answers, job.run.compared_verdicts))
+            systems = [system["name"] for system in card["systems"]]
+            samples, compared = answer_samples(answers, verdicts, systems), compared_answers(answers, verdicts, systems)
+        elif limits(cfg.scorecard.gate):
+            raise StageFailed("scorecard.gate", "fewer than two of the runs evaluated anything", "leave the gate out")
     artifacts.write_json(out / job.run.stage_report.name, report)
     (out / job.run.tables.name).write_text(as_text(tables), encoding="utf-8")
     try:

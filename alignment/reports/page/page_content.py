@@ -8,6 +8,7 @@ from alignment.reports.compare import headlines_of
 from alignment.reports.page.page_figures import figures
 from alignment.reports.page.page_pairs import ExploredPairs
 from alignment.reports.page.page_summary import not_shown, verdict, warnings
+from alignment.reports.run_comparison import by_figure
 from alignment.runs import artifacts
 from alignment.runs.manifest import MANIFEST
 from alignment.runs.run_files import QUARANTINE, RunDir
@@ -31,7 +32,7 @@ def page_content(
         "recipe": report["recipe"],
         "about": _about(report, card, manifests),
         "verdict": verdict(card),
-        "headlines": [[name, value, n] for name, (value, n) in headlines_of(dict(report), card).items()],
+        "headlines": _headlines(report, card),
         "notShown": not_shown(report, card),
         "warnings": warnings(report, card, counts, artifacts.read_json_if_intact(run.judge_health)),
         "quarantined": {stage: _quarantined(run, stage) for stage, rows in counts.items() if rows["quarantined"]},
@@ -52,6 +53,8 @@ def _about(report: Mapping, card: Mapping | None, manifests: Mapping[str, Mappin
         config |= manifest["config"]
         inputs |= manifest["inputs"]
     about = [["recipe", report["recipe"]]]
+    if comparison := report.get("comparison"):
+        about.append(["runs", ", ".join(f"{run['name']} ({run['recipe']})" for run in comparison["runs"])])
     if model := config.get("model.path") or inputs.get("model"):
         about.append(["model", str(model)])
     if data := config.get("data.path") or config.get("data.name"):
@@ -68,6 +71,14 @@ def _about(report: Mapping, card: Mapping | None, manifests: Mapping[str, Mappin
     if "seed" in config:
         about.append(["seed", str(config["seed"])])
     return about
+
+
+def _headlines(report: Mapping, card: Mapping | None) -> list[list]:
+    """Name, figure and n; of several runs one after the other for each figure."""
+    if "comparison" not in report:
+        return [[name, value, n] for name, (value, n) in headlines_of(dict(report), card).items()]
+    figures = by_figure(report["comparison"]["runs"])
+    return [[f"{figure}: {run}", text, n] for figure, of_runs in figures.items() for run, (text, n) in of_runs.items()]
 
 
 def _quarantined(run: RunDir, stage: str) -> list[dict]:

@@ -23,7 +23,7 @@ def figures(
 ) -> list[dict]:
     """All figures that the run has something for."""
     drawn = [*_rates(card), *_categories(card), *_layers(report), *_pairs(pairs)]
-    drawn += [*_reward_models(report), *_curves(trainings), *_best_of_n(report)]
+    drawn += [*_reward_models(report), *_gains(report), *_curves(trainings), *_best_of_n(report)]
     return [figure for figure in drawn if figure.get("field") or any(line["points"] for line in figure["series"])]
 
 
@@ -143,6 +143,17 @@ def _reward_models(report: Mapping) -> list[dict]:
         series.append({"name": "no margins" if kind == "none" else f"{kind} margins", "points": points})
     says = "reward models on pairs that none was trained on; more is better"
     return [_figure("reward models", "unseen pairs ranked right", "intervals", "", "share", series, says, percent=True)]
+
+
+def _gains(report: Mapping) -> list[dict]:
+    """Of several runs: how many more pairs a later one's reward models rank right."""
+    gains = report.get("comparison", {}).get("reward_models", [])
+    points = [
+        _point(f"{one['after']}, {one['margins']}", one["mean"], one["ci95"], one["n"]) for one in gains
+    ]  # fmt: skip
+    says = "less those of the first run, paired by pair and seed; more is better"
+    series = [{"name": "gain", "points": points}]
+    return [_figure("gains", "more pairs ranked right", "intervals", "", "difference", series, says)]
 
 
 def _curves(trainings: Sequence[Mapping]) -> list[dict]:

@@ -31,6 +31,9 @@ def not_shown(report: Mapping, card: Mapping | None) -> list[str]:
         lines += _against(right, 0.5, "Margins rank held-out pairs as labelled", "as chance would, 50%")
     for kind, by_group in report.get("reward_model", {}).get("gain", {}).items():
         lines += _against(by_group[ALL], 0, f"Margins against {_named(kind)}, unseen pairs ranked right", "no gain")
+    for one in report.get("comparison", {}).get("reward_models", []):
+        what = f"Reward models with {_named(one['margins'])}, {one['after']} against {one['before']}, n = {one['n']:,}"
+        lines += _against(one, 0, what, "no gain")
     if hybrid := report.get("hybrid"):
         figure = {"mean": hybrid["soft"], "ci95": hybrid["ci95"]["pair_accuracy"]}
         lines += _against(figure, 0.5, "The hybrid reward ranks held-out pairs as labelled", "as chance would, 50%")
@@ -75,7 +78,7 @@ def warnings(
     report: Mapping, card: Mapping | None, counts: Mapping[str, Mapping], health: Mapping[str, Mapping]
 ) -> list[str]:
     """What a reader should know before believing a figure. counts: of every stage its rows; health: of every judge."""
-    lines = broken_lines(report.get("soundness", []))
+    lines = [*report.get("comparison", {}).get("notes", []), *broken_lines(report.get("soundness", []))]
     for row in report.get("soundness", []):
         if row["unfinished"] > TOO_MANY_CUT:
             lines.append(f"{row['system']}: {share(row['unfinished'])}% of its answers were cut off before their end")
