@@ -69,7 +69,7 @@ class ExploredPairs:
     def doubtful_first(self) -> np.ndarray:
         """The rows in the order in which they are worth a look: least believed, and most scorers against the label."""
         gamma = self.numbers.get("gamma", np.full(len(self.ids), np.nan))
-        doubt = np.where(np.isnan(gamma), 0.5, gamma) - 0.1 * self.numbers["against"]
+        doubt = np.where(np.isnan(gamma), 0.5, gamma) - 0.1 * np.nan_to_num(self.numbers.get("against", 0.0))
         return np.argsort(doubt, kind="stable")
 
 
@@ -96,7 +96,7 @@ def explored_pairs(run: RunDir, usable: Callable[[str], bool]) -> ExploredPairs 
     numbers = {name: np.concatenate([part.numbers[name] for part in parts]) for name in NUMBERS}
     return ExploredPairs(
         [name for part in parts for name in part.ids],
-        {name: values for name, values in numbers.items() if name == "against" or not np.isnan(values).all()},
+        {name: values for name, values in numbers.items() if not np.isnan(values).all()},
         {name: [word for part in parts for word in part.words[name]] for name in WORDS},
         {name: str(paths[0].relative_to(run.root)) for name, paths in sets.items() if paths},
         tables,
@@ -121,7 +121,8 @@ def _part(name: str, paths: list[Path]) -> ExploredPairs:
             for row, word in zip(at.tolist(), table[column].to_pylist(), strict=True):
                 words[column][row] = word
     words["set"] = [name] * len(rows)
-    numbers["against"] = sum((np.nan_to_num(numbers[scorer]) < 0).astype(float) for scorer in SCORERS)
+    if not all(np.isnan(numbers[scorer]).all() for scorer in SCORERS):
+        numbers["against"] = sum((np.nan_to_num(numbers[scorer]) < 0).astype(float) for scorer in SCORERS)
     ids = [f"{key[1]}#{key[2] + 1}" if key[2] else key[1] for key in rows]
     return ExploredPairs(ids, numbers, words, {}, tables, places)
 

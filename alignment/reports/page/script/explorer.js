@@ -62,7 +62,7 @@ function buildExplorer(place) {
       "div",
       { class: "controls", role: "search" },
       input("search", "Search", "words in prompt or answers", "search"),
-      input("filter", "Filter", 'gamma < 0.2 and category = "S2"', "filter"),
+      input("filter", "Filter", has("gamma") ? 'gamma < 0.2 and category = "S2"' : "chosen_words < 20", "filter"),
       element("label", { class: "field" }, element("span", null, "Sort"), sort),
       order,
       element("button", { type: "button", id: "export", on: { click: exportFlags } }, "Export flags"),
@@ -163,7 +163,7 @@ function sorted(rows, field, down) {
 function doubts() {
   doubts.values ??= Float32Array.from({ length: pairs.rows }, (_, row) => {
     const gamma = numberOf("gamma", row);
-    return (Number.isNaN(gamma) ? 0.5 : gamma) - 0.1 * numberOf("against", row);
+    return (Number.isNaN(gamma) ? 0.5 : gamma) - 0.1 * (numberOf("against", row) || 0);
   });
   return doubts.values;
 }
@@ -224,7 +224,8 @@ function showHeads(settings) {
         "aria-pressed": now === field ? "true" : "false",
         on: { click: () => go("pairs", { sort: field, order: now === field && !down ? "down" : "" }) },
       },
-      `${field}${now === field ? (down ? " ↓" : " ↑") : ""}`,
+      field.split("_").flatMap((word, at) => (at ? ["_", element("wbr"), word] : [word])),
+      now === field && (down ? " ↓" : " ↑"),
     );
   document
     .getElementById("heads")
