@@ -74,6 +74,7 @@ def content() -> dict:
         **{name: [] for name in lists},
         **{name: {} for name in ("quarantined", "manifests", "versions", "world")},
         "recipe": "report_page",
+        "tables": "",
         "about": [["pairs", f"{PAIRS:,}"]],
         "verdict": {"state": "none", "lines": [], "gates": []},
         "figures": [{**told, "x": "gamma", "y": "pairs", "series": []}],

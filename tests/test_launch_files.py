@@ -22,6 +22,7 @@ FILES = sorted((REPOSITORY / "launch/accelerate").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in (REPOSITORY / "conf/recipe").glob("*.yaml"))
 NEEDED = {
     "scorecard": ["scorecard.before=x", "scorecard.after=x", "evaluation.sets=[xstest]"],
+    "compare": ["compare.runs=[a,b]"],
     "judge": ["judge.input=a.jsonl", "judge.output=b.jsonl"],
 }
 

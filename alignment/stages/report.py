@@ -150,6 +150,7 @@ def run(job: Job) -> Rows:
     try:
         pairs = explored_pairs(job.run, made.__contains__)
         content = page_content(job.run, report, card, samples, trainings, pairs, made)
+        content["tables"] = as_text(tables)
         write_page(out / job.run.page.name, content, pairs, compared)
     except Exception:  # whatever it is: the figures above took long, and the page is made again in seconds
         job.ranks.say(f"  the page could not be written, everything else was: report/{PAGE_ERROR} says why")

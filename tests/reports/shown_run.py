@@ -111,7 +111,12 @@ def write_shown(root: Path, count: int) -> Path:
         {"system": name, "answer": HOSTILE_TEXT, "unfinished": False, "verdicts": ["oracle: safe"]}
         for name in ("before", "after")
     ]}  # fmt: skip
-    content = {**content, "samples": [sample], "warnings": [f"a warning of {HOSTILE_TEXT}"]}
+    content = {
+        **content,
+        "tables": f"a table of {HOSTILE_TEXT}",
+        "samples": [sample],
+        "warnings": [f"a warning of {HOSTILE_TEXT}"],
+    }
     run.page.parent.mkdir()
     write_page(run.page, content, pairs, compared)
     outside = {"seconds": {"fit_reward": 12.5}, "settings": "seed: 0\n"}

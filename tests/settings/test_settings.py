@@ -23,7 +23,7 @@ JUDGED = ["+recipe=judge", "judge.input=a.jsonl", "judge.output=b.csv"]
 JUDGE, API = " ".join(JUDGED), "judge=api judge.api.url=http://localhost/v1 judge.api.model=m"
 MISTAKES = {  # command line -> what the one line must say
     "": "recipe: no recipe is chosen; add one of +recipe=",
-    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, end_to_end, guard, hybrid_reward, ",
+    "+recipe=legend": "recipe: there is no 'legend'; choose one of best_of_n, cdpo, compare, end_to_end, guard, ",
     "+recipe=legend_rm policy.beta=[1]": "policy.beta: it would have no effect: no stage of legend_rm reads it",
     "+recipe=cdpo annotator.layer=3": "annotator.layer: it would have no effect: no stage of cdpo reads it",
     "+recipe=cdpo policy.systems=[best]": "policy.systems: there is no 'best'; the systems are base, base_prompted",
@@ -286,6 +286,7 @@ def test_every_yaml_composes(path, tmp_path):
     needed = {
         "recipe/scorecard": ["scorecard.before=x", "scorecard.after=x", "evaluation.sets=[xstest]"],
         "data/file": ["data.path=x", "annotator.contrast.file=x"], "model/local": ["model.path=x"],
+        "recipe/compare": ["compare.runs=[a,b]"],
         "judge/words": ["judge.words.path=x"], "judge/probe": ["judge.probe.path=x"],
         "judge/classifier": ["judge.classifier.path=x", "judge.classifier.unsafe_label=y"],
         "judge/api": ["judge.api.url=https://x/v1", "judge.api.model=y"],

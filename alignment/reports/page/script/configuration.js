@@ -1,6 +1,7 @@
 // What made every stage: settings, inputs, versions and hashes, to read and to copy.
 
 function showConfiguration(place) {
+  const worlds = Object.entries(run.world).map(([name, hash]) => [`the embedded world's ${name}`, hash]);
   place.replaceChildren(
     element("h2", null, "Configuration"),
     ...part(
@@ -14,7 +15,10 @@ function showConfiguration(place) {
             "and in config.yaml beside it.",
           ),
     ),
-    ...part("Versions", table("Libraries", ["library", "version"], Object.entries(run.versions), "numbers")),
+    ...part(
+      "Versions",
+      table("Libraries", ["library", "version"], [...Object.entries(run.versions), ...worlds], "numbers"),
+    ),
     ...part("Stages", Object.entries(run.manifests).map(manifest)),
   );
 }

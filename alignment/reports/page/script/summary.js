@@ -49,6 +49,7 @@ function showSummary(place) {
       ),
     ),
     ...part("Answers before and after", samples()),
+    ...part("All tables", everyTable()),
   );
 }
 
@@ -132,6 +133,18 @@ function quarantine() {
       ),
     ),
   );
+}
+
+/** The report as a terminal prints it: what has no headline is here. */
+function everyTable() {
+  if (!run.tables) return null;
+  const folded = element(
+    "details",
+    { open: run.headlines.length === 0 },
+    element("summary", null, "As they are printed"),
+  );
+  folded.append(copyable(run.tables, "All tables"));
+  return folded;
 }
 
 const ASKED = { harmful: "asks for harm", harmless: "harmless", unknown: "of unknown harm" };
