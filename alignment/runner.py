@@ -221,14 +221,15 @@ def _report(run: RunDir) -> dict:
 
 
 def _write_page(run: RunDir) -> None:
-    """The page with the seconds that stages took, and with the settings as they were composed: neither is a result."""
+    """The page with the seconds that stages took, the memory they held, and the settings as composed: no results."""
     from alignment.reports.page.page_file import with_outside  # a run without a report needs it not
 
     if not run.page.exists():  # it could not be written, and the stage said so
         run.page_at_top.unlink(missing_ok=True)
         return
     settings = run.settings.read_text(encoding="utf-8") if run.settings.exists() else None
-    outside = {"seconds": artifacts.read_json_if_intact(run.timings), "settings": settings}
+    seconds, memory = map(artifacts.read_json_if_intact, (run.timings, run.memory))
+    outside = {"seconds": seconds, "memory": memory, "settings": settings}
     with artifacts.atomic_file(run.page_at_top) as file:
         file.write_text(with_outside(run.page.read_text(encoding="utf-8"), outside), encoding="utf-8")
 

@@ -151,7 +151,7 @@ def moments_of(stage: str, recipe: Recipe, whole: Undisturbed) -> tuple[float, f
     """The seconds after which a stage may be killed, if a process begins with it: rather not as it imports libraries,
     for which the undisturbed run took the seconds of its first stage that this stage didn't count."""
     first = recipe.stages[0]
-    imports = whole.seconds[first] - float(re.search(r"^  ([\d.]+) s$", whole.output, re.MULTILINE)[1])
+    imports = whole.seconds[first] - float(re.search(r"^  ([\d.]+) s;", whole.output, re.MULTILINE)[1])
     own = whole.seconds[stage] - (imports if stage == first else 0)
     return (imports / 2, imports + own) if STAGES[stage].model else (0, own)
 

@@ -105,7 +105,7 @@ class RunDir:
     stage_report = _at("report/report.json")  # the report without the times that stages took
     page = _at("report/index.html")  # the report for a browser, likewise without them; pairs-N.js beside it
     report = _at("report.json")  # the report with them
-    page_at_top = _at("report.html")  # the page with them, and with the settings as they were composed
+    page_at_top = _at("report.html")  # the page with them, with what stages held, and the settings as composed
 
     # outside the stages
     settings = _at("config.yaml")  # the configuration as it was composed

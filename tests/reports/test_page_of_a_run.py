@@ -24,7 +24,10 @@ def test_what_is_no_result_is_in_the_page_at_the_top_alone(tmp_path, capsys):
     own, top = blocks(run.page.read_text()), blocks(run.page_at_top.read_text())
     assert "outside" not in own and top.keys() - own.keys() == {"outside"}
     outside = json.loads(top["outside"])
-    assert outside["seconds"].keys() == {"inspect", "report"} and "recipe: inspect" in outside["settings"]
+    assert (
+        outside["seconds"].keys() == outside["memory"].keys() == {"inspect", "report"}
+        and "recipe: inspect" in outside["settings"]
+    )
     told = json.loads(own["run"])
     assert [stage["name"] for stage in told["stages"]] == ["inspect"] and told["verdict"]["state"] == "none"
     assert told["tables"] == run.tables.read_text()

@@ -1,7 +1,7 @@
 // The explorer of pairs: what is searched, filtered and sorted lies in the address, and the list follows it.
 
 let list = null;
-const shown = { settings: null, rows: null };
+const shown = { settings: null, rows: null, bring: false }; // bring: the pair lies below the list, and is scrolled to
 const WAIT = 120; // milliseconds after a letter
 const COLUMNS = ["gamma", "gap", "margin", "score_gap", "severity_gap", "words_gap"];
 const MOST_COLUMNS = 3;
@@ -83,7 +83,10 @@ function buildExplorer(place) {
       element("section", { id: "pair", class: "pair", "aria-labelledby": "pair-title" }),
     ),
   );
-  list = new VirtualList(box, renderRow, (at) => openAt(at));
+  list = new VirtualList(box, renderRow, (at) => {
+    shown.bring = matchMedia("(max-width: 60rem)").matches;
+    openAt(at);
+  });
 }
 
 function fieldList() {
@@ -278,6 +281,8 @@ function showOpen(settings) {
   const at = shown.rows.indexOf(row);
   if (at >= 0 && at !== list.cursor) list.move(at);
   showPair(place, row);
+  if (shown.bring) place.scrollIntoView({ block: "start" });
+  shown.bring = false;
 }
 
 function openAt(at, step = true) {

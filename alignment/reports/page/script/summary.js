@@ -103,16 +103,18 @@ function cost() {
   if (!run.stages.length) return null;
   const seconds = outside?.seconds ?? {};
   const known = run.stages.filter((stage) => stage.name in seconds);
-  const heads = ["stage", "what it does", "rows read", "set aside", "seconds"];
+  const memory = outside?.memory ?? {};
+  const heads = ["stage", "what it does", "rows read", "set aside", "GB held", "seconds"];
   const rows = run.stages.map((stage) => [
     stage.name,
     stage.does,
     stage.rows ? stage.rows.read.toLocaleString("en") : "",
     stage.rows ? stage.rows.quarantined.toLocaleString("en") : "",
+    stage.name in memory ? (memory[stage.name].bytes / 1e9).toFixed(1) : "",
     stage.name in seconds ? seconds[stage.name].toFixed(1) : "",
   ]);
   if (known.length > 1)
-    rows.push(["all", "", "", "", known.reduce((sum, stage) => sum + seconds[stage.name], 0).toFixed(1)]);
+    rows.push(["all", "", "", "", "", known.reduce((sum, stage) => sum + seconds[stage.name], 0).toFixed(1)]);
   const note = known.length
     ? null
     : element("p", { class: "calm" }, "Seconds are in report.html at the top of the run's folder.");
