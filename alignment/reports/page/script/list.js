@@ -15,8 +15,9 @@ class VirtualList {
     container.append(this.inner);
     container.addEventListener("scroll", () => this.draw());
     container.addEventListener("click", (event) => {
-      const option = event.target.closest("[data-place]");
-      if (option) this.chosen(Number(option.dataset.place));
+      // by its place, not by its element: that may have been drawn anew between press and release
+      const place = Math.floor((event.clientY - this.inner.getBoundingClientRect().top) / ROW_HEIGHT);
+      if (place >= 0 && place < this.rows.length) this.chosen(place);
     });
     container.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(container);
