@@ -57,9 +57,15 @@ def shared_arguments(
 def settled(args: TrainingArguments, model: Any) -> TrainingArguments:
     """A copy of a trainer's arguments for this process and model (a name, or the model itself).
 
-    max_length is limited to the model's context: beyond it a model with learned positions crashes on a GPU.
+    max_length is limited to the model's context: beyond it a model with learned positions crashes on a GPU. In a step
+    the host isn't to wait for the device: batches are copied beside what it computes, and nobody looks whether the loss
+    of every micro-batch is finite (a logged one that isn't is logged as it is).
     """
     args = copy.copy(args)  # the caller's stay as they are
+    args.logging_nan_inf_filter = False
+    if args.device.type != "cpu":
+        args.dataloader_pin_memory, args.accelerator_config = True, copy.copy(args.accelerator_config)
+        args.accelerator_config.non_blocking = True
     on_one_device(args, model)
     config = AutoConfig.from_pretrained(model, **model_location(args)) if isinstance(model, str) else model.config
     context = context_of(config)

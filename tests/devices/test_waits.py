@@ -1,0 +1,113 @@
+"""Reading, scoring and answering on a device: the same numbers as on the host, which waits for none of them.
+
+Of every architecture that is packed. An answer's token is the exception: the host looks whether it was the last.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from alignment.data.chat import chat_format
+from alignment.models import annotator as annotator_module
+from alignment.models.activations import response_states, states_layout
+from alignment.models.annotator import Annotator, RawMargins
+from alignment.models.decoding import generate_ids
+from alignment.models.devices import to_host
+from alignment.models.load import Loaded
+from alignment.models.packing import Packing
+from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_probs, packed_reward_scores
+from alignment.sampling.generate import Draw, likeliest
+from tests.conftest import byte_tokenizer
+from tests.devices.host_and_device import DEVICE, HostAndDevice
+from tests.models.test_annotator import annotator, direction_of, rendered, rows
+from tests.models.test_decoding import KEYS, PROMPTS, SETTINGS
+from tests.models.test_packing import (  # noqa: F401 (more_architectures: a fixture)
+    END,
+    NAMES,
+    PACKED,
+    PAD,
+    model_of,
+    more_architectures,
+    relative,
+    some_items,
+)
+from tests.trainers.test_cdpo import a_reward
+
+FORMAT = chat_format(byte_tokenizer("chatml"))
+
+
+def attention_of(name: str) -> str:
+    return "eager" if name == "gemma2" else "sdpa"  # transformers has no sdpa for it
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES)))
+def test_reading_and_scoring_wait_for_nothing(name):
+    items, reward = some_items(), a_reward()
+    model = model_of(name, attention_of(name))
+    rewards = model_of(name, attention_of(name), AutoModelForSequenceClassification)
+    add_log_probs(model)
+    loaded, backbone = Loaded(model, FORMAT, {END}), model.base_model
+    computed: dict[str, Callable[[], torch.Tensor]] = {
+        "one layer": lambda: response_states(backbone, PACKED, items, [2], "endpoint", {END})[0],
+        "poolings": lambda: response_states(backbone, PACKED, items, [1, 3], ["mean", "last_text"], {END})[0],
+        "hybrid reward": lambda: hybrid_scores(loaded, reward, PACKED, items),
+        "rewards": lambda: packed_reward_scores(rewards, PACKED, items),
+        "log-probabilities": lambda: packed_log_probs(model, PACKED, items),
+    }
+    here = {what: compute() for what, compute in computed.items()}
+    with HostAndDevice() as mode:
+        for module in (model, rewards, reward):
+            module.to(DEVICE)
+        mode.waits.clear()  # for the weights
+        for what, compute in computed.items():
+            found = compute()
+            assert mode.waits == [] and found.device == DEVICE, what
+            assert relative(to_host(found)(), here[what]) < 1e-5, what
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES)))
+def test_an_answer_waits_once_a_token(name):
+    """The likeliest token, and one that is drawn; the answers don't end together."""
+    loaded = Loaded(model_of(name, attention_of(name)), FORMAT, set(range(0, 600, 5)))
+    settings = [None, SETTINGS, *([{**SETTINGS, "top_k": 0}] if name == "llama" else [])]
+
+    def answers(setting: dict | None) -> list[list[int]]:
+        choose = likeliest if setting is None else Draw(KEYS, setting, loaded.model.device)
+        return generate_ids(loaded, PROMPTS, 8, choose)
+
+    here = [answers(setting) for setting in settings]
+    assert len({len(answer) for answer in here[1]}) > 1
+    with HostAndDevice() as mode:
+        loaded.model.to(DEVICE)
+        for setting, expected in zip(settings, here, strict=True):
+            mode.waits.clear()
+            assert answers(setting) == expected
+            assert len(mode.waits) == max(map(len, expected)) and {why.split()[0] for why in mode.waits} == {"tolist"}
+
+
+def test_annotation_waits_for_nothing(tmp_path, monkeypatch):
+    """Once its layers were checked; the margins of a batch are written while the next one is computed."""
+    induced, pairs = rows(("positive", "negative")), rows(("chosen", "rejected"))
+
+    def margins(ours: Annotator) -> RawMargins:
+        direction = direction_of(ours, "smv", 2, rendered(ours, induced, ("positive", "negative"), ""))
+        return ours.margins("train", rendered(ours, pairs, ("chosen", "rejected"), ""), direction, 0)
+
+    here = margins(annotator(tmp_path / "host"))
+    with HostAndDevice() as mode:
+        there = annotator(tmp_path / "device")
+        there.loaded.model.to(DEVICE)
+        monkeypatch.setattr(annotator_module, "check_layers", lambda *given: mode.waits.clear())
+        found = margins(there)
+    assert mode.waits == []
+    assert found.raw == pytest.approx(here.raw, rel=1e-5) and found.random == pytest.approx(here.random, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_packed_rows_are_put_to_the_test_on_a_device_too(name):
+    with HostAndDevice():
+        model = model_of(name, "sdpa").to(DEVICE)
+        layout = states_layout(model.base_model, Packing(), PAD, some_items(), print)
+    assert layout.packed and model.config._attn_implementation == "sdpa"
