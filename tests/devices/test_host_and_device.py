@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.devices.host_and_device import DEVICE, HostAndDevice, MixedError
+from tests.devices.known_operations import FREE, REFUSED, WAITING
 from tests.devices.streams import OrderError
 
 
@@ -52,26 +53,10 @@ def test_gradients_are_where_their_parameters_are(mode):
     assert [float(loss)] and len(mode.waits) == 1 and mode.waits[0].startswith("item at")
 
 
-@pytest.mark.parametrize(
-    "mixture",
-    [
-        lambda: there(2) + torch.ones(2),
-        lambda: torch.ones(2) * there(()) if False else torch.ones(2) * torch.zeros((), device=DEVICE),
-        lambda: torch.cat([there(2), torch.ones(2)]),
-        lambda: nn.Embedding(5, 4).to(DEVICE)(torch.tensor([1])),
-        lambda: there(2, 2) @ torch.ones(2, 2),
-        lambda: torch.ones(()).add_(torch.zeros((), device=DEVICE)),
-        lambda: torch.ones(3)[torch.tensor([1], device=DEVICE)],
-        lambda: there(2).numpy(),
-        lambda: torch.where(torch.ones(2).bool(), there(2), there(2)),
-        lambda: torch.nn.functional.scaled_dot_product_attention(
-            there(1, 1, 2, 2), there(1, 1, 2, 2), there(1, 1, 2, 2), torch.ones(2, 2).bool()
-        ),
-    ],
-)
-def test_what_a_gpu_refuses_is_refused(mode, mixture):
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_gpu_refuses_is_refused(mode, name):
     with pytest.raises(MixedError):
-        mixture()
+        REFUSED[name](there(4))
 
 
 def test_numbers_of_the_host_and_copies_may_mix(mode):
@@ -83,41 +68,17 @@ def test_numbers_of_the_host_and_copies_may_mix(mode):
     assert target.tolist() == [0, 1, 2] and len(mode.waits) == 2
 
 
-@pytest.mark.parametrize(
-    ("does", "waits"),
-    [
-        (lambda x: x.sum().item(), 1),
-        (lambda x: float(x[0]), 1),
-        (lambda x: bool((x == 0).all()), 1),
-        (lambda x: x.tolist(), 1),
-        (lambda x: x.cpu(), 1),
-        (lambda x: x.nonzero(), 1),
-        (lambda x: x[x == 0], 1),
-        (lambda x: torch.where(x == 0), 1),
-        (lambda x: x.unique(), 1),
-        (lambda x: torch.equal(x, x), 1),
-        (lambda x: x.masked_select(x == 0), 1),
-        (lambda x: torch.tensor([1.0], device=x.device), 1),
-        (lambda x: torch.ones(2).to(x.device), 1),
-        (lambda x: x[torch.tensor([1, 2])], 1),
-        (lambda x: x[[1, 2]], 1),
-        (lambda x: torch.repeat_interleave(x, torch.ones_like(x).long()), 1),
-        (lambda x: [int(one) for one in x], 4),
-        (lambda x: x[: x.sum().long()], 1),
-        (lambda x: torch.repeat_interleave(x, torch.ones_like(x).long(), output_size=4), 0),
-        (lambda x: x.masked_fill(x == 0, 1.0), 0),
-        (lambda x: x.__setitem__(x == 0, 1.0), 0),
-        (lambda x: x.quantile(0.5), 0),
-        (lambda x: torch.isin(x, torch.zeros_like(x)[:2]), 0),
-        (lambda x: x.softmax(0).argmax().expand(3), 0),
-        (lambda x: torch.full((2,), 3.0, device=x.device), 0),
-        (lambda x: torch.ones(4).sum().item(), 0),
-        (lambda x: torch.ones(4).pin_memory().to(x.device, non_blocking=True), 0),
-    ],
-)
-def test_what_makes_the_host_wait_is_counted(mode, does, waits):
-    does(there(4))
-    assert len(mode.waits) == waits, mode.waits
+@pytest.mark.parametrize("name", WAITING | FREE)
+def test_what_makes_the_host_wait_is_counted(mode, name):
+    tensor = there(4)
+    (WAITING | FREE)[name](tensor)
+    assert len(mode.waits) == (name in WAITING), mode.waits
+
+
+def test_every_item_is_counted(mode):
+    [int(one) for one in there(4)]
+    assert len(mode.waits) == 4
+    assert [float(torch.ones(4).sum())] == [4.0] and len(mode.waits) == 4, "the host's own are nobody's business"
 
 
 # ---- the order of copies --------------------------------------------------------------------------------------------
