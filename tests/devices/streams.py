@@ -5,6 +5,7 @@ Until then what it writes may not be read, nor may what it reads be written; it 
 source, and the source has to be kept for its stream (`record_stream`).
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,7 @@ class Streams:
         self._main = self._stream()
         self._current = [self._main]
         self._patches: list[Any] = []
+        self._warns = False
 
     def install(self) -> None:
         """In the place of torch's own, which take no stream but their own."""
@@ -56,6 +58,7 @@ class Streams:
             "Event": self._event,
             "stream": self._within,
             "current_stream": lambda device=None: self._current[-1],
+            "set_sync_debug_mode": self._speak,
             "set_device": lambda device: None,
             "get_device_name": str,
             "get_rng_state": lambda device: torch.get_rng_state(),  # what the device draws, the host's generator does
@@ -129,8 +132,13 @@ class Streams:
             if isinstance(one, Tensor) and self._mode.on_device(one):
                 self._written[_key(one)] = self._clock
 
+    def _speak(self, mode: str) -> None:
+        self._warns = mode == "warn"
+
     def waited(self) -> None:
         """For the current stream, by the host: its copies are done."""
+        if self._warns:
+            warnings.warn("called a synchronizing operation", stacklevel=2)
         self._under_way = [copy for copy in self._under_way if copy.stream is not self._current[-1]]
 
     # ---- torch.cuda's names ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from alignment.models.activations import response_states, states_layout
 from alignment.models.annotator import Annotator, RawMargins
 from alignment.models.decoding import generate_ids
 from alignment.models.devices import to_host
+from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Packing
 from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_probs, packed_reward_scores
@@ -111,3 +112,15 @@ def test_packed_rows_are_put_to_the_test_on_a_device_too(name):
         model = model_of(name, "sdpa").to(DEVICE)
         layout = states_layout(model.base_model, Packing(), PAD, some_items(), print)
     assert layout.packed and model.config._attn_implementation == "sdpa"
+
+
+def test_a_reward_of_wide_states_is_fitted_on_a_device(monkeypatch):
+    """The host waits for it all the time, as every step of the fit decides what follows; nothing is mixed."""
+    random = torch.Generator().manual_seed(0)
+    chosen, rejected = (torch.randn(20, 1, 64, generator=random) + shift for shift in (0.2, -0.2))
+    here = HybridReward.fit(chosen, rejected, gate="uniform")
+    with HostAndDevice() as mode, monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        there = HybridReward.fit(chosen, rejected, gate="uniform")
+        assert mode.waits and not mode.on_device(there.weight)
+    assert torch.equal(here.weight, there.weight) and here.alpha == there.alpha
