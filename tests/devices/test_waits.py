@@ -22,6 +22,7 @@ from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_pr
 from alignment.sampling.generate import Draw, likeliest
 from tests.conftest import byte_tokenizer
 from tests.devices.host_and_device import DEVICE, HostAndDevice
+from tests.devices.rewards import some_reward
 from tests.models.test_annotator import annotator, direction_of, rendered, rows
 from tests.models.test_decoding import KEYS, PROMPTS, SETTINGS
 from tests.models.test_packing import (  # noqa: F401 (more_architectures: a fixture)
@@ -34,7 +35,6 @@ from tests.models.test_packing import (  # noqa: F401 (more_architectures: a fix
     relative,
     some_items,
 )
-from tests.trainers.test_cdpo import a_reward
 
 FORMAT = chat_format(byte_tokenizer("chatml"))
 
@@ -45,7 +45,7 @@ def attention_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(set(NAMES)))
 def test_reading_and_scoring_wait_for_nothing(name):
-    items, reward = some_items(), a_reward()
+    items, reward = some_items(), some_reward()
     model = model_of(name, attention_of(name))
     rewards = model_of(name, attention_of(name), AutoModelForSequenceClassification)
     add_log_probs(model)
