@@ -13,7 +13,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, TrainingArguments
 
-from alignment.models.devices import device, training_dtype
+from alignment.models.devices import copy_batches_beside, device, training_dtype
 from alignment.models.load import context_of
 from alignment.runs.ranks import accelerator, batch_shape, on_cpu
 from alignment.trainers.one_device import on_one_device
@@ -50,7 +50,7 @@ def shared_arguments(
         "disable_tqdm": True,
         "log_level": "error",
         "log_level_replica": "error",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": False,  # there is nothing to pin memory for, until there is a device (settled)
     }
 
 
@@ -63,9 +63,7 @@ def settled(args: TrainingArguments, model: Any) -> TrainingArguments:
     """
     args = copy.copy(args)  # the caller's stay as they are
     args.logging_nan_inf_filter = False
-    if args.device.type != "cpu":
-        args.dataloader_pin_memory, args.accelerator_config = True, copy.copy(args.accelerator_config)
-        args.accelerator_config.non_blocking = True
+    copy_batches_beside(args)
     on_one_device(args, model)
     config = AutoConfig.from_pretrained(model, **model_location(args)) if isinstance(model, str) else model.config
     context = context_of(config)

@@ -28,6 +28,7 @@ from alignment.maths.pooling import find_spans
 from alignment.models.activations import Reader, reading
 from alignment.models.architecture import layer_count
 from alignment.models.completions import add_completion_head, answer_log_probs, by_answer, token_log_probs
+from alignment.models.devices import without_a_trace
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Layout, Packing, answers
 from alignment.trainers.arguments import refuse_adapters, restore_adapters, settled
@@ -177,8 +178,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     def check(self) -> None:
         """Computes what training computes of one micro-batch, with the wrapped model, and leaves no trace."""
         args, device, batch = self.args, self.accelerator.device, self.batch_of(self.first_rows())
-        no_trace = torch.random.fork_rng([] if device.type == "cpu" else [device])
-        with no_trace, self.aside() as model:
+        with without_a_trace(device), self.aside() as model:
             judged = self.judge(model, batch)
         self.confidence.require_finite()
         if self.state.global_step == 0 and self.starts_at_reference:
