@@ -96,7 +96,7 @@ class StoredStates(nn.Module):
         self._rows, self._padding = (rows,), padding  # in a tuple, which torch doesn't look into
 
     def forward(self, numbers: Tensor) -> Tensor:
-        return self._rows[0][numbers.cpu() - self._padding].to(numbers.device, torch.float32)
+        return to_device(self._rows[0][numbers.cpu() - self._padding], numbers.device).float()
 
 
 def read_lower_states(

@@ -45,6 +45,9 @@ def refuse_mixture(func: Any, args: tuple, kwargs: dict, on_device: OnDevice, on
     name = func.overloadpacket.__name__
     if name == "copy_":
         return
+    generator = kwargs.get("generator")
+    if generator is not None and generator.device.type == "cpu":
+        raise MixedError(f"{name}: the generator is the host's")
     if name in INDEXING and not on_device(args[0]):
         raise MixedError(f"{name}: the host's tensor is indexed, or written to, with the device's")
     for argument, value in _arguments(func, args, kwargs):

@@ -53,6 +53,7 @@ REFUSED: dict[str, Callable[[Tensor], object]] = {
     "a number of the device in one of the host": lambda x: torch.ones(()).add_(x[0]),
     "the host's tensor by an index of the device": lambda x: torch.ones(3)[x.long()],
     "numpy": lambda x: x.numpy(),
+    "a generator of the host": lambda x: torch.multinomial(x + 1, 2, generator=torch.Generator()),
     "a condition of the host": lambda x: torch.where(torch.ones(4).bool(), x, x),
     "a mask of the host": lambda x: scaled_dot_product_attention(*[x.view(1, 1, 2, 2)] * 3, torch.ones(2, 2).bool()),
 }

@@ -27,6 +27,7 @@ from tests.models.test_packing import NAMES, model_of, more_architectures  # noq
 from tests.trainers.test_cdpo import CPU, Steps, pairs
 
 SETTINGS = {**CPU, "per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 3, "learning_rate": 1e-4}
+DPO = {"live": False, "confidence": "fixed", "fixed_confidence": 1.0}
 LORA = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")
 
 
@@ -114,13 +115,22 @@ def test_a_step_waits_for_nothing(tmp_path, monkeypatch, name):
     [
         {"gradient_accumulation_steps": 2, "packing_max_tokens": 40, "confidence": "released"},
         {"peft_config": LORA, "activation_checkpointing": True},
-        {"precompute_ref_log_probs": True, "live": False, "confidence": "fixed", "fixed_confidence": 0.9},
+        {**DPO, "precompute_ref_log_probs": True},
         {"pooling": "mean", "optim": "adamw_torch"},
+        {**DPO, "objective": "flip_aware"},
+        {**DPO, "objective": "ipo"},
     ],
-    ids=["accumulated", "lora", "precomputed", "means of answers"],
+    ids=["accumulated", "lora", "precomputed", "means of answers", "flip_aware", "ipo"],
 )
 def test_nor_does_it_on_other_ways(tmp_path, monkeypatch, settings):
     assert on_both(confidence_dpo(tmp_path, **settings), monkeypatch).steps == [[], [], []]
+
+
+def test_what_moves_beta_waits_for_the_gaps_of_every_batch(tmp_path, monkeypatch):
+    """beta-DPO: their mean and spread, those of the pairs that are kept, and which are."""
+    found = on_both(confidence_dpo(tmp_path, **DPO, objective="beta_dpo"), monkeypatch)
+    assert [len(step) for step in found.steps] == [5, 5, 5], found.steps
+    assert all("objectives.py" in why for step in found.steps for why in step)
 
 
 def test_a_step_waits_once_where_all_of_a_ranks_pairs_are_cut(tmp_path, monkeypatch):

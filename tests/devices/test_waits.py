@@ -14,9 +14,10 @@ from alignment.models import annotator as annotator_module
 from alignment.models.activations import response_states, states_layout
 from alignment.models.annotator import Annotator, RawMargins
 from alignment.models.decoding import generate_ids
-from alignment.models.devices import to_host
+from alignment.models.devices import to_device, to_host
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
+from alignment.models.lower_states import StoredStates
 from alignment.models.packing import Packing
 from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_probs, packed_reward_scores
 from alignment.sampling.generate import Draw, likeliest
@@ -112,6 +113,15 @@ def test_packed_rows_are_put_to_the_test_on_a_device_too(name):
         model = model_of(name, "sdpa").to(DEVICE)
         layout = states_layout(model.base_model, Packing(), PAD, some_items(), print)
     assert layout.packed and model.config._attn_implementation == "sdpa"
+
+
+def test_states_of_the_disk_are_looked_up_by_numbers_that_the_host_waits_for():
+    rows = torch.arange(12.0).view(4, 3).to(torch.float16)
+    with HostAndDevice() as mode:
+        numbers = to_device(torch.tensor([[7, 9]]), DEVICE)
+        found = StoredStates(rows, padding=7)(numbers)
+        assert len(mode.waits) == 1 and found.device == DEVICE and found.dtype == torch.float32
+        assert to_host(found)().tolist() == [[[0, 1, 2], [6, 7, 8]]]
 
 
 def test_a_reward_of_wide_states_is_fitted_on_a_device(monkeypatch):
