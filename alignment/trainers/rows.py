@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignment.models.devices import to_device
+from alignment.models.devices import to_device, without_a_trace
 from alignment.models.packing import Item, Layout, Packing, laid_out_padded
 from alignment.models.packing_check import agreement_key, why_different
 from alignment.models.routers import require_told
@@ -65,8 +65,7 @@ class LaidOutRows:
                 return self.read_answers(inner if gradient else wrapped, layout, batch)
 
         def find() -> str | None:
-            device = self.accelerator.device
-            with torch.random.fork_rng([] if device.type == "cpu" else [device]), self.aside(wrapped):
+            with without_a_trace(self.accelerator.device), self.aside(wrapped):
                 if gradient:
                     _recompute(inner)
                 return why_different(read, inner, self.layout, items, half, gradient)

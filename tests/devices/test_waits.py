@@ -20,6 +20,7 @@ from alignment.models.load import Loaded
 from alignment.models.lower_states import StoredStates
 from alignment.models.packing import Packing
 from alignment.models.scoring import add_log_probs, hybrid_scores, packed_log_probs, packed_reward_scores
+from alignment.runs.ranks import Ranks
 from alignment.sampling.generate import Draw, likeliest
 from tests.conftest import byte_tokenizer
 from tests.devices.host_and_device import DEVICE, HostAndDevice
@@ -111,7 +112,7 @@ def test_annotation_waits_for_nothing(tmp_path, monkeypatch):
 def test_packed_rows_are_put_to_the_test_on_a_device_too(name):
     with HostAndDevice():
         model = model_of(name, "sdpa").to(DEVICE)
-        layout = states_layout(model.base_model, Packing(), PAD, some_items(), print)
+        layout = states_layout(model.base_model, Packing(), PAD, some_items(), Ranks())
     assert layout.packed and model.config._attn_implementation == "sdpa"
 
 
