@@ -1,9 +1,10 @@
 """The benchmarks of an NVIDIA machine, in less than ten minutes: python -m benchmarks.gpu
 
-First what must be exact, on a small model: packed against padded with sdpa and FlexAttention, in float32 and bfloat16;
-FSDP2 on one rank against no FSDP. Then confidence DPO of a 7B-shaped Llama with random weights in bfloat16, LoRA and,
-where memory allows, full: ours against TRL's DPOTrainer at batch 8. Writes results_gpu.json beside this file; what
-there was no time or memory for is listed in it.
+First what could only be simulated without one, on a small model: the checks of gpu_checks.py; packed rows against
+padded ones with sdpa and FlexAttention, in float32 and bfloat16; FSDP2 on one rank against no FSDP. Then confidence DPO
+of a 7B-shaped Llama with random weights in bfloat16, LoRA and, where memory allows, full: ours against TRL's DPOTrainer
+at batch 8. Writes results_gpu.json beside this file. Of every entry it says pass, fail or not run, and why; what was
+measured is in `entries`. Exits with 1 where one failed.
 """
 
 import json
@@ -20,11 +21,13 @@ import torch
 
 from benchmarks import arguments, lengths, machine, models
 from benchmarks.comparisons import summary
+from benchmarks.gpu_checks import CHECKS
 from benchmarks.run import table
 from benchmarks.turns import REPOSITORY, Side
 
 RESULTS = Path(__file__).parent / "results_gpu.json"
 SECONDS = 560  # after this nothing new is begun
+CHECKING, PART = 150, 110  # at most: for all checks of gpu_checks.py, and for each process of what is exact
 ROUNDS, WARM_UP = 5, 2  # the second step still compiles and allocates
 GIGABYTE = 1e9
 FULL_NEEDS = 75 * GIGABYTE  # weights, gradients, two moments and the reference in bfloat16, and room for activations
@@ -53,8 +56,10 @@ def main(argv: Sequence[str]) -> None:
     if not torch.cuda.is_available():
         arguments.stop("benchmarks.gpu: there is no NVIDIA GPU here; python -m benchmarks.run is for processors")
     results = run(Machine(), RESULTS)
+    for entry, one in results["said"].items():
+        print(f"{one['result']:8} {entry}: {one['found']}")
     print(table(results["entries"]))
-    print(json.dumps({name: results[name] for name in ("exactness", "fsdp2", "not_run")}, indent=2))
+    sys.exit(any(one["result"] == "fail" for one in results["said"].values()))
 
 
 def run(here: Machine, path: Path) -> dict:
@@ -62,13 +67,15 @@ def run(here: Machine, path: Path) -> dict:
     started = time.monotonic()
     results: dict = {
         "machine": machine.description() | _gpu(here.device), "versions": machine.versions(),
-        "lengths": lengths.source(), "exactness": {}, "fsdp2": {}, "entries": [], "not_run": {},
+        "lengths": lengths.source(), "exactness": {}, "fsdp2": {}, "entries": [], "said": checks(here),
     }  # fmt: skip
-    for name, part in (("exactness", exactness), ("fsdp2", fsdp2)):
+    said = results["said"]
+    for name, part, judged in (("exactness", exactness, exact), ("fsdp2", fsdp2, sharded_as_plain)):
         try:
             results[name] = part(here)
+            said |= judged(results[name])
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            results["not_run"][name] = str(error)[-500:]
+            said[name] = _said("fail", _end(error))
         path.write_text(json.dumps(results, indent=2) + "\n")
     rate = _matmul_rate(here.device)
     for method in here.methods:
@@ -79,12 +86,13 @@ def run(here: Machine, path: Path) -> dict:
                 continue
             problem = _problem(here, method, time.monotonic() - started)
             if problem:
-                results["not_run"][what] = problem
+                said[what] = _said("not run", problem)
                 continue
             try:
-                sides[f"{side} {attention}"] = steps(here, method, side, attention, rate)
+                found = sides[f"{side} {attention}"] = steps(here, method, side, attention, rate)
+                said[what] = _said("pass", f"{found['pairs_per_second']:.2f} pairs a second")
             except RuntimeError as error:
-                results["not_run"][what] = str(error)[-500:]
+                said[what] = _said("fail", _end(error))
             results["entries"] = [one for one in results["entries"] if one["method"] != method]
             results["entries"] += entries(method, sides)
             path.write_text(json.dumps(results, indent=2) + "\n")
@@ -151,6 +159,56 @@ def _gpu(device: str) -> dict:
     return {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
 
 
+# ---- what could only be simulated -----------------------------------------------------------------------------------
+
+
+def checks(here: Machine) -> dict[str, dict]:
+    """What gpu_checks.py says, in a process of its own: one of them may end it, and the rest is not run then."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        given = {"device": here.device, "size": json.dumps(asdict(here.small)), "out": str(out)}
+        command = [sys.executable, "-m", "benchmarks.gpu_checks", *(f"{name}={value}" for name, value in given.items())]
+        why = "a check before it ended the process"
+        try:
+            done = subprocess.run(
+                command, cwd=REPOSITORY, capture_output=True, text=True, timeout=CHECKING, check=False
+            )
+            if done.returncode:
+                why += f": {done.stderr[-300:]}"
+        except subprocess.TimeoutExpired:
+            why = f"no time was left: {CHECKING} s for all checks"
+        found = json.loads(out.read_text()) if out.is_file() else {}
+    return {name: found.get(name) or _said("not run", why) for name in CHECKS}
+
+
+def exact(found: dict) -> dict[str, dict]:
+    """Of `exactness`: packed rows in float32 are padded ones, and in bfloat16 as near to them as those."""
+    furthest = {name: f"{apart / found['mean_size']:.1e}" for name, apart in found["furthest"].items()}
+    return {
+        f"packed rows in {dtype}": _said(
+            "pass" if found[flag] else "fail",
+            ", ".join(f"{name}: {apart}" for name, apart in furthest.items() if dtype in name),
+        )
+        for dtype, flag in (("float32", "float32_equal"), ("bfloat16", "bfloat16_as_near_as_padded"))
+    }
+
+
+def sharded_as_plain(found: dict) -> dict[str, dict]:
+    """Of `fsdp2`: its losses are those of one process; accelerate falls back to DDP where it can't shard."""
+    launched = found["fsdp2"]["launched"]
+    if launched != "FSDP":
+        return {"fsdp2": _said("not run", f"accelerate made {launched} of it")}
+    return {"fsdp2": _said("pass" if found["equal"] else "fail", f"losses up to {found['furthest']:.1e} apart")}
+
+
+def _said(result: str, found: str) -> dict:
+    return {"result": result, "found": found}
+
+
+def _end(error: Exception) -> str:
+    return str(error)[-500:]
+
+
 # ---- exactness ------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +249,7 @@ def _alone(here: Machine, launcher: list[str], **given: str) -> dict:
         out = Path(folder) / "out.json"
         given |= {"side": "ours", "device": here.device, "size": json.dumps(asdict(here.small)), "out": str(out)}
         command = [*launcher, "-m", "benchmarks.gpu_side", *(f"{name}={value}" for name, value in given.items())]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PART, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         return json.loads(out.read_text())

@@ -8,7 +8,7 @@ import pytest
 # Those of more than half a minute. A test that makes what others share counts with it.
 LONGEST = [
     "launching/test_hosts.py::test_two_hosts_that_are_cut_off_say_so_and_go_on_when_they_are_joined",
-    "stages/test_variants.py::test_bfloat16_under_deepspeed_passes_the_parity_gate",  # DeepSpeed compiles, once
+    "stages/test_bfloat16_in_ranks.py::test_a_reward_model_passes_the_parity_gate",  # DeepSpeed compiles, once
     "launching/test_slurm_chain.py::test_a_chain_interrupted_twice_ends_as_if_it_had_not_been",
     "stages/test_real_recipe.py::test_the_report_keeps_its_schema_and_says_of_what_it_is",
     "test_kills.py::test_a_killed_run_finishes_with_the_bytes_of_one_never_killed",

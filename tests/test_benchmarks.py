@@ -18,6 +18,7 @@ from benchmarks import (
     comparisons,
     figure_seven,
     gpu,
+    gpu_checks,
     gpu_side,
     growth,
     lengths,
@@ -315,10 +316,11 @@ def here_or_in_ranks(module: str, arguments: dict[str, object], threads: int, ra
 
 
 def run_here(command: list[str], **settings) -> subprocess.CompletedProcess:
-    """python -m benchmarks.gpu_side in this process; what has a launcher is started."""
-    if command[:3] != [sys.executable, "-m", "benchmarks.gpu_side"]:
+    """python -m benchmarks.gpu_side or gpu_checks in this process; what has a launcher is started."""
+    mains = {f"benchmarks.{module.__name__.rpartition('.')[2]}": module.main for module in (gpu_side, gpu_checks)}
+    if command[:2] != [sys.executable, "-m"] or command[2] not in mains:
         return subprocess.run(command, **settings)
-    gpu_side.main(command[3:])
+    mains[command[2]](command[3:])
     return subprocess.CompletedProcess(command, 0)
 
 
@@ -404,7 +406,14 @@ def test_the_gpu_benchmarks_run_on_a_processor_too(tmp_path, monkeypatch):
     small = models.Size(2, 32, 64, 4, 300, 128, tied=False)
     here = gpu.Machine("cpu", small, small, ("sdpa",), rounds=1, warm_up=1)
     results = gpu.run(here, tmp_path / "results.json")
-    assert results["not_run"] == {} and json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    said = {entry: one["result"] for entry, one in results["said"].items()}
+    only_there = {"operations", "step", "answers", "generators", "flex", "reward fit", "4 bits", "fsdp2"}
+    assert {entry for entry, result in said.items() if result == "not run"} == only_there
+    assert {entry for entry, result in said.items() if result == "pass"} == {
+        "copies", "noise", "head", "packed rows in float32", "packed rows in bfloat16",
+        *(f"{method}, {side}, sdpa" for method in ("lora", "full") for side in ("ours", "theirs")),
+    }  # fmt: skip
     assert [one["name"] for one in results["entries"]] == ["cdpo 7B lora sdpa", "cdpo 7B full sdpa"]
     assert results["exactness"]["float32_equal"] and results["exactness"]["mean_size"] > 0.1
     assert results["fsdp2"]["furthest"] < 1e-4 and not results["fsdp2"]["equal"]

@@ -11,7 +11,7 @@ calibrated  the paper's formula with the alpha that fits best on pairs the rewar
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -82,6 +82,11 @@ def calibration_error(confidence: Float[Tensor, " pair"], agrees: Float[Tensor, 
     return float(total.abs().sum() / len(side))
 
 
+def saturated(confidence: Float[Tensor, " pair"]) -> Bool[Tensor, " pair"]:
+    """Which confidences are within SATURATED of 0 or 1."""
+    return (confidence < SATURATED) | (confidence > 1 - SATURATED)
+
+
 def saturated_share(confidence: Float[Tensor, " pair"]) -> float:
     """The share of confidences within SATURATED of 0 or 1."""
-    return float(((confidence < SATURATED) | (confidence > 1 - SATURATED)).double().mean())
+    return float(saturated(confidence).double().mean())

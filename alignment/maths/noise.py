@@ -31,10 +31,15 @@ def gumbel_of(
     tokens: Int[Tensor, "#row token"], keys: Int[Tensor, " row"], position: int
 ) -> Float[Tensor, "row token"]:
     """The noise of these tokens: a row of tokens for each answer, or one row for all. In place: the tensor is large."""
-    rows = _mix(keys + torch.tensor(position + 1, device=keys.device) * _GOLDEN)
+    rows = _mix(keys + _wrapped((position + 1) * _GOLDEN))
     mixed = _mix(rows[:, None] + (tokens + 1) * _GOLDEN)
     uniform = _shift(mixed, 64 - _BITS).double().add_(0.5).mul_(2.0**-_BITS)
     return uniform.log_().neg_().log_().neg_()
+
+
+def _wrapped(number: int) -> int:
+    """The number as int64 arithmetic has it."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -120,6 +120,8 @@ def response_states(
 
 
 def _on_device(spans: Spans, backbone: PreTrainedModel) -> Spans:
+    if not spans.single:  # slices, whose places the host has to know
+        return spans
     places = {name: to_device(getattr(spans, name), backbone.device) for name in ("row", "start", "stop")}
     return spans._replace(**places)
 

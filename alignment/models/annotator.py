@@ -23,7 +23,7 @@ from alignment.maths.direction import random_direction, unit
 from alignment.maths.margins import cosine_margin, distance_margin, signed_margin
 from alignment.models.activations import check_layers, response_states, states_layout
 from alignment.models.architecture import layer_count
-from alignment.models.devices import to_host
+from alignment.models.devices import to_device, to_host
 from alignment.models.directions import DRAWN, Direction, SideStates, best_direction
 from alignment.models.equal_lengths import equal_lengths
 from alignment.models.kept_states import KeptStates, not_kept, taken_line, text_key
@@ -135,7 +135,7 @@ class Annotator:
         """The pairs' raw margins along a direction, in their order. name: of the planned batches."""
         model, generator = self.loaded.model, torch.Generator().manual_seed(seed + 1)  # a random direction has the seed
         width = model.config.get_text_config().hidden_size
-        others = unit(random_direction(RANDOM_DIRECTIONS, width, generator)).to(model.device)
+        others = to_device(unit(random_direction(RANDOM_DIRECTIONS, width, generator)), model.device)
 
         left = not_kept(pairs, _keys, self.kept)
         if self.kept is not None:
@@ -230,4 +230,4 @@ def _margin(direction: Direction, chosen: torch.Tensor, rejected: torch.Tensor) 
         return distance_margin(chosen, rejected)
     if direction.kind == "cosine":
         return cosine_margin(chosen, rejected)
-    return signed_margin(chosen, rejected, direction.vector.to(chosen.device))
+    return signed_margin(chosen, rejected, to_device(direction.vector, chosen.device))

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from alignment.models.devices import to_device
 from alignment.models.load import Loaded
+from alignment.models.packing import why_padded
 from alignment.types import UserError
 
 # Chooses the next tokens: of (row, token) ids so far, (row, vocabulary) scores of the next one, (row,) numbers of the
@@ -40,49 +42,79 @@ def generate_ids(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, 
         max_new_tokens = min(max_new_tokens, loaded.context - width)
     distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     number_of = {prompt: i for i, prompt in enumerate(distinct)}
-    ids = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in distinct], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=device)
+    ids = _sent([[*prompt[:1] * (width - len(prompt)), *prompt] for prompt in distinct], device)
+    mask = _sent([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device)
     cache = _Cache(loaded.model.config, max_new_tokens)
-    scores = _next_scores(loaded, accepted, ids, mask, cache)
+    own_mask = takes_our_mask(loaded, width + max_new_tokens)
+    scores = _next_scores(loaded, accepted, ids, mask, cache, own_mask)
 
-    prompt_of = torch.tensor([number_of[tuple(prompt)] for prompt in prompts], device=device)
+    prompt_of = _sent([number_of[tuple(prompt)] for prompt in prompts], device)
     ids, mask, scores = ids[prompt_of], mask[prompt_of], scores[prompt_of]
     cache.repeat(prompt_of)
     answers: list[list[int]] = [[] for _ in prompts]
-    numbers = torch.arange(len(prompts), device=device)
+    going_on, numbers = list(range(len(prompts))), torch.arange(len(prompts), device=device)
     length = 0
     while True:
         tokens = choose(ids, scores, numbers, length)
-        for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
+        for number, token in zip(going_on, tokens.tolist(), strict=True):  # the one time the host waits for the device
             answers[number].append(token)
         length += 1
         ids = torch.cat([ids, tokens[:, None]], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        unfinished = [row for row, number in enumerate(numbers.tolist()) if not _is_done(answers[number], loaded)]
+        unfinished = [row for row, number in enumerate(going_on) if not _is_done(answers[number], loaded)]
         if not unfinished or length >= max_new_tokens:
             return answers
-        if len(unfinished) < len(numbers):
-            rows = torch.tensor(_moved_up(unfinished), device=device)
+        if len(unfinished) < len(going_on):
+            order = _moved_up(unfinished)
+            going_on, rows = [going_on[row] for row in order], _sent(order, device)
             ids, mask, numbers = ids[rows], mask[rows], numbers[rows]
-            cache.reorder_cache(rows)
-        scores = _next_scores(loaded, accepted, ids[:, -1:], mask, cache)
+            cache.take(order, rows)
+        scores = _next_scores(loaded, accepted, ids[:, -1:], mask, cache, own_mask)
 
 
-def _next_scores(loaded: Loaded, accepted: set[str], ids: Tensor, mask: Tensor, cache: "_Cache") -> Tensor:
+def _next_scores(
+    loaded: Loaded, accepted: set[str], ids: Tensor, mask: Tensor, cache: "_Cache", own_mask: bool
+) -> Tensor:
     """(row, vocabulary) float32 logits of the token after `ids`.
 
-    accepted: arguments of the model's forward. mask: of the tokens in the cache, then of `ids`.
+    accepted: arguments of the model's forward. mask: of the tokens in the cache, then of `ids`. own_mask: is the model
+    given who sees whom, or which tokens are padding?
     """
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     optional = {"position_ids": positions, "logits_to_keep": 1}
     output = loaded.model(
         input_ids=ids,
-        attention_mask=mask,
+        attention_mask=_whom_they_see(mask, ids.shape[1], loaded.model) if own_mask else mask,
         past_key_values=cache,
         use_cache=True,
         **{name: value for name, value in optional.items() if name in accepted},
     )
     return output.logits[:, -1].float()
+
+
+def takes_our_mask(loaded: Loaded, longest: int) -> bool:
+    """On a device, where the architecture does. transformers makes a mask, or none where nothing is padding, for which
+    it looks into that of the tokens: the host would wait for it at every token. longest: tokens of a text."""
+    model = loaded.model
+    made = model.config._attn_implementation in ("sdpa", "eager")
+    return model.device.type != "cpu" and made and why_padded(model, lambda: longest) is None
+
+
+def _whom_they_see(mask: Tensor, queries: int, model: PreTrainedModel) -> Tensor:
+    """(row, 1, query, token) for the last tokens: padding itself, others what isn't padding, up to themselves."""
+    tokens = mask.shape[1]
+    key = torch.arange(tokens, device=mask.device)
+    query = key[tokens - queries :, None]
+    allowed = (key == query) | ((key <= query) & mask.bool()[:, None, None, :])
+    if model.config._attn_implementation == "sdpa":
+        return allowed
+    dtype = model.dtype
+    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _sent(numbers: list, device: torch.device) -> Tensor:
+    """Numbers of the host on the device, which it doesn't wait for."""
+    return to_device(torch.tensor(numbers, dtype=torch.long), device)
 
 
 def _is_done(answer: list[int], loaded: Loaded) -> bool:
@@ -118,6 +150,13 @@ class _Cache(DynamicCache):
         for layer in self.layers:
             layer.repeat(rows) if isinstance(layer, _RoomyLayer) else layer.reorder_cache(rows)
 
+    def take(self, order: list[int], rows: Tensor) -> None:
+        """Takes the order of _moved_up, which the host knows, and the device as `rows`."""
+        moved = [place for place, row in enumerate(order) if row != place]
+        places = _sent(moved, rows.device), _sent([order[place] for place in moved], rows.device)
+        for layer in self.layers:
+            layer.take(len(order), *places) if isinstance(layer, _RoomyLayer) else layer.reorder_cache(rows)
+
 
 class _RoomyLayer(DynamicLayer):
     """Writes a new token's keys and values into room kept for them; transformers' layer copies all at every token."""
@@ -145,13 +184,12 @@ class _RoomyLayer(DynamicLayer):
         self._use(rows, length + key_states.shape[2])
         return self.keys, self.values
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Takes the order of _moved_up, in which a row stays where it is or comes from behind the last place."""
+    def take(self, count: int, places: Tensor, rows: Tensor) -> None:
+        """Leaves so many rows: in these places those from behind the last one, elsewhere what is there."""
         length = self.keys.shape[2]
-        moved = (beam_idx != torch.arange(len(beam_idx), device=beam_idx.device)).nonzero()[:, 0]
         for whole in self._whole:
-            whole[moved, :, :length] = whole[beam_idx[moved], :, :length]
-        self._use(len(beam_idx), length)
+            whole[places, :, :length] = whole[rows, :, :length]
+        self._use(count, length)
 
     def _use(self, rows: int, length: int) -> None:
         self.keys, self.values = (whole[:rows, :, :length] for whole in self._whole)

@@ -1,13 +1,23 @@
-"""Where a rank's tensors live, and in what precision it trains."""
+"""Where a rank's tensors live, how they are copied and drawn there, and in what precision it trains.
 
+Whatever is said to a device beside what it computes (copies, streams, events, pinned memory, generators) is said here:
+tests/devices/streams.py has the same without a device, and checks the order.
+"""
+
+import copy
 import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alignment.runs.ranks import process_state
 from alignment.types import Precision
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 def device() -> torch.device:
@@ -23,21 +33,38 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     """Begins to copy a tensor to the host, and returns a function that waits for the copy and gives it."""
     if tensor.device.type != "cuda":
-        copy = tensor.cpu()
-        return lambda: copy
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        there = tensor.cpu()
+        return lambda: there
+    there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copied, stream = torch.cuda.Event(), torch.cuda.Stream(tensor.device)  # beside what is computed next
     stream.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(stream):
-        copy.copy_(tensor, non_blocking=True)
+        there.copy_(tensor, non_blocking=True)
         copied.record()
     tensor.record_stream(stream)
 
     def wait() -> Tensor:
         copied.synchronize()
-        return copy
+        return there
 
     return wait
+
+
+def copy_batches_beside(args: "TrainingArguments") -> None:
+    """Lets Trainer copy batches to a device while that computes, from pinned memory."""
+    if args.device.type != "cpu":
+        args.dataloader_pin_memory, args.accelerator_config = True, copy.copy(args.accelerator_config)
+        args.accelerator_config.non_blocking = True
+
+
+def without_a_trace(device: torch.device) -> AbstractContextManager:
+    """Random numbers drawn within, by the host or by this device, don't change those drawn after it."""
+    return torch.random.fork_rng([] if device.type == "cpu" else [device])
+
+
+def for_large_products() -> torch.device:
+    """A GPU where there is one, even for a rank without: a fit takes its tensors there and back."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def free_memory() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from alignment.maths.cross_fitting import Fitted, fit_gates, fit_span_start, fit_start
 from alignment.maths.layers import each_layer
 from alignment.maths.probes import Standard, standard
+from alignment.models.devices import for_large_products
 from alignment.runs.bars import bar
 from alignment.types import Gate
 
@@ -47,7 +48,7 @@ def fit_heads(
             progress.update(layers)
             del x
         else:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = for_large_products()
             workers = threads if device.type == "cpu" else 1
             found: dict[int, Standard] = {}
 

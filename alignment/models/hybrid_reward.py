@@ -85,16 +85,20 @@ class HybridReward(nn.Module):
     # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def layer_scores(self, states: Tensor) -> Tensor:
-        """s of every row and layer, in float64, whatever float dtype the states have."""
+        """s of every row and layer, in float64, whatever float dtype the states have; all are finite numbers."""
+        scores = self.unchecked_scores(states)
+        if not bool(scores.isfinite().all()):
+            raise UserError("states", "some are not finite numbers", "read them in float32 or bfloat16")
+        return scores
+
+    def unchecked_scores(self, states: Tensor) -> Tensor:
+        """The same, whatever numbers come out: nothing waits for the device that computes them."""
         self._check(states)
         size = max(1, CHUNK // self.weight.numel())
         probe = self.weight / (self.scale * self.weight.shape[1])
         offset = self.bias - (self.mean * probe).sum(dim=1)
         scores = [torch.einsum("nlw,lw->nl", part.to(probe), probe) for part in states.split(size)]
-        scores = torch.cat(scores) + offset
-        if not bool(scores.isfinite().all()):
-            raise UserError("states", "some are not finite numbers", "read them in float32 or bfloat16")
-        return scores
+        return torch.cat(scores) + offset
 
     def gate_weights(self, layer_scores: Tensor) -> Tensor:
         """w of every row and layer."""

@@ -22,7 +22,7 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from alignment.data.chat import ChatFormat, chat_format, end_ids
-from alignment.models.devices import training_dtype
+from alignment.models.devices import device, training_dtype, without_a_trace
 from alignment.models.source import ModelSource, ready_path
 from alignment.types import Dtype, UserError
 
@@ -110,7 +110,7 @@ def load_reward_scorer(source: ModelSource, device: torch.device) -> Loaded:
 def load_reward_base(source: ModelSource, seed: int, quantized: torch.device | None = None) -> Loaded:
     """The model with a new scalar head, drawn from `seed`, in float32 and on the CPU: for training a reward model."""
     head = {"num_labels": 1, "problem_type": "regression"}
-    with torch.random.fork_rng():
+    with without_a_trace(device()):
         torch.manual_seed(seed)
         return _load(AutoModelForSequenceClassification, source, quantized, **head, **_precision(quantized))
 

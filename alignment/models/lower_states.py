@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from alignment.data.chat import Rendered
 from alignment.models.activations import states_layout
-from alignment.models.devices import to_host
+from alignment.models.devices import to_device, to_host
 from alignment.models.packing import PADDING, PROMPT, Item, Layout, Packing, answer_order
 from alignment.runs.artifacts import atomic_file
 from alignment.runs.batches import Pending, compute_in_batches
@@ -96,7 +96,7 @@ class StoredStates(nn.Module):
         self._rows, self._padding = (rows,), padding  # in a tuple, which torch doesn't look into
 
     def forward(self, numbers: Tensor) -> Tensor:
-        return self._rows[0][numbers.cpu() - self._padding].to(numbers.device, torch.float32)
+        return to_device(self._rows[0][numbers.cpu() - self._padding], numbers.device).float()
 
 
 def read_lower_states(
@@ -111,8 +111,8 @@ def read_lower_states(
     layout = states_layout(lower, packing, texts.padding, items, ranks)
 
     def compute(batch: list[int]) -> Pending:
-        states = to_host(_rounded(token_states(lower, layout, [items[i] for i in batch]), dtype))
-        return lambda: states().view(torch.uint8).numpy().tobytes()
+        states = to_host(token_states(lower, layout, [items[i] for i in batch]).to(dtype))
+        return lambda: _finite(states()).view(torch.uint8).numpy().tobytes()
 
     sizes = [layout.size(item) for item in items]
     what = "states of the lower blocks"
@@ -145,7 +145,7 @@ def _tokens(item: Item) -> int:
 def token_states(lower: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
     """(token, width): of each item the states of its prompt, then of its answers, in the order of their numbers."""
     batch = layout.batch(items)
-    on_device = {name: value.to(lower.device) for name, value in batch.items()}
+    on_device = {name: to_device(value, lower.device) for name, value in batch.items()}
     hidden = lower(**layout.inputs(on_device, lower), use_cache=False).last_hidden_state
     parts: list[list[Tensor]] = [[] for _ in items]
     stands = torch.stack([batch["answer_row"], batch["answer_stop"]], dim=1).tolist()
@@ -155,14 +155,14 @@ def token_states(lower: PreTrainedModel, layout: Layout, items: Sequence[Item]) 
         if layout.segments:  # another text with this prompt may stand in the row
             places[: stop - len(items[number].prompt) - len(items[number].answers[which])] = False
             places[stop:] = False
-        text = hidden[row, torch.nonzero(places)[:, 0].to(hidden.device)]
+        text = hidden[row, to_device(torch.nonzero(places)[:, 0], hidden.device)]
         parts[number].append(text if which == 0 else text[len(items[number].prompt) :])
     return torch.cat([part for of_item in parts for part in of_item])
 
 
-def _rounded(states: Tensor, dtype: torch.dtype) -> Tensor:
-    rounded = states.to(dtype)
-    if not bool(rounded.isfinite().all()):
-        problem = f"a state of the lower blocks is no finite number in {str(dtype).removeprefix('torch.')}"
+def _finite(states: Tensor) -> Tensor:
+    """The states, on the host; StageFailed if their precision is too small for one."""
+    if not bool(states.isfinite().all()):
+        problem = f"a state of the lower blocks is no finite number in {str(states.dtype).removeprefix('torch.')}"
         raise StageFailed("trainer.upper_blocks", problem, "leave it out: the whole model is trained then")
-    return rounded
+    return states

@@ -9,9 +9,11 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from alignment.data.chat import Rendered
+from alignment.maths.hybrid import hybrid_score
 from alignment.models.activations import response_states
 from alignment.models.architecture import layer_count
 from alignment.models.completions import add_completion_head, answer_log_probs, answer_rewards
+from alignment.models.devices import to_device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.load import Loaded
 from alignment.models.packing import Item, Layout
@@ -34,15 +36,17 @@ def reward_scores(model: PreTrainedModel, rows: Sequence[Rendered], pad_id: int,
 @torch.inference_mode()
 def packed_reward_scores(model: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
     """(answer,) float32 scores of a reward model, in answer_order."""
-    batch = {name: value.to(model.device) for name, value in layout.batch(items).items()}
+    batch = {name: to_device(value, model.device) for name, value in layout.batch(items).items()}
     return answer_rewards(model, model, layout, batch).float()
 
 
+@torch.inference_mode()
 def hybrid_scores(loaded: Loaded, reward: HybridReward, layout: Layout, items: Sequence[Item]) -> Tensor:
-    """(answer,) float64 scores, in answer_order; the language-model head is never computed."""
+    """(answer,) float64 scores, in answer_order, finite or not; the language-model head is never computed."""
     layers = range(1, layer_count(loaded.model) + 1)
     states, _ = response_states(loaded.model, layout, items, layers, reward.pooling, loaded.end_ids)
-    return reward.score(states)
+    scores = reward.unchecked_scores(states)
+    return hybrid_score(scores, reward.gate_weights(scores))
 
 
 def add_log_probs(model: PreTrainedModel) -> None:
@@ -55,5 +59,5 @@ def add_log_probs(model: PreTrainedModel) -> None:
 @torch.inference_mode()
 def packed_log_probs(model: PreTrainedModel, layout: Layout, items: Sequence[Item]) -> Tensor:
     """(answer,) float32 log p(answer | prompt) by a model after add_log_probs, in answer_order."""
-    batch = {name: value.to(model.device) for name, value in layout.batch(items).items()}
+    batch = {name: to_device(value, model.device) for name, value in layout.batch(items).items()}
     return answer_log_probs(model, model, layout, batch).float()

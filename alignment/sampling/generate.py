@@ -20,6 +20,7 @@ from transformers import (
 from alignment.data.thinking import ANY, split_off
 from alignment.maths.noise import gumbel, gumbel_of
 from alignment.models.decoding import generate_ids
+from alignment.models.devices import to_device
 from alignment.models.load import Loaded
 
 NUMBERS_IN_CACHE = 2**18  # of 8 bytes; for 56 rows of 50,257 this takes 0.6 times as long as all rows at once
@@ -67,7 +68,7 @@ class Draw:
     """Draws the token with the highest sum of processed score and the answer's own Gumbel noise: that is a sample."""
 
     def __init__(self, keys: Sequence[int], settings: Mapping[str, Any], device: torch.device) -> None:
-        self._keys = torch.tensor(list(keys), dtype=torch.long, device=device)
+        self._keys = to_device(torch.tensor(list(keys), dtype=torch.long), device)
         warpers: list[LogitsProcessor] = []
         if settings["repetition_penalty"] != 1.0:
             warpers.append(RepetitionPenaltyLogitsProcessor(settings["repetition_penalty"]))
@@ -81,11 +82,13 @@ class Draw:
 
     def __call__(self, ids: Tensor, scores: Tensor, numbers: Tensor, position: int) -> Tensor:
         keys, scores = self._keys[numbers], self._warpers(ids, scores)
+        if scores.device.type != "cpu":  # a GPU sorts fast, and would wait for the host in what follows
+            return _highest(self._top_p(ids, scores), keys, position)
         if self._top_k:
             left = int((scores != -math.inf).sum(dim=1).max())  # top_k, or more where tokens are equally likely
             scores, tokens = scores.topk(left)
             scores = self._top_p(ids, scores)
-        elif self._share < 1.0 and scores.device.type == "cpu":  # a GPU sorts fast, and would wait for the host here
+        elif self._share < 1.0:
             scores, tokens = _nucleus(scores, self._share)
         else:
             return _highest(self._top_p(ids, scores), keys, position)

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, TrainingArguments
 
-from alignment.models.devices import device, training_dtype
+from alignment.models.devices import copy_batches_beside, device, training_dtype
 from alignment.models.load import context_of
 from alignment.runs.ranks import accelerator, batch_shape, on_cpu
 from alignment.trainers.one_device import on_one_device
@@ -50,16 +50,20 @@ def shared_arguments(
         "disable_tqdm": True,
         "log_level": "error",
         "log_level_replica": "error",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": False,  # there is nothing to pin memory for, until there is a device (settled)
     }
 
 
 def settled(args: TrainingArguments, model: Any) -> TrainingArguments:
     """A copy of a trainer's arguments for this process and model (a name, or the model itself).
 
-    max_length is limited to the model's context: beyond it a model with learned positions crashes on a GPU.
+    max_length is limited to the model's context: beyond it a model with learned positions crashes on a GPU. In a step
+    the host isn't to wait for the device: batches are copied beside what it computes, and nobody looks whether the loss
+    of every micro-batch is finite (a logged one that isn't is logged as it is).
     """
     args = copy.copy(args)  # the caller's stay as they are
+    args.logging_nan_inf_filter = False
+    copy_batches_beside(args)
     on_one_device(args, model)
     config = AutoConfig.from_pretrained(model, **model_location(args)) if isinstance(model, str) else model.config
     context = context_of(config)

@@ -28,12 +28,13 @@ from alignment.maths.pooling import find_spans
 from alignment.models.activations import Reader, reading
 from alignment.models.architecture import layer_count
 from alignment.models.completions import add_completion_head, answer_log_probs, by_answer, token_log_probs
+from alignment.models.devices import without_a_trace
 from alignment.models.hybrid_reward import HybridReward
 from alignment.models.packing import Layout, Packing, answers
 from alignment.trainers.arguments import refuse_adapters, restore_adapters, settled
 from alignment.trainers.cdpo_arguments import refuse_arguments
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
-from alignment.trainers.cdpo_metrics import PairRecord
+from alignment.trainers.cdpo_metrics import PairRecord, fetch
 from alignment.trainers.kept_calibrated import KeptCalibrated
 from alignment.trainers.live_reward import LiveReward
 from alignment.trainers.moved import moved_by
@@ -120,7 +121,7 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         judged = self.judge(model, inputs, real_pairs)
         losses = self.objective.losses(judged, self.beta, real_pairs, learning=self.model.training)
         if self.model.training:  # filler, and pairs with an answer cut short, teach the reward nothing
-            self.confidence.learn(judged, ~inputs["cut"][:real_pairs])
+            self.confidence.learn(judged, [not cut for cut in inputs["cut"][:real_pairs]])
         self._pairs.add(judged, self.beta, real_pairs)
         return self.step_mean(losses, real_pairs, num_items_in_batch)
 
@@ -177,16 +178,16 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
     def check(self) -> None:
         """Computes what training computes of one micro-batch, with the wrapped model, and leaves no trace."""
         args, device, batch = self.args, self.accelerator.device, self.batch_of(self.first_rows())
-        no_trace = torch.random.fork_rng([] if device.type == "cpu" else [device])
-        with no_trace, self.aside() as model:
+        with without_a_trace(device), self.aside() as model:
             judged = self.judge(model, batch)
+        self.confidence.require_finite()
         if self.state.global_step == 0 and self.starts_at_reference:
             tokens = int((batch["answer_stop"] - batch["answer_start"]).max())
             half = args.bf16 or args.fp16 or self.model.dtype != torch.float32
             folder = f"{args.output_dir}/reference_log_probs" if self.precompute_ref_logps else None
             check_reference(judged.log_ratio_difference.float(), tokens, half, folder)
         check_objective(judged, self.beta, self.objective)
-        self.confidence.check(judged, ~batch["cut"])
+        self.confidence.check(judged, [not cut for cut in batch["cut"]])
 
     def states_of(self, rows: Sequence[Mapping[str, Any]], pooling: str) -> Tensor:
         """(pair, 2, layer, width): the states of chosen and rejected answers, as the policy now stands."""
@@ -213,10 +214,14 @@ class ConfidenceDPOTrainer(LaidOutRows, PairMean, KeptCalibrated, DPOTrainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Here, and nowhere in a step, the host waits for what the device has computed."""
+        self.confidence.require_finite()
+        fetch(self._metrics["train"])
         if not self.model.training and self._pairs:
             prefix = next((name.removesuffix("_loss") for name in logs if name.endswith("_loss")), "eval")
-            metrics = self._pairs.summary(self.accelerator).items()
-            logs.update({f"{prefix}_{name}": value for name, value in metrics})  # in place: evaluate returns them
+            metrics = {name: [value] for name, value in self._pairs.summary(self.accelerator).items()}
+            fetch(metrics)
+            logs.update({f"{prefix}_{name}": value for name, (value,) in metrics.items()})  # evaluate returns them
         super().log(logs, start_time)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from alignment.maths.confidence import saturated_share
+from alignment.maths.confidence import saturated
 from alignment.models.hybrid_quality import ordered_right
 from alignment.trainers.pair_confidence import Judged
 
@@ -42,34 +42,48 @@ class PairRecord:
         if batch.rewards is not None:
             chosen, rejected = batch.rewards.chunk(2)
             columns.append(chosen - rejected)
-        rows = torch.stack([column.double() for column in columns], dim=1)
+        rows = torch.stack([column.double() for column in columns], dim=1)  # a copy
         if batch.gate_weights is not None:
             chosen, rejected = batch.gate_weights.chunk(2)
             rows = torch.cat([rows, (chosen + rejected) / 2], dim=1)
-        self._rows.append(rows[:real_pairs])
+        if real_pairs is not None:  # filler stays, as no number: ranks gather equally many rows
+            rows[real_pairs:] = torch.nan
+        self._rows.append(rows)
 
-    def summary(self, accelerator: Accelerator) -> dict[str, float]:
-        """The figures of the pairs of all ranks since the last summary."""
-        rows = torch.cat(self._rows)
+    def summary(self, accelerator: Accelerator) -> dict[str, Tensor]:
+        """The figures of the pairs of all ranks since the last summary, still being computed on the device."""
+        rows = accelerator.gather(torch.cat(self._rows))
         self._rows = []
-        padded = accelerator.pad_across_processes(rows, dim=0, pad_index=torch.nan)
-        gathered = accelerator.gather(padded)
-        rows = gathered[~gathered[:, 0].isnan()]
         (confidence, dpo_gap, *moved), reward = rows[:, :7].unbind(dim=1), rows[:, 7:]
-        chosen, rejected, chosen_tokens, rejected_tokens, squares = (column.sum() for column in moved)
+        chosen, rejected, chosen_tokens, rejected_tokens, squares = (column.nansum() for column in moved)
+        real = ~confidence.isnan()
         metrics = {
-            "confidence": confidence.mean(),
-            **{f"confidence_q{100 * level:02.0f}": confidence.quantile(level) for level in QUANTILES},
-            "saturated_share": saturated_share(confidence),
-            "dpo_gap": dpo_gap.mean(),
-            "dpo_accuracy": ordered_right(dpo_gap, 0).mean(),
+            "confidence": confidence.nanmean(),
+            **{f"confidence_q{100 * level:02.0f}": confidence.nanquantile(level) for level in QUANTILES},
+            "saturated_share": saturated(confidence).sum() / real.sum().double(),
+            "dpo_gap": dpo_gap.nanmean(),
+            "dpo_accuracy": _accuracy(dpo_gap, real),
             "chosen_log_ratio": chosen / chosen_tokens,
             "rejected_log_ratio": rejected / rejected_tokens,
         }
         if self._by_token:
             metrics["kl"] = squares / 2 / (chosen_tokens + rejected_tokens)
         if reward.shape[1]:
-            metrics |= {"hybrid_gap": reward[:, 0].mean(), "hybrid_accuracy": ordered_right(reward[:, 0], 0).mean()}
-            weights = reward[:, 1:].mean(dim=0)
+            gap = reward[:, 0]
+            metrics |= {"hybrid_gap": gap.nanmean(), "hybrid_accuracy": _accuracy(gap, real)}
+            weights = reward[:, 1:].nanmean(dim=0)
             metrics |= {f"gate_weight_{layer}": weight for layer, weight in enumerate(weights, start=1)}
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
+
+
+def _accuracy(gap: Tensor, real: Tensor) -> Tensor:
+    return ordered_right(gap, 0).where(real, torch.nan).nanmean()
+
+
+def fetch(metrics: dict[str, list[float | Tensor]]) -> None:
+    """Puts numbers in the places of float64 tensors, in one copy from the device for all of them."""
+    waiting = [(values, i) for values in metrics.values() for i, value in enumerate(values) if torch.is_tensor(value)]
+    if waiting:
+        numbers = torch.stack([values[i] for values, i in waiting]).tolist()
+        for (values, i), number in zip(waiting, numbers, strict=True):
+            values[i] = number

@@ -3,7 +3,7 @@
 The re-fit is a step of AdamW per optimiser step, on the pairs of the whole global batch (all micro-batches, all ranks):
 gradients are summed at fixed parameters, in float64, and divided by the number of pairs at the end. So the result does
 not depend on how the batch was cut up, and the rewards of all ranks stay the same. Nothing here touches the policy: its
-states come detached.
+states come detached. Nor does it wait for the device: whether numbers are finite is for others to ask.
 
 The released code has Adam with weight decay 0.01 as part of the gradient. Our weights are divided by the width, so that
 this term would be larger than any gradient and pull the reward to zero; decoupled, as in AdamW, it acts as it does
@@ -45,7 +45,7 @@ class LiveReward:
     @torch.no_grad()
     def rewards(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """R and the gate's weights of each row of (row, layer, width), by the reward as it was when the step began."""
-        scores = self.reward.layer_scores(states)
+        scores = self.reward.unchecked_scores(states)
         weights = self.reward.gate_weights(scores)
         return hybrid_score(scores, weights), weights
 
@@ -54,20 +54,26 @@ class LiveReward:
         if len(chosen) == 0:
             return
         with torch.enable_grad():
-            rewards = self.reward(torch.cat([chosen, rejected]).double())
+            scores = self.reward.unchecked_scores(torch.cat([chosen, rejected]).double())
+            rewards = hybrid_score(scores, self.reward.gate_weights(scores))
             margin = torch.full_like(rewards[: len(chosen)], self.margin)
             loss = margin_ranking_loss(*rewards.chunk(2), margin).sum()
             gradients = torch.autograd.grad(loss, self._parameters)
         self._sums = [total + gradient for total, gradient in zip(self._sums, gradients, strict=True)]
         self._loss, self._pairs = self._loss + loss.detach(), self._pairs + len(chosen)
+        self._own_pairs += len(chosen)
 
-    def step(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> float | None:
-        """Ends the optimiser step by AdamW on the mean gradient. Gives the pairs' mean loss; None without pairs."""
+    def step(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Ends the optimiser step by AdamW on the mean gradient. Gives the pairs' mean loss; None without pairs.
+
+        A rank with pairs knows that there are some. Only one without has to look whether others have, and waits.
+        """
         flat = torch.cat([*(total.flatten() for total in self._sums), self._loss.view(1), self._pairs.view(1)])
         flat = sum_over_ranks(flat)
         pairs, loss = flat[-1], flat[-2]
+        nobody = self._own_pairs == 0 and bool(pairs == 0)
         self._forget()
-        if pairs == 0:
+        if nobody:
             return None
         if self.refit != "off":
             sizes = [parameter.numel() for parameter in self._parameters]
@@ -75,11 +81,12 @@ class LiveReward:
                 parameter.grad = (total / pairs).view_as(parameter)
             self._optimiser.step()
             self._optimiser.zero_grad(set_to_none=True)
-        return float(loss / pairs)
+        return loss / pairs
 
     def _forget(self) -> None:
         self._sums = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._loss = self._pairs = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
+        self._own_pairs = 0
 
     def save(self, folder: Path) -> None:
         """The reward as HybridReward.load reads it, and AdamW's state beside it."""

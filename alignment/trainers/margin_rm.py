@@ -87,7 +87,7 @@ class MarginRewardTrainer(LaidOutRows, PairMean, RewardTrainer):
         """Adds a batch to the sums over this rank's real pairs since the last log."""
         real = slice(real_pairs)
         chosen, rejected = chosen[real].float(), rejected[real].float()
-        pairs = torch.tensor(len(chosen), device=chosen.device)
+        pairs = chosen.new_full((), len(chosen))
         sums = torch.stack([(chosen > rejected).sum(), (chosen - rejected).sum(), (chosen + rejected).sum() / 2, pairs])
         mode = "train" if self.model.training else "eval"
         self._sums[mode] = self._sums.get(mode, 0) + sums.double()

@@ -52,8 +52,8 @@ class Objective:
         """The formula, with its numbers."""
         raise NotImplementedError
 
-    def step(self) -> dict[str, float]:
-        """Ends an optimiser step, and gives what there is to log of it."""
+    def step(self) -> dict[str, float | Tensor]:
+        """Ends an optimiser step, and gives what there is to log of it; a tensor is still being computed."""
         return {}
 
     def save(self, folder: Path) -> None:
@@ -208,6 +208,7 @@ class FlipAware(Objective):
                 self._gradient = self._gradient + torch.autograd.grad(fit, self._weights)[0]
                 sums = torch.stack([flips.detach()[:real].sum(), torch.ones_like(flips)[:real].sum()])
                 self._sums = self._sums + sums
+                self._own_pairs += len(flips[:real])
         return flip_aware_loss(z, flips.detach().to(z.dtype))
 
     def describe(self, beta: float) -> str:
@@ -216,18 +217,21 @@ class FlipAware(Objective):
             "surprise and z, fitted after each step"
         )
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> dict[str, float | Tensor]:
+        """Only a rank without pairs has to look whether others have some, and waits for the device."""
         *gradient, flips, pairs = self._sum_over_ranks(torch.cat([self._gradient, self._sums]))
+        nobody = self._own_pairs == 0 and not pairs
         self._forget()
-        if not pairs:
+        if nobody:
             return {}
         self._weights.grad = torch.stack(gradient) / pairs
         self._optimiser.step()
-        return {"believed_flips": float(flips / pairs)}
+        return {"believed_flips": flips / pairs}
 
     def _forget(self) -> None:
         self._gradient = torch.zeros_like(self._weights)
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._weights.device)
+        self._own_pairs = 0
 
     def save(self, folder: Path) -> None:
         state = {"weights": self._weights.tolist()}

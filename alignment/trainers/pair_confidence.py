@@ -8,7 +8,7 @@ The trainer gives micro-batches of pairs to one of these kinds. Only the live on
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignment.maths.confidence import paper_confidence, released_confidence, released_means
 from alignment.models.activations import Reader
+from alignment.models.devices import to_device
 from alignment.models.hybrid_reward import HybridReward
 from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.live_reward import LiveReward
@@ -59,14 +60,17 @@ class Confidence:
         """gamma as a formula, with its numbers."""
         raise NotImplementedError
 
-    def learn(self, judged: Judged, taught: Tensor) -> None:
+    def learn(self, judged: Judged, taught: Sequence[bool]) -> None:
         """Adds pairs of a micro-batch to the step. taught: for each of the first pairs, whether it is learned from."""
 
-    def step(self) -> dict[str, float]:
-        """Ends an optimiser step, and gives what there is to log of it."""
+    def step(self) -> dict[str, float | Tensor]:
+        """Ends an optimiser step, and gives what there is to log of it; a tensor is still being computed."""
         return {}
 
-    def check(self, judged: Judged, taught: Tensor) -> None:
+    def require_finite(self) -> None:
+        """Diverged if states or scores that were judged since the last time aren't finite: the host waits for them."""
+
+    def check(self, judged: Judged, taught: Sequence[bool]) -> None:
         """StageFailed if learning from these pairs would change nothing."""
 
     def keep_calibrated(self, pairs: int) -> None:
@@ -120,6 +124,7 @@ class LiveConfidence(Confidence):
     ) -> None:
         self._args, self._device, self._sum_over_ranks = args, device, sum_over_ranks
         self._layers, self._width = policy.num_hidden_layers, policy.hidden_size
+        self._not_finite: list[Tensor] = []  # of each micro-batch: states, and scores
 
     @property
     def needs_reward(self) -> bool:
@@ -152,14 +157,21 @@ class LiveConfidence(Confidence):
 
     def judge(self, difference: Tensor, batch: Mapping[str, Tensor], reader: Reader, real: int | None) -> Judged:
         states = reader.states
-        if bool(self._sum_over_ranks((~states.isfinite().all()).float())):  # of any rank: the others would wait for it
-            raise Diverged("policy", "its activations are no longer finite numbers", "lower the learning rate")
-        try:
-            rewards, gate_weights = self.live.rewards(states)
-        except UserError as error:  # of finite states, by a reward that is the same on all ranks
-            problem = "its scores are no longer finite numbers"
-            raise Diverged("reward", problem, "lower the learning rate, or refit_learning_rate") from error
+        rewards, gate_weights = self.live.rewards(states)
+        self._not_finite.append(torch.stack([~states.isfinite().all(), ~rewards.isfinite().all()]))
         return Judged(difference, self.gamma(rewards, real).to(difference.dtype), states, rewards, gate_weights)
+
+    def require_finite(self) -> None:
+        if not self._not_finite:
+            return
+        found = self._sum_over_ranks(torch.stack(self._not_finite).double())  # of any rank: others would wait for it
+        self._not_finite = []
+        for states, scores in found.tolist():  # the first that isn't is the cause of those after it
+            if states:
+                raise Diverged("policy", "its activations are no longer finite numbers", "lower the learning rate")
+            if scores:
+                problem = "its scores are no longer finite numbers"
+                raise Diverged("reward", problem, "lower the learning rate, or refit_learning_rate")
 
     def gamma(self, rewards: Tensor, real: int | None = None) -> Tensor:
         """gamma of each pair, of its rewards: those of the chosen answers, then those of the rejected ones."""
@@ -190,11 +202,14 @@ class LiveConfidence(Confidence):
 
     # ---- the re-fit --------------------------------------------------------------------------------------------------
 
-    def learn(self, judged: Judged, taught: Tensor) -> None:
-        chosen, rejected = (states[: len(taught)][taught] for states in judged.states.chunk(2))
+    def learn(self, judged: Judged, taught: Sequence[bool]) -> None:
+        chosen, rejected = (states[: len(taught)] for states in judged.states.chunk(2))
+        if not all(taught):
+            numbers = torch.tensor([number for number, learned in enumerate(taught) if learned], dtype=torch.long)
+            chosen, rejected = (states[to_device(numbers, states.device)] for states in (chosen, rejected))
         self.live.add(chosen, rejected)
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> dict[str, float | Tensor]:
         loss = self.live.step(self._sum_over_ranks)
         alpha = {"alpha": self.live.reward.alpha} if self._args.confidence == "calibrated" else {}
         return alpha if loss is None else {"head_loss": loss, **alpha}
@@ -205,7 +220,7 @@ class LiveConfidence(Confidence):
     def recalibrate(self, states: Tensor) -> dict[str, float]:
         return self._recalibration.read(self.live.reward, states.to(self._device))
 
-    def check(self, judged: Judged, taught: Tensor) -> None:
+    def check(self, judged: Judged, taught: Sequence[bool]) -> None:
         """One step on a copy of the reward must change the confidence in these pairs."""
         if self._args.refit == "off":
             return
@@ -219,7 +234,7 @@ class LiveConfidence(Confidence):
         if self._args.confidence == "released":
             pinned |= gamma == 0.5  # its floor
         still = torch.equal(before, after) if bool(pinned.all()) else torch.equal(gamma, moved)
-        if still and bool(taught.any()):
+        if still and any(taught):
             raise StageFailed("reward", "one step of its re-fit changes no confidence", "raise refit_learning_rate")
 
     def save(self, folder: Path) -> None:

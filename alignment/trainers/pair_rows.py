@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alignment.models.packing import Item
@@ -15,6 +14,6 @@ def pair_of(row: Mapping[str, Any], limit: int | None = None) -> Item:
     return Item(row["prompt_ids"], [row["chosen_ids"][:room], row["rejected_ids"][:room]])
 
 
-def cut(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor], limit: int | None) -> dict[str, Tensor]:
-    """Which pairs have an answer cut at its end."""
-    return {"cut": torch.tensor([limit is not None and pair_of(row).longest > limit for row in rows])}
+def cut(rows: Sequence[Mapping[str, Any]], batch: dict[str, Tensor], limit: int | None) -> dict[str, list[bool]]:
+    """Which pairs have an answer cut at its end. The host has to know: no tensor, which would go to the device."""
+    return {"cut": [limit is not None and pair_of(row).longest > limit for row in rows]}

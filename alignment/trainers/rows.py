@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from alignment.models.devices import to_device, without_a_trace
 from alignment.models.packing import Item, Layout, Packing, laid_out_padded
 from alignment.models.packing_check import agreement_key, why_different
 from alignment.models.routers import require_told
@@ -64,8 +65,7 @@ class LaidOutRows:
                 return self.read_answers(inner if gradient else wrapped, layout, batch)
 
         def find() -> str | None:
-            device = self.accelerator.device
-            with torch.random.fork_rng([] if device.type == "cpu" else [device]), self.aside(wrapped):
+            with without_a_trace(self.accelerator.device), self.aside(wrapped):
                 if gradient:
                     _recompute(inner)
                 return why_different(read, inner, self.layout, items, half, gradient)
@@ -126,10 +126,11 @@ class LaidOutRows:
         count = min(self.args.per_device_train_batch_size, len(self.train_dataset))
         return [self.train_dataset[i] for i in range(count)]
 
-    def batch_of(self, rows: Sequence[Mapping[str, Any]], layout: Layout | None = None) -> dict[str, Tensor]:
+    def batch_of(self, rows: Sequence[Mapping[str, Any]], layout: Layout | None = None) -> dict[str, Any]:
         """Rows as the loss takes them, on this rank's device. layout: where it isn't training's."""
         batch = replace(self.data_collator, layout=layout or self.layout)(rows)
-        return {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        device = self.accelerator.device
+        return {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in batch.items()}
 
     @contextmanager
     def aside(self, wrapped: torch.nn.Module | None = None) -> Iterator[torch.nn.Module]:
@@ -166,9 +167,9 @@ class RowCollator:
     layout: Layout
     item: Callable[[Mapping[str, Any]], Item]
     columns: tuple[str, ...] = ()
-    beside: Callable[[Sequence[Mapping[str, Any]], dict[str, Tensor]], dict[str, Tensor]] | None = None
+    beside: Callable[[Sequence[Mapping[str, Any]], dict[str, Tensor]], dict[str, Any]] | None = None
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.layout.batch([self.item(row) for row in rows])
         for name in self.columns:
             if name in rows[0]:

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 
 import bitsandbytes
@@ -21,7 +19,6 @@ from alignment.runs import artifacts
 from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from tests import small_recipe
-from tests.conftest import REPOSITORY
 
 ANNOTATE = ["stages=[induce,annotate]", "data.pairs=200", "data.heldout=300"]
 HELDOUT = [*ANNOTATE, "data.pairs=20"]  # where held-out pairs say it all
@@ -174,29 +171,6 @@ def test_adapters_on_four_bits_pass_the_parity_gate(trained, monkeypatch, dtype)
     assert max(parity["reloaded_in_4_bits"], parity["unmerged"]) <= 1e-4, "the same kernels"
     assert parity["loaded"] > 0.05, "what four bits change"
     assert "four bits change" in (found.reward_model("legend", 0) / "README.md").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("layout, more", [("zero2", []), ("zero2", ["lora=adapters"]), ("zero3", [])])
-def test_bfloat16_under_deepspeed_passes_the_parity_gate(layout, more, undisturbed, tmp_path):
-    """As on GPUs: DeepSpeed holds the weights themselves in bfloat16. What is annotated is there already."""
-    for stage in ("induce", "annotate"):
-        shutil.copytree(undisturbed(*small_recipe.SMALL).run / stage, tmp_path / "run" / stage)
-    script = REPOSITORY / "tests/believing_in_bfloat16.py"
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-            REPOSITORY / f"launch/accelerate/{layout}_cpu.yaml", script, *small_recipe.SMALL, "run.dir=run",
-            "stages=[train_rm]", "trainer.precision=bfloat16", "reward_model.margins=[none]", *more,
-        ],
-        cwd=tmp_path, env=small_recipe.environment(), capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = RunDir(tmp_path / "run")
-    parity = json.loads(found.reward_summary.read_text())["none/seed-0"]["parity"]
-    assert parity["loaded"] <= (1e-6 if layout == "zero2" and not more else 1.01 * parity["bfloat16"])
-    saved = AutoModelForSequenceClassification.from_pretrained(found.reward_model("none", 0), dtype="auto")
-    assert saved.dtype == (torch.float32 if more else torch.bfloat16)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from alignment.trainers.moved import moved_by
 from alignment.trainers.pair_confidence import Judged
 from tests.trainers.test_cdpo import folder, new_trainer, pairs, train  # noqa: F401 (a fixture)
 
-ALONE = SimpleNamespace(pad_across_processes=lambda rows, dim, pad_index: rows, gather=lambda rows: rows)
+ALONE = SimpleNamespace(gather=lambda rows: rows)
 
 
 def test_log_ratios_are_in_nats_a_token_and_kl_is_half_their_mean_square():

@@ -13,7 +13,7 @@ from alignment.trainers.cdpo_config import ConfidenceDPOConfig
 from alignment.trainers.cdpo_metrics import PairRecord
 from alignment.trainers.moved import Moved
 from alignment.trainers.pair_confidence import Confidence, Judged, confidence_of
-from alignment.types import StageFailed, UserError
+from alignment.types import Diverged, StageFailed, UserError
 
 POLICY = SimpleNamespace(num_hidden_layers=1, hidden_size=2)
 # what the reward of `first_number` says of two pairs: gaps of 2 and of -1
@@ -84,8 +84,26 @@ def test_the_released_confidence_is_one_number_of_the_real_pairs_of_all_ranks():
 
 
 def test_states_that_are_no_numbers_end_the_training():
-    with pytest.raises(StageFailed, match="no longer finite numbers"):
-        judge(made("paper"), states=STATES * torch.inf)
+    """Of all ranks together, and not before somebody looks: until then the host needn't wait for the device."""
+    kind = made("paper")
+    judge(kind)
+    kind.require_finite()
+    judge(kind, states=STATES * torch.inf)
+    with pytest.raises(Diverged, match="policy: its activations are no longer finite numbers"):
+        kind.require_finite()
+    kind.require_finite()  # it was said
+
+
+def test_the_first_that_is_no_number_is_the_cause_of_what_follows():
+    """A reward that diverged makes the loss no number, the step after that the policy."""
+    kind = made("paper")
+    weight = kind.live.reward.weight.data.clone()
+    kind.live.reward.weight.data *= torch.inf
+    judge(kind)
+    kind.live.reward.weight.data = weight
+    judge(kind, states=STATES * torch.inf)
+    with pytest.raises(Diverged, match="reward: its scores are no longer finite numbers"):
+        kind.require_finite()
 
 
 # ---- the reward -----------------------------------------------------------------------------------------------------
@@ -111,18 +129,18 @@ def test_a_reward_learns_the_pairs_it_is_to_and_no_others():
     """The gap of the first pair is 2, and 1 is asked for; AdamW's first step is the rate, whatever the gradient."""
     kind = made("calibrated", refit_learning_rate=0.1, refit_weight_decay=0.0)
     judged = judge(kind)
-    kind.learn(judged, torch.tensor([True, False]))
+    kind.learn(judged, [True, False])
     assert kind.step() == {"head_loss": pytest.approx(log(1 + exp(-1))), "alpha": 0.5}
     assert kind.live.reward.weight.tolist() == [[pytest.approx(2.1), 0.0]]
-    kind.learn(judged, torch.tensor([False]))  # the second pair is filler, and the first was cut short
+    kind.learn(judged, [False])  # the second pair is filler, and the first was cut short
     assert kind.step() == {"alpha": 0.5}
 
 
 def test_what_does_not_learn_has_nothing_to_log_or_to_keep(tmp_path):
     for kind in (made("fixed", fixed_confidence=0.9), made("column")):
         judged = judge(kind, {"confidence": torch.ones(2)})
-        kind.learn(judged, torch.tensor([True, True]))
-        kind.check(judged, torch.tensor([True, True]))
+        kind.learn(judged, [True, True])
+        kind.check(judged, [True, True])
         assert kind.step() == {}
         kind.save(tmp_path)
         assert not list(tmp_path.iterdir())
@@ -130,7 +148,7 @@ def test_what_does_not_learn_has_nothing_to_log_or_to_keep(tmp_path):
 
 
 def test_a_confidence_goes_on_where_it_was_saved_with_or_without_a_reward_before(tmp_path):
-    kind, taught = made("calibrated"), torch.tensor([True, True])
+    kind, taught = made("calibrated"), [True, True]
     for _ in range(2):
         kind.learn(judge(kind), taught)
         kind.step()
@@ -152,9 +170,9 @@ def test_a_confidence_goes_on_where_it_was_saved_with_or_without_a_reward_before
 
 def test_the_check_moves_a_copy_of_the_reward():
     kind = made("calibrated")
-    kind.check(judge(kind), torch.tensor([True, True]))
+    kind.check(judge(kind), [True, True])
     assert kind.live.reward.weight.tolist() == [[2.0, 0.0]]
-    kind.learn(judge(kind), torch.tensor([True, False]))
+    kind.learn(judge(kind), [True, False])
     assert kind.step()["head_loss"] == pytest.approx(log(1 + exp(-1))), "it left pairs behind"
 
 
@@ -162,10 +180,10 @@ def test_the_check_moves_a_copy_of_the_reward():
 def test_the_check_names_a_refit_that_changes_nothing(confidence, alpha, monkeypatch):
     """Where gamma is pinned (at 0 and 1, or the floor of 1/2) the rewards must move."""
     kind = made(confidence, alpha=alpha)
-    judged, taught = judge(kind), torch.tensor([True, True])
+    judged, taught = judge(kind), [True, True]
     kind.check(judged, taught)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
-    kind.check(judged, ~taught)  # nothing was to be learned
+    kind.check(judged, [False, False])  # nothing was to be learned
     made(confidence, alpha=alpha, refit="off").check(judged, taught)
     with pytest.raises(StageFailed, match="changes no confidence"):
         kind.check(judged, taught)
@@ -200,7 +218,7 @@ def test_each_kind_says_its_formula():
 
 def test_what_is_logged_of_pairs_is_of_the_real_ones_since_the_last_time():
     """Two micro-batches: two pairs, then one beside filler."""
-    accelerator = SimpleNamespace(pad_across_processes=lambda rows, dim, pad_index: rows, gather=lambda rows: rows)
+    accelerator = SimpleNamespace(gather=lambda rows: rows)
     record, kind = PairRecord(), made("paper", alpha=1.0)
     judged = replace(judge(kind), moved=UNMOVED)
     record.add(judged, 2.0, None)

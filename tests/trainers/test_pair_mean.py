@@ -149,7 +149,7 @@ def test_an_evaluation_of_a_policy_counts_every_pair_once(ranks, tmp_path, monke
     loss, count = in_ranks(trainer, held_out, ranks, monkeypatch)
     assert count == PAIRS and loss == pytest.approx(alone["eval_loss"], rel=1e-5)
     metrics = trainer._pairs.summary(trainer.accelerator)
-    assert {f"eval_{name}": pytest.approx(value, rel=1e-4) for name, value in metrics.items()} == {
+    assert {f"eval_{name}": pytest.approx(float(value), rel=1e-4) for name, value in metrics.items()} == {
         name: value for name, value in alone.items() if name.removeprefix("eval_") in metrics
     }
 
