@@ -1,6 +1,6 @@
-"""What a GPU does with an operation, as far as PyTorch 2.13's sources say it: what it refuses, and when the host waits.
+"""What a GPU does with an operation, as PyTorch 2.13 is known to: what it refuses, and when the host waits.
 
-None of this is seen to be true here, where there is no GPU: it was read. benchmarks/gpu.sh compares it with one
+None of this was seen to be true here, where there is no GPU. benchmarks/gpu.sh compares it with one
 (docs/gpus.md).
 """
 
