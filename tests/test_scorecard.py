@@ -197,6 +197,7 @@ def test_table_picture_and_model_card(two_models):
 # ---- gates ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_missed_gate_ends_the_command_with_3_and_everything_is_there(two_models, other):
     run, card = two_models
     rate = max(one["value"] for one in card["numbers"] if one["metric"] == "toxic_rate" and one["category"] is None

@@ -159,6 +159,7 @@ def test_ranks_that_are_there_already_and_a_launch_of_others(tmp_path):
     assert "repalign: launch: 2 ranks are there already; leave it out, or start one process" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_number_of_ranks_is_asked_for(tmp_path):
     done = small_recipe.run(tmp_path, *small_recipe.CDPO, "launch=zero2", check=False)
     assert done.returncode == 2

@@ -344,6 +344,7 @@ def test_every_key_a_stage_depends_on_exists():
                 node = node[part]
 
 
+@pytest.mark.slow
 def test_fsdp_without_gpus_is_refused_before_anything_runs(tmp_path):
     """accelerate would run plain DDP without saying so."""
     done = small_recipe.run(tmp_path, check=False, ACCELERATE_USE_FSDP="true")

@@ -195,6 +195,7 @@ def test_margins_beside_legends(copy, again):
     assert "over shuffled margins" in (copy / "run" / "report" / "table.txt").read_text()
 
 
+@pytest.mark.slow
 def test_margins_that_reward_models_make(copy, again):
     """Three models without margins teach two others; they are trained first, and those of halves aren't published."""
     said = again("reward_model.margins=[legend,single,crossfit]")

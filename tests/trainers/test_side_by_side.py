@@ -27,6 +27,7 @@ def _wait_for(folder: Path, count: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_each_task_is_done_once_in_processes_of_few_threads(tmp_path):
     side_by_side(partial(note, tmp_path), 5, Workers(2, 1), "tasks", "train_rm")
     notes = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
