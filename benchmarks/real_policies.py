@@ -38,7 +38,8 @@ RATES = (1e-5, 3e-5)  # learning rates that validation chooses of, at seed 0, of
 CALIBRATION = "do_not_answer"  # answers of six other models that people labelled: what the judge's errors are read from
 GIVEN = ("base", "dpo", "cdpo", "sft", "sft_refusals", "base_prompted")  # systems of given pairs, of right labels
 STARRED, STARRED_SEEDS = ("cdpo_star", "dpo_star", "fixed_90_star", "rs_star"), (0, 1, 2)  # of the policy's own samples
-SAMPLED = ["build_pairs.prompts=130", "build_pairs.unfinished=sentence", "sampling.n=8", "sampling.temperature=0.7"]
+TEMPERATURE = 0.7  # of samples that are ranked
+SAMPLED = ["build_pairs.prompts=130", "build_pairs.unfinished=sentence", f"build_pairs.temperature={TEMPERATURE}"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ class Experiment:
         return "[" + ",".join(str(self.inputs / f"{name}.jsonl") for name in names) + "]"
 
     @property
-    def asked(self) -> str:
-        return self.prompt_files(*HARMFUL, "pku_test", "alpaca_eval")
+    def kept_out(self) -> str:
+        """What is evaluated on, which no stage learns from."""
+        return f"evaluation.sets={self.prompt_files(*HARMFUL, 'pku_test', 'alpaca_eval')}"
 
     def data(self, part: str, flips: float, seed: int) -> list[str]:
         return ["data=file", f"data.path={self.inputs / f'{part}-{labels(flips, seed)}.jsonl'}", "data.heldout=0.1"]
@@ -128,11 +130,13 @@ class Experiment:
     def _search(self, system: str, guard: RunDir, kept: Path) -> None:
         """Trains a system at every rate, and keeps how each did on the validation prompts."""
         name, validation = f"grid-{system}", self.prompt_files("alpaca_validation", "advbench_validation")
-        self.take_over(Cell(system, 0.0, 0), self.folder / name)
+        cell = Cell(system, 0.0, 0)
+        stages, settings = self.learned_from(cell)
+        self.take_samples(cell, self.folder / name)
         rates = ",".join(f"{rate:g}" for rate in RATES)
         run = self.run(
-            name, f"[{SYSTEMS[system].stage},report]", *self.data("policy", 0.0, 0), *self.judges(guard),
-            f"evaluation.sets={self.asked}", f"evaluation.validation_sets={validation}", "evaluation.validation=60",
+            name, f"[{','.join([*stages, cell.stage, 'report'])}]", *settings, *self.judges(guard), self.kept_out,
+            f"evaluation.validation_sets={validation}", "evaluation.validation=60",
             f"policy.learning_rate=[{rates}]", f"policy.systems=[base,{system}]",
         )  # fmt: skip
         report = json.loads(run.report.read_text())
@@ -140,41 +144,42 @@ class Experiment:
         kept.write_text(json.dumps(report["grid"], indent=1) + "\n")
         shutil.rmtree(run.root)
 
-    def reward(self, flips: float, seed: int) -> RunDir:
-        """The hybrid reward of pairs to other prompts, with as many wrong labels."""
-        data = self.data("reward", flips, seed if flips else 0)
-        with self.choosing:
-            return self.run(f"reward-{labels(flips, seed)}", "[fit_reward]", *data)
-
-    def samples(self, seed: int) -> RunDir:
-        """Ranked pairs of the base model's own answers to the policy's prompts; the seed draws the answers."""
-        name, reward = f"samples-seed-{seed}", self.reward(0.0, 0)
-        _copy_stage("fit_reward", reward, self.folder / name)
-        data = [*self.data("policy", 0.0, 0), f"evaluation.sets={self.asked}"]
-        return self.run(name, "[build_pairs]", *data, *SAMPLED, f"seed={seed}")
-
-    def take_over(self, cell: Cell, to: Path) -> None:
-        """Puts in a run's folder what its stages read of other runs."""
-        system = SYSTEMS[cell.system]
-        if system.confidence == "live" or cell.system == "rs_star":
-            _copy_stage("fit_reward", self.reward(cell.flips, cell.seed), to)
+    def learned_from(self, cell: Cell) -> tuple[list[str], list[str]]:
+        """The stages before a cell's training, and the settings of its pairs and of those of its reward."""
+        system, settings = SYSTEMS[cell.system], self.data("policy", cell.flips, cell.seed)
+        stages = []
+        if system.confidence == "live" or system.star:
+            stages.append("fit_reward")
+            settings.append(f"reward.path={self.inputs / f'reward-{labels(cell.flips, cell.seed)}.jsonl'}")
         if system.star and system.stage:
-            _copy_stage("build_pairs", self.samples(cell.seed), to)
+            stages.append("build_pairs")
+            settings += [*SAMPLED, f"seed={cell.seed}"]
+        return stages, settings
+
+    def take_samples(self, cell: Cell, to: Path) -> None:
+        """Puts ranked samples of the base model, which systems and grids of a seed share, in a run's folder."""
+        stages, settings = self.learned_from(cell)
+        if "build_pairs" in stages:
+            with self.choosing:
+                run = self.run(f"samples-seed-{cell.seed}", f"[{','.join(stages)}]", *settings, self.kept_out)
+            for stage in stages:
+                shutil.copytree(run.stage(stage), to / stage, dirs_exist_ok=True)
 
     def measure(self, cell: Cell, guard: RunDir) -> None:
         """Trains and judges a policy, and keeps what came out."""
         rate = self.rate(cell.system, guard) if cell.stage else None
         began, root = time.time(), self.folder / "cells" / cell.name
-        settings = [
-            *self.data("policy", cell.flips, cell.seed), *self.judges(guard), f"policy.seeds=[{cell.seed}]",
-            f"policy.systems=[{cell.system}]", f"evaluation.sets={self.asked}", "evaluation.prompts=1000",
+        stages, settings = self.learned_from(cell)
+        stages += [cell.stage, "evaluate", "report"] if cell.stage else ["evaluate", "report"]
+        settings += [
+            *self.judges(guard), f"policy.seeds=[{cell.seed}]", f"policy.systems=[{cell.system}]", self.kept_out,
+            "evaluation.prompts=1000",
         ]  # fmt: skip
-        stages = [cell.stage, "evaluate", "report"] if cell.stage else ["evaluate", "report"]
         if cell.stage:
             settings.append(f"policy.learning_rate=[{rate:g}]")
         if cell.system == "rs_star":
-            settings += [setting for setting in SAMPLED if setting.startswith("sampling.")]
-        self.take_over(cell, root)
+            settings.append(f"sampling.temperature={TEMPERATURE}")
+        self.take_samples(cell, root)
         run = self.run(f"cells/{cell.name}", f"[{','.join(stages)}]", *settings)
         record = {"cell": vars(cell), "seconds": round(time.time() - began), **measured(run, cell)}
         RESULTS.mkdir(parents=True, exist_ok=True)
@@ -185,10 +190,6 @@ class Experiment:
             (self.folder / "answers").mkdir(exist_ok=True)
             shutil.copy(run.answers, self.folder / "answers" / f"{cell.name}{run.answers.suffix}")
         shutil.rmtree(run.root)
-
-
-def _copy_stage(stage: str, run: RunDir, to: Path) -> None:
-    shutil.copytree(run.stage(stage), to / stage, dirs_exist_ok=True)
 
 
 def measured(run: RunDir, cell: Cell) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from alignment.data.places import files_of
 from alignment.data.prompt_sets import prompt_files
 from alignment.inputs import pairs
 from alignment.inputs.compared import runs_hash
+from alignment.inputs.reward_pairs import reward_pairs_hash
 from alignment.inputs.transfer import transfer_files
 from alignment.inputs.validated import validation_hash
 from alignment.judges.choice import chosen as chosen_judges
@@ -173,6 +174,7 @@ def _hashes(files: Iterable[Path]) -> str:
 FINGERPRINTS: dict[str, Callable[[DictConfig], str]] = {
     "model": _model,
     "data": lambda cfg: f"{generator_hash() if cfg.data.name == 'world' else pairs.fingerprint(cfg)}{_corrected(cfg)}",
+    "reward pairs": reward_pairs_hash,
     "transfer": lambda cfg: _hashes(transfer_files(cfg)),
     "questions": _questions,
     "after": lambda cfg: _local_model("scorecard.after", cfg.scorecard.after),

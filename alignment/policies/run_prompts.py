@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from alignment.data.prompt_sets import prompt_set
 from alignment.data.same_prompts import user_turns
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
+from alignment.inputs.reward_pairs import reward_pairs
 from alignment.inputs.validated import is_chosen_by_judges
 from alignment.runs.artifacts import read_rows
 from alignment.runs.ranks import Ranks
@@ -16,7 +17,9 @@ def run_prompts(cfg: DictConfig, run: RunDir, ranks: Ranks) -> list[str]:
     """What the user says in each turn of the prompts of the pairs, held-out ones too, and of all that is evaluated on,
     the world's own and those that choose its policies among it; and of the labelled answers that margins are read
     along, where there are some."""
-    parts = (*given_pairs(cfg, run, ranks), *evaluation_pairs(cfg).values())
+    parts = [*given_pairs(cfg, run, ranks), *evaluation_pairs(cfg).values()]
+    if cfg.reward.path is not None:
+        parts += reward_pairs(cfg, run, ranks)
     prompts = [row["prompt"] for part in parts for row in part.rows]
     choosing = cfg.evaluation.validation_sets if is_chosen_by_judges(cfg) else []
     sets = dict.fromkeys(name for name in [*(cfg.evaluation.sets or []), *choosing] if name != "data")

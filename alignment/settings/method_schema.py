@@ -218,6 +218,7 @@ class Reward:
     gate: str = one_of(types.Gate)
     pooling: str = one_of(types.Pooling)
     margin: float = between(0, 10)
+    path: str | None
     pairs: int = at_least(20)
     folds: int = between(2, 100)
     max_length: int = at_least(8)
@@ -263,6 +264,7 @@ class BuildPairs:
     reward_model: str = one_of(types.Margins)
     pairing: str = one_of(types.Pairing)
     prompts: int | None = at_least(1)
+    temperature: float | None = at_least(0.01)
     unfinished: Any
 
 

@@ -39,6 +39,7 @@ def check(cfg: Config) -> None:
     if {"induce", "annotate"} & set(cfg.stages):
         _check_annotator(cfg)
     check_trainings(cfg)
+    _check_reward_pairs(cfg)
     _check_samples(cfg)
     check_judges(cfg)
     _check_own_guards(cfg)
@@ -146,6 +147,13 @@ def _check_annotator(cfg: Config) -> None:
             )
         if "safe_prompt" in sides and not contrast.system_prompt.strip():
             raise UserError("annotator.contrast.system_prompt", "it is empty", "say what a safe answer is")
+
+
+def _check_reward_pairs(cfg: Config) -> None:
+    """A reward's own pairs are read as a file of the user's is."""
+    if cfg.reward.path is not None and cfg.data.name != "file":
+        remedy = "give data=file data.path=..., both files in the same columns, or leave it out"
+        raise UserError("reward.path", f"it is a file, and the policy's pairs are data={cfg.data.name}", remedy)
 
 
 def _check_samples(cfg: Config) -> None:

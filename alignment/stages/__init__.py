@@ -144,9 +144,9 @@ STAGES: dict[str, Stage] = {
     ),
     "fit_reward": Stage(
         "a reward on the policy's own activations",
-        config=("seed", *MODEL, "data", *REWARD, "reward.pairs", "packing"),
+        config=("seed", *MODEL, "data", *REWARD, "reward.path", "reward.pairs", "packing"),
         reads=("read_states",),
-        inputs=("model", "data"),
+        inputs=("model", "data", "reward pairs"),
         model=Infers("fit_reward", "reward.batch_tokens"),
         only=lambda cfg: with_states(cfg, True),
     ),

@@ -150,7 +150,8 @@ def _sampled(job: Job, loaded: Loaded, questions: list[Question]) -> list[list[S
     """The samples, which take most of the stage's time: those of an earlier run, if all that sampling reads is as it
     was then. The last ones are kept, whatever ranks them."""
     cfg, ranks = job.cfg, job.ranks
-    sampling = with_own_decoding(cfg.sampling, model_source(cfg.model), ranks.say)
+    warmer = {} if cfg.build_pairs.temperature is None else {"temperature": cfg.build_pairs.temperature}
+    sampling = with_own_decoding({**cfg.sampling, **warmer}, model_source(cfg.model), ranks.say)
     read = {
         "model": fingerprint("model", cfg), "dtype": cfg.model.dtype, "thinking": cfg.model.thinking,
         "device": device_of(cfg, None), "versions": versions(), "seed": cfg.seed, "sampling": sampling,

@@ -1,4 +1,5 @@
-"""Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have.
+"""Stage fit_reward: a hybrid reward on the policy's own activations, fitted on training pairs with the noise they have,
+or on pairs of its own (reward.path).
 
 A hybrid reward is a linear probe per layer and a gate that weighs the layers. The states of all layers are taken from
 read_states or read in planned batches. Every gate is fitted, since they share nearly all of the work, and judged on
@@ -14,7 +15,8 @@ from alignment.data.columns import PAIR_COLUMNS
 from alignment.data.columns import Loaded as LoadedRows
 from alignment.data.prompt_folds import same_prompts
 from alignment.inputs.job import Job
-from alignment.inputs.pairs import evaluation_pairs, given_pairs
+from alignment.inputs.pairs import evaluation_pairs
+from alignment.inputs.reward_pairs import reward_pairs
 from alignment.maths.cross_fitting import FOLDS
 from alignment.maths.hybrid import GATES
 from alignment.models.activations import check_layers
@@ -41,7 +43,7 @@ def run(job: Job) -> Rows:
     loaded = load_backbone(source, device())
     check_layers(loaded.model, loaded.tokenizer.eos_token_id)
     max_length = min(settings.max_length, loaded.context or settings.max_length)
-    train, heldout = given_pairs(cfg, job.run, ranks)
+    train, heldout = reward_pairs(cfg, job.run, ranks)
     parts = {"train": train, "heldout": heldout, **evaluation_pairs(cfg)}
     items = {
         name: whole_pairs(part, loaded, max_length, settings.pairs if name == "train" else None)

@@ -40,6 +40,16 @@ def test_every_turn_of_a_user_counts(tmp_path: Path) -> None:
     assert sorted(given) == sorted(f"{turn} {i}" for i in [*range(12), 99] for turn in ("first", "second"))
 
 
+def test_the_rewards_own_pairs_count(tmp_path: Path) -> None:
+    for name in ("policy", "reward"):
+        rows = [{"prompt": f"{name} {i}", "chosen": "yes", "rejected": "no"} for i in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [f"data.path={tmp_path}/policy.jsonl", f"reward.path={tmp_path}/reward.jsonl"]
+    cfg = compose_config(["+recipe=cdpo", "data=file", *files, "evaluation.sets=[data]"])
+    given = run_prompts(cfg, RunDir(tmp_path / "run"), Ranks())
+    assert sorted(given) == sorted(f"{name} {i}" for name in ("policy", "reward") for i in range(12))
+
+
 def test_labelled_answers_that_margins_are_read_along_count(tmp_path) -> None:
     cfg = compose_config(["+recipe=legend_rm", "data.pairs=20", "data.heldout=10", "evaluation.sets=[data]"])
     cfg.data.evaluation, cfg.evaluation.prompts, cfg.evaluation.validation = 4, 6, 8

@@ -224,6 +224,8 @@ def test_the_released_settings_sample_and_each_of_them_matters(run, tmp_path):
     for name, value in others.items():
         other = artifacts.read_rows(build(run, tmp_path / name, *released, f"sampling.{name}={value}").samples)
         assert [row["text"] for row in other] != [row["text"] for row in samples], name
+    cooler = artifacts.read_rows(build(run, tmp_path / "cooler", *released, "build_pairs.temperature=1.0").samples)
+    assert cooler == artifacts.read_rows(RunDir(tmp_path / "temperature" / "run").samples), "of these samples alone"
 
 
 def test_the_judge_ties_and_ties_are_no_pairs(run, tmp_path):

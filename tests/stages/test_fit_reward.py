@@ -7,6 +7,7 @@ import torch
 
 from alignment import HybridReward
 from alignment.inputs import pairs
+from alignment.inputs.fingerprints import fingerprint
 from alignment.inputs.job import Job
 from alignment.inputs.pairs import evaluation_pairs, given_pairs
 from alignment.maths.hybrid import GATES
@@ -22,6 +23,7 @@ from alignment.runs.run_files import RunDir
 from alignment.settings.compose import compose_config
 from alignment.stages import fit_reward
 from alignment.types import UserError
+from alignment.world.preferences import Drawing, training_pairs
 
 SMALL = ["+recipe=cdpo", "data.pairs=60", "data.heldout=40", "data.evaluation=20", "reward.batch_tokens=1024"]
 TRUTH = {"chosen_severity": 1, "rejected_severity": 2, "chosen_helpfulness": 3, "rejected_helpfulness": 0}
@@ -147,7 +149,42 @@ def test_too_few_prompts_are_refused_before_a_state_is_read(tmp_path, world_fold
             row["prompt"] = train.rows[number % 4]["prompt"]
         return train, heldout
 
-    monkeypatch.setattr(fit_reward, "given_pairs", of_four_prompts)
+    monkeypatch.setattr(fit_reward, "reward_pairs", of_four_prompts)
     line = r"fit_reward: 60 training pairs that can be read have 4 prompts, .*; give pairs of 5 prompts or more$"
     with pytest.raises(UserError, match=line):
         run(tmp_path)
+
+
+# ---- pairs of its own -----------------------------------------------------------------------------------------------
+
+
+def written(path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_reward_of_other_pairs_than_the_policys(tmp_path, world_folder):
+    """It is fitted on the reward's file alone, and is another stage if that file is another."""
+    rows = [*training_pairs(80, Drawing(0))]
+    policy = written(tmp_path / "policy.jsonl", rows[:30])
+    own = written(tmp_path / "own.jsonl", rows[30:])
+    small = ["+recipe=cdpo", "data=file", f"data.path={policy}", "reward.batch_tokens=1024", f"run.dir={tmp_path}/run"]
+    cfg = compose_config([*small, f"reward.path={own}"])
+    out = tmp_path / "work" / "out"
+    out.mkdir(parents=True)
+    fit_reward.run(Job(cfg, RunDir(tmp_path / "run"), out, Ranks()))
+    fitted = artifacts.read_rows(out / RunDir(tmp_path).fitted_pairs.name)
+    said = {str(row["prompt"]) for row in rows[30:]}
+    assert len(fitted) > 20 and all(row["prompt"][0]["content"] in str(said) for row in fitted)
+    assert not {row["id"] for row in fitted} & {row["id"] for row in rows[:30]}
+    before = fingerprint("reward pairs", cfg)
+    written(tmp_path / "own.jsonl", rows[31:])
+    assert before and fingerprint("reward pairs", compose_config([*small, f"reward.path={own}"])) != before
+    assert fingerprint("reward pairs", compose_config(small)) == ""
+
+
+def test_a_rewards_own_pairs_need_a_file_beside_the_policys(tmp_path):
+    with pytest.raises(
+        UserError, match=r"reward\.path: it is a file, and the policy's pairs are data=world; give data=fi"
+    ):
+        compose_config([*SMALL, "reward.path=own.jsonl"])
