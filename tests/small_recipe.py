@@ -88,7 +88,7 @@ def copy_stages(whole: Path, root: Path, stages: Sequence[str]) -> None:
 
 def artefacts(root: Path) -> dict[str, bytes]:
     """Every published file of a run; what it took in time is no artefact, nor what a launcher wrote."""
-    others = ("logs", "slurm", ".exit", ".waiting", *results.KINDS)
+    others = ("logs", "slurm", ".exit", ".waiting", ".agreements", *results.KINDS)
     stages = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in others]
     files = [path for stage in stages for path in stage.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}

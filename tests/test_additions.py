@@ -101,7 +101,8 @@ def test_a_configuration_key(tmp_path):
     assert touched == listed("A configuration key")
     files = [path for name in ("alignment", "benchmarks", "conf") for path in (REPOSITORY / name).rglob("*")]
     named = [path for path in files if path.suffix in (".py", ".yaml") and "top_p" in path.read_text()]
-    own = {"alignment/models/own_decoding.py", "alignment/models/smollm2.py"}  # what models say themselves
+    # what models say themselves, and a check with settings of its own
+    own = {"alignment/models/own_decoding.py", "alignment/models/smollm2.py", "benchmarks/gpu_checks.py"}
     assert {str(path.relative_to(REPOSITORY)) for path in named} - touched == {"conf/sampling/released.yaml", *own}
     assert "  min_p: 0.0\n" in run(tmp_path, "-m", "alignment.run", "--help")
     code = """

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
@@ -73,7 +74,9 @@ def add_completion_head(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def _computes_as_it_does(model: PreTrainedModel) -> bool:
     """Are our log-probabilities those of the model's own logits, on a text of a few tokens?"""
-    if any(weight.is_meta or isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in model.parameters()):
+    if is_deepspeed_zero3_enabled() or any(
+        weight.is_meta or isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in model.parameters()
+    ):
         return True
     layout, was_training = Layout(packed=False, max_tokens=1, pad_id=0), model.training
     ids = [(7 * number + 1) % model.config.get_text_config().vocab_size for number in range(TRIED)]
