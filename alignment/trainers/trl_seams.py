@@ -89,6 +89,7 @@ SEAMS = {
         "_attn_implementation": "the kernel that computes attention",
     },
     "transformers.integrations.deepspeed": {
+        "is_deepspeed_zero3_enabled": "are weights split, or about to be?",
         "unset_hf_deepspeed_config": "between two trainers of one process: from_pretrained splits no model any more",
     },
     "accelerate.Accelerator": {

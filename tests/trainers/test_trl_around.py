@@ -51,7 +51,7 @@ def test_batches_are_dealt_to_ranks_in_turn_and_filled_up_at_the_end(count, size
             assert all(row < count for row in batch)
 
 
-@checks("transformers.integrations.deepspeed", "unset_hf_deepspeed_config")
+@checks("transformers.integrations.deepspeed", "is_deepspeed_zero3_enabled", "unset_hf_deepspeed_config")
 def test_a_deepspeed_configuration_can_be_forgotten():
     config = HfTrainerDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
     assert config.is_zero3() and is_deepspeed_zero3_enabled()
