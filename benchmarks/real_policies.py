@@ -184,7 +184,8 @@ class Experiment:
         record = {"cell": vars(cell), "seconds": round(time.time() - began), **measured(run, cell)}
         RESULTS.mkdir(parents=True, exist_ok=True)
         unfinished = RESULTS / f".{cell.name}.json"
-        unfinished.write_text(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
+        text = json.dumps(record, separators=(",", ":"), sort_keys=True)
+        unfinished.write_text(text.replace(f"{self.folder}/", "") + "\n")  # no path of this machine
         unfinished.rename(RESULTS / f"{cell.name}.json")
         if cell.seed == SEEDS[0]:  # texts, for a reader; they stay out of the results
             (self.folder / "answers").mkdir(exist_ok=True)

@@ -131,6 +131,7 @@ def test_answers_are_drawn_by_a_seed_and_toxic_ones_are_left_out():
 def test_figures_are_of_ids_and_numbers_alone():
     for file in real_policies.RESULTS.glob("*-seed-*.json"):
         kept = json.loads(file.read_text())
+        assert '"/' not in file.read_text(), "a path of a machine"
         for of_judge in kept["verdicts"].values():
             for of_set in of_judge.values():
                 for verdict in of_set.values():
